@@ -1,0 +1,48 @@
+"""Choices made by measurement, kept so that the same inputs give the same artifact although clocks differ.
+
+``decisions/STAGE.json`` maps the key of (input artifact, settings) to what was chosen. It is committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slimline import manifest
+from slimline.errors import ArtifactError
+
+FORMAT = 1
+FOLDER = Path("decisions")
+
+
+class Decisions:
+    """The choices of one stage. ``inputs`` is whatever they hang on, as JSON data; other inputs choose anew."""
+
+    def __init__(self, path: Path | None, inputs: Any, *, remeasure: bool = False) -> None:
+        self.path = path
+        self.key = hashlib.sha256(manifest.canonical(inputs)).hexdigest()
+        self.choices: dict[str, Any] = {}
+        self.replayed: list[str] = []
+        if path is not None and path.is_file() and not remeasure:
+            document = manifest.read_json(path)
+            if not isinstance(document, dict) or not isinstance(document.get("choices"), dict):
+                raise ArtifactError(f"{path}: choices: missing; delete the file to measure anew")
+            manifest.check_format(document, path, FORMAT)
+            if document.get("key") == self.key:
+                self.choices = document["choices"]
+
+    def choose(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return the recorded choice ``name``, or measure it now and record it."""
+        if name in self.choices:
+            self.replayed.append(name)
+        else:
+            self.choices[name] = measure()
+            self.write()
+        return self.choices[name]
+
+    def write(self) -> None:
+        """Write the file, choices or none, so that the stage always leaves one."""
+        if self.path is not None:
+            manifest.write_json(self.path, {"format": FORMAT, "key": self.key, "choices": self.choices})

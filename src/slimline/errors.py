@@ -1,0 +1,45 @@
+"""One exception class per kind of mistake; each message is one line that says where, what, and what to do."""
+
+
+class SlimlineError(Exception):
+    """Bad input. The command line prints the message alone and exits with 2."""
+
+
+class ParamsError(SlimlineError):
+    """params.yaml holds an unknown, missing or out-of-range key, or stages in an impossible order."""
+
+
+class PluginError(SlimlineError):
+    """A plug-in is unknown, offered twice, untrusted, or fails to import."""
+
+
+class DataError(SlimlineError):
+    """A data file is missing, truncated or of the wrong shape."""
+
+
+class ArtifactError(SlimlineError):
+    """An artifact, export or release on disk is damaged, foreign or from a newer version."""
+
+
+class MethodError(SlimlineError):
+    """A compression method can't be applied to this model."""
+
+
+class TrainingError(SlimlineError):
+    """Training can't go on (a loss that is not finite, say)."""
+
+
+class ExportError(SlimlineError):
+    """The exported model doesn't answer like the model it was made from."""
+
+
+class InputError(SlimlineError):
+    """An array given to a Predictor has a wrong name, dtype or shape."""
+
+
+def near_miss(word: str, known: "list[str]") -> str:
+    """Return " Did you mean 'x'?" when ``word`` looks like one of ``known``, else the empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,96 @@
+"""Speed, measured so that models compare: all interleaved in one run, shuffled each round, after a warm-up.
+
+A pause before each timed group lets the threads of the last runtime go to sleep. Ratios come from pairing the groups of one
+round, with a bootstrap interval over rounds: what disturbs a machine for a while disturbs both sides of a pair.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline.predictor import Arrays
+
+PAUSE_S = 0.01
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Seconds of each call: ``seconds`` is rounds × repeats."""
+
+    seconds: NDArray[np.float64]
+
+    def percentiles_ms(self) -> dict[str, float]:
+        """Return p50, p95 and p99 in milliseconds over all calls."""
+        values = np.percentile(self.seconds * 1e3, [50, 95, 99])
+        return {name: round(float(value), 6) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
+
+    @property
+    def p50(self) -> float:
+        """Median seconds of one call."""
+        return float(np.median(self.seconds))
+
+
+def measure(
+    models: Mapping[str, Callable[[Arrays], Any]],
+    inputs: Mapping[int, Arrays],
+    *,
+    rounds: int,
+    repeats: int,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, dict[int, Samples]]:
+    """Time every model on every batch, ``repeats`` calls a group and one group a round.
+
+    ``models`` are {name: call}, ``inputs`` {batch size: arrays}. Returns {name: {batch size: Samples}}.
+    """
+    jobs = [(name, batch) for name in models for batch in inputs]
+    for name, batch in jobs:
+        for _ in range(min(5, repeats)):
+            models[name](inputs[batch])
+    seconds: dict[tuple[str, int], list[list[float]]] = {job: [] for job in jobs}
+    order = random.Random(seed)  # noqa: S311  (an order of timings, no secret)
+    clock = time.perf_counter
+    for _ in range(rounds):
+        order.shuffle(jobs)
+        for name, batch in jobs:
+            call, arrays = models[name], inputs[batch]
+            time.sleep(PAUSE_S)
+            call(arrays)
+            group = []
+            for _ in range(repeats):
+                start = clock()
+                call(arrays)
+                group.append(clock() - start)
+            seconds[name, batch].append(group)
+        progress()
+    return {name: {batch: Samples(np.array(seconds[name, batch])) for batch in inputs} for name in models}
+
+
+def speedup(base: Samples, other: Samples, confidence: float, seed: int = 0) -> tuple[float, list[float]]:
+    """Return (base's p50 / other's p50, [low, high]); the interval is a bootstrap over paired rounds."""
+    ratio = base.p50 / other.p50
+    a, b = np.median(base.seconds, axis=1), np.median(other.seconds, axis=1)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, len(a), (1000, len(a)))
+    draws = np.median(a[rows], axis=1) / np.median(b[rows], axis=1)
+    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+    low, high = np.percentile(draws, tails)
+    return ratio, [float(min(low, ratio)), float(max(high, ratio))]
+
+
+def sample_inputs(signature: Mapping[str, Any], batch_sizes: Sequence[int], rows: Arrays) -> dict[int, Arrays]:
+    """Return {batch size: arrays} cut from real ``rows`` (repeated when there are too few) for each model input."""
+    batches: dict[int, Arrays] = {}
+    for size in batch_sizes:
+        batches[size] = {}
+        for spec in signature["inputs"]:
+            array = rows[spec["name"]]
+            batches[size][spec["name"]] = np.ascontiguousarray(np.resize(array, (size, *array.shape[1:])))
+    return batches

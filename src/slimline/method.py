@@ -1,0 +1,101 @@
+"""The contract of a compression method, and the records that pass between methods, artifacts and stages.
+
+A method is a frozen dataclass whose fields are its params.yaml keys. It decides in ``plan`` and changes structure in
+``apply``; compressing is apply + loading the plan's tensors, loading an artifact is apply alone (replay) + its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from slimline.errors import MethodError
+
+if TYPE_CHECKING:
+    from slimline.decisions import Decisions
+    from slimline.params import Target
+    from slimline.task import Split, Task
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One structural change, as JSON data: kept indices, ranks, quantizer specs. Tensors live beside it."""
+
+    method: str
+    data: dict[str, Any]
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method decided: the edit, and the tensors (by state-dict name) to load after applying it.
+
+    ``notes`` are lines for the report: what was decided for each layer and why.
+    """
+
+    edit: Edit
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at when it plans. ``where`` is the file and key of its settings, for errors."""
+
+    task: Task
+    calibration: Split
+    validation: Split
+    target: Target
+    decisions: Decisions
+    seed: int = 0
+    where: str = "params.yaml"
+
+
+Batch = tuple[dict[str, Tensor], Tensor]
+Batches = Callable[[], Iterable[Batch]]
+
+
+class Method:
+    """Subclass this as ``@dataclass(frozen=True)`` in a plug-in, and run ``slimline.testing.check_method`` on it."""
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        """Decide from the model, calibration data (``batches()`` starts over) and measurement. Leaves ``model`` as it is."""
+        raise NotImplementedError
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        """Change the structure as ``edit`` says, in place where possible, and return the model. Reads no data."""
+        raise NotImplementedError
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Return a scalar that joins the loss, or None."""
+        del model
+        return None
+
+    def constrain(self, model: nn.Module, step: int, total: int) -> None:
+        """Restore what must hold, after optimizer step ``step`` of ``total``."""
+        del model, step, total
+
+
+def compress(method: Method, model: nn.Module, batches: Batches, context: Context) -> tuple[nn.Module, Plan]:
+    """Plan on ``model`` and return a compressed copy with the plan."""
+    plan = method.plan(model, batches, context)
+    compressed = method.apply(copy.deepcopy(model), plan.edit)
+    load_tensors(compressed, plan.tensors)
+    return compressed, plan
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy ``tensors`` into the model's state of the same names. Raises MethodError on an unknown name or shape."""
+    state = model.state_dict()
+    for name, tensor in tensors.items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = list(state[name].shape) if name in state else "no such tensor"
+            raise MethodError(f"tensor {name}: the plan has shape {list(tensor.shape)}, the model {found}")
+        state[name].copy_(tensor)

@@ -1,0 +1,49 @@
+"""Quality of answers. A metric is a class: ``Metric()(answers, targets) -> float`` with ``higher_is_better``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from slimline.task import Split, Task, call, tensors
+
+
+class Accuracy:
+    """Share of rows whose answer equals the target."""
+
+    higher_is_better = True
+
+    def __call__(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        return float(np.mean(answers == targets))
+
+
+class MacroF1:
+    """Mean over classes of F1 = 2·TP / (2·TP + FP + FN); a class that neither occurs nor is answered is left out."""
+
+    higher_is_better = True
+
+    def __call__(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        scores = []
+        for label in np.union1d(answers, targets):
+            hit = np.sum((answers == label) & (targets == label))
+            scores.append(2 * hit / (np.sum(answers == label) + np.sum(targets == label)))
+        return float(np.mean(scores))
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, split: Split, batch_size: int = 500) -> NDArray[np.float32]:
+    """Return the raw outputs of ``model`` in evaluation mode for every row of ``split``, N first."""
+    was_training = model.training
+    model.eval()
+    rows = [call(model, tensors(split[slice(at, at + batch_size)][0])) for at in range(0, len(split), batch_size)]
+    model.train(was_training)
+    return torch.cat(rows).float().numpy()
+
+
+def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:
+    """Return the task's metrics of ``model`` on ``split``."""
+    return task.metrics(outputs(model, split), split.targets)

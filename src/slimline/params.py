@@ -1,0 +1,251 @@
+"""params.yaml as typed, frozen sections. An unknown or out-of-range key is an error that names file and key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from slimline import plugins
+from slimline.errors import ParamsError, near_miss
+
+FILE = Path("params.yaml")
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and no key passes unread."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Plugin(Section):
+    """A plug-in by name with keyword arguments: ``{name: resnet, args: {depth: 18}}``."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
+class Configured(BaseModel):
+    """A plug-in whose own dataclass fields are its keys: ``{name: structured, ratio: 0.4}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the keys beside ``name``."""
+        return dict(self.model_extra or {})
+
+
+class Training(Section):
+    """How the one training loop runs."""
+
+    epochs: Count
+    batch_size: Count = 128
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    warmup: Share = 0.1
+    views: Count | None = None
+    patience: Count | None = None
+    channels_last: bool = False
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class Recovery(Training):
+    """Fine-tuning after a compression, distilling from ``teacher`` when one is named."""
+
+    teacher: str | None = None
+    loss: Configured = Configured(name="soft-targets")
+
+
+class Teacher(Section):
+    """The model that everything is measured against: trained here, or taken from ``weights`` (safetensors)."""
+
+    model: Plugin
+    weights: str | None = None
+    training: Training | None = None
+
+
+class Distill(Section):
+    """A student learns from a teacher; without ``model`` the input model itself is the student."""
+
+    from_: str = Field(alias="from")
+    teacher: str = "teacher"
+    model: Plugin | None = None
+    loss: Configured = Configured(name="soft-targets")
+    training: Training
+
+
+class Compression(Section):
+    """A compression stage: methods in order, then recovery."""
+
+    from_: str = Field(alias="from")
+    methods: list[Configured] = Field(min_length=1)
+    recovery: Recovery | None = None
+    remeasure: bool = False
+
+
+class Target(Section):
+    """Where the model will run, and how speed is measured."""
+
+    runtime: str = "onnxruntime"
+    threads: Count = 1
+    batch_sizes: list[Count] = Field(default=[1, 8, 32], min_length=1)
+
+
+class Export(Section):
+    """Which stages are exported, to which formats, and how closely a runtime must agree with torch."""
+
+    stages: list[str] = Field(min_length=1)
+    formats: list[str] = Field(default=["onnx"], min_length=1)
+    samples: Count = 512
+    min_agreement: Share = 0.99
+
+
+class Latency(Section):
+    """How long the speed measurement lasts: ``rounds`` interleaved rounds of ``repeats`` calls a model and batch."""
+
+    rounds: Count = 40
+    repeats: Count = 25
+
+
+class Benchmark(Section):
+    """Metrics measured on the test split beside the task's own, by plug-in name."""
+
+    metrics: list[str] = []
+
+
+class Budget(Section):
+    """What a release may cost and must gain; judged on the bad end of each interval."""
+
+    max_drop: dict[str, Annotated[float, Field(ge=0)]] = {}
+    min_speedup: Annotated[float, Field(gt=0)] | dict[int, Annotated[float, Field(gt=0)]] | None = None
+    max_bytes: Count | None = None
+    min_recall: dict[str, Share] = {}
+    confidence: Fraction = 0.95
+
+
+class Params(Section):
+    """The whole file. ``compressions`` holds the stages with a ``from``, by name, in file order."""
+
+    task: Plugin
+    seed: Annotated[int, Field(ge=0)] = 0
+    limit: Count | None = None
+    trust: list[str] = []
+    target: Target = Target()
+    teacher: Teacher
+    export: Export
+    latency: Latency = Latency()
+    benchmark: Benchmark = Benchmark()
+    budget: Budget = Budget()
+    compressions: dict[str, Distill | Compression]
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """The ``module:Name`` references that a loaded artifact may run."""
+        return frozenset(self.trust)
+
+
+FIXED = tuple(name for name in Params.model_fields if name != "compressions")
+
+
+def read(path: Path = FILE) -> dict[str, Any]:
+    """Read a params file as plain data. Raises ParamsError when it is missing or not a YAML mapping."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: not found; run this in the project's folder, or 'slimline init' to make one") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ParamsError(f"{path}: expected keys and values, found {type(document).__name__}")
+    return document
+
+
+def load(path: Path = FILE) -> Params:
+    """Read and validate ``path``. Plug-in settings are validated by ``configure``, stage order by ``pipeline.check``."""
+    return parse(read(path), path)
+
+
+def parse(document: Mapping[str, Any], path: Path = FILE) -> Params:
+    """Validate a params document. Raises ParamsError with file, key and what to do."""
+    fixed = {key: value for key, value in document.items() if key in FIXED}
+    compressions: dict[str, Distill | Compression] = {}
+    for key, value in document.items():
+        if key in FIXED:
+            continue
+        if not isinstance(value, Mapping) or "from" not in value:
+            known = [*FIXED, "distill", "prune", "quantize", "factorize"]
+            missing = "a stage needs 'from'" if isinstance(value, Mapping) else "unknown key"
+            raise ParamsError(f"{path}: {key}: {missing}.{near_miss(str(key), known)} Known: {', '.join(known)}")
+        section: type[Distill | Compression] = Distill if "methods" not in value else Compression
+        compressions[key] = _validate(TypeAdapter(section), value, f"{path}: {key}")
+    checked: Params = _validate(TypeAdapter(Params), {**fixed, "compressions": compressions}, f"{path}:")
+    return checked
+
+
+def configure(kind: str, chosen: Configured, where: str) -> Any:
+    """Build the plug-in ``chosen`` names; its dataclass fields are its keys, checked as their annotations say.
+
+    ``where`` is the file and key to name in an error, such as ``params.yaml: prune.methods.0``.
+    """
+    factory = plugins.find(kind, chosen.name, where=where)
+    if not is_dataclass(factory):
+        raise ParamsError(f"{where}: plug-in {chosen.name!r} must be a dataclass, its fields are its params.yaml keys")
+    known = [field.name for field in fields(factory)]
+    for key in chosen.settings:
+        if key not in known:
+            raise ParamsError(
+                f"{where}.{key}: unknown key of {chosen.name!r}.{near_miss(key, known)} Known: {', '.join(known)}"
+            )
+    return _validate(TypeAdapter(factory), chosen.settings, where)
+
+
+def _validate(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise ParamsError(_first_line(error, where)) from error
+
+
+def _first_line(error: ValidationError, where: str) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"] if not _is_union_member(part)]
+    at = where if where.endswith(":") else where + "."
+    key = (at + " " if at.endswith(":") else at) + ".".join(location) if location else where.rstrip(":.")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(error.title, location)
+        return f"{key}: unknown key.{near_miss(location[-1], known)}" + (f" Known: {', '.join(known)}" if known else "")
+    if first["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    text = first["msg"][0].lower() + first["msg"][1:]
+    return f"{key}: {text}, found {first['input']!r}"
+
+
+def _is_union_member(part: int | str) -> bool:
+    """Pydantic puts the tried member of a union into an error's location; no such key stands in the file."""
+    return isinstance(part, str) and (part in {"float", "int", "constrained-int", "constrained-float"} or "[" in part)
+
+
+def _known_keys(title: str, location: list[str]) -> list[str]:
+    """Return the keys allowed beside the last one of ``location``, walking the sections from ``title``."""
+    sections = {cls.__name__: cls for cls in (Params, Teacher, Distill, Compression)}
+    at: Any = sections.get(title)
+    for part in location[:-1]:
+        field = at.model_fields.get(part) if at else None
+        if field is None:
+            field = next((f for f in at.model_fields.values() if f.alias == part), None) if at else None
+        options = [field.annotation, *get_args(field.annotation)] if field else []
+        at = next((each for each in options if isinstance(each, type) and issubclass(each, Section)), None)
+    return [field.alias or name for name, field in at.model_fields.items() if name != "compressions"] if at else []

@@ -1,0 +1,218 @@
+"""The chain as data: who reads whom, what is exported, and a fingerprint of the code that each stage runs.
+
+Order lives in params.yaml (each section's ``from``); ``dvc.yaml`` templates its dependencies from the same keys.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import io
+import tokenize
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from slimline import plugins
+from slimline.errors import ParamsError, PluginError, near_miss
+
+ROOT = "teacher"
+MEASURES = ("export", "latency", "benchmark", "report", "release")
+
+
+def inputs(document: Mapping[str, Any], stage: str) -> list[str]:
+    """Return the stages that ``stage`` reads: its ``from`` first, then its teacher."""
+    if stage == ROOT:
+        return []
+    section = document[stage]
+    recovery = section.get("recovery") or {}
+    teacher = section.get("teacher", ROOT) if "methods" not in section else recovery.get("teacher")
+    return list(dict.fromkeys(each for each in (section["from"], teacher) if each))
+
+
+def stages(document: Mapping[str, Any]) -> list[str]:
+    """Return the teacher and every section with a ``from``, in file order."""
+    return [ROOT, *(key for key, value in document.items() if isinstance(value, Mapping) and "from" in value)]
+
+
+def ancestors(document: Mapping[str, Any], stage: str, *, path: str = "params.yaml") -> list[str]:
+    """Return every stage that ``stage`` needs, in an order that can run, ``stage`` last.
+
+    Raises ParamsError on a name that is no stage and on a circle.
+    """
+    known = stages(document)
+    order: list[str] = []
+
+    def visit(name: str, trail: tuple[str, ...], key: str) -> None:
+        if name not in known:
+            raise ParamsError(f"{path}: {key}: no stage {name!r}.{near_miss(name, known)} Stages: {', '.join(known)}")
+        if name in trail:
+            circle = " -> ".join([*trail[trail.index(name) :], name])
+            raise ParamsError(f"{path}: {key}: the stages make a circle: {circle}; change one 'from'")
+        if name in order:
+            return
+        for index, parent in enumerate(inputs(document, name)):
+            visit(parent, (*trail, name), f"{name}.from" if index == 0 else f"{name}: teacher")
+        order.append(name)
+
+    visit(stage, (), "export.stages")
+    return order
+
+
+def chain(document: Mapping[str, Any], stage: str) -> list[str]:
+    """Return the models that became ``stage``: from the teacher along each ``from``."""
+    line = [stage]
+    while line[-1] != ROOT:
+        line.append(document[line[-1]]["from"])
+    return line[::-1]
+
+
+def last(document: Mapping[str, Any], *, path: str = "params.yaml") -> str:
+    """Return the exported stage that no other exported stage is made from. Two such are an error."""
+    exported = list(document["export"]["stages"])
+    made_from = {each for stage in exported for each in chain(document, stage)[:-1]}
+    ends = [stage for stage in exported if stage not in made_from]
+    if len(ends) != 1:
+        raise ParamsError(
+            f"{path}: export.stages: {' and '.join(ends)} are both last; a release has one end: export one of them"
+        )
+    return ends[0]
+
+
+def check_order(document: Mapping[str, Any], *, path: str = "params.yaml") -> list[str]:
+    """Check names, circles and the single end, and return the stages that a run needs, in order."""
+    exported = document["export"]["stages"]
+    if duplicate := next((each for each in exported if exported.count(each) > 1), None):
+        raise ParamsError(f"{path}: export.stages: {duplicate!r} stands there twice")
+    if ROOT not in exported:
+        raise ParamsError(f"{path}: export.stages: add {ROOT!r}: every number is measured against it")
+    for stage in stages(document):
+        ancestors(document, stage, path=path)
+    order: list[str] = []
+    for stage in exported:
+        order.extend(each for each in ancestors(document, stage, path=path) if each not in order)
+    last(document, path=path)
+    return order
+
+
+# --- fingerprints: which code a stage runs ---------------------------------------------------------------------------
+
+
+def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
+    """Return the plug-ins that ``stage`` uses, by kind, as params.yaml names them."""
+    used: dict[str, list[str]] = {"tasks": [document["task"]["name"]]}
+    if stage not in stages(document):
+        if stage in {"export", "benchmark"}:
+            used["models"] = [_section_model(document, each) for each in stages(document) if _section_model(document, each)]
+            used["methods"] = [
+                method["name"] for each in stages(document) for method in (document.get(each) or {}).get("methods", [])
+            ]
+        if stage == "export":
+            used["exporters"] = list(document["export"].get("formats", ["onnx"]))
+        if stage in {"latency", "benchmark"}:
+            used["runtimes"] = [document.get("target", {}).get("runtime", "onnxruntime")]
+        if stage == "benchmark":
+            used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
+        return used
+    used["models"], used["methods"], used["losses"] = [], [], []
+    for each in ancestors(document, stage):
+        section = document[each] or {}
+        used["models"] += [name for name in [_section_model(document, each)] if name]
+        used["methods"] += [method["name"] for method in section.get("methods", [])]
+    section = document[stage]
+    for holder in (section, section.get("recovery") or {}):
+        if stage != ROOT and (holder is not section or "methods" not in section):
+            used["losses"].append((holder.get("loss") or {}).get("name", "soft-targets"))
+    return used
+
+
+def _section_model(document: Mapping[str, Any], stage: str) -> str:
+    return ((document.get(stage) or {}).get("model") or {}).get("name", "")
+
+
+def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("stages")) -> dict[str, str]:
+    """Return {module: sha256} of all first-party code that ``stage`` can run.
+
+    First-party is what belongs to the project: Slimline, the distributions that offer a plug-in it uses, and the
+    modules beside them. Comments, docstrings and blank lines don't count. Nothing is imported.
+    """
+    roots = {"slimline"}
+    pending: list[str] = []
+    for kind, names in code(document, stage).items():
+        for name in names:
+            try:
+                module = plugins.locate(kind, name, where=f"params.yaml: {stage}").partition(":")[0]
+            except PluginError as error:
+                raise ParamsError(str(error)) from error
+            roots.add(module.partition(".")[0])
+            pending.append(module)
+    script = scripts / f"{stage}.py"
+    prints: dict[str, str] = {}
+    if script.is_file():
+        text = script.read_bytes()
+        prints[script.name] = _code_hash(text)
+        pending.extend(_imports(text, "", is_package=False))
+    while pending:
+        name = pending.pop()
+        if name in prints or name.partition(".")[0] not in roots:
+            continue
+        source = _source(name)
+        if source is None:
+            continue
+        text = source.read_bytes()
+        prints[name] = _code_hash(text)
+        pending.extend(_imports(text, name, is_package=source.name == "__init__.py"))
+        if name == "slimline.measure":  # it exports and times layers through plug-ins, which no import shows
+            runtime = (document.get("target") or {}).get("runtime", "onnxruntime")
+            used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
+            pending.extend(target.partition(":")[0] for target in used)
+    return dict(sorted(prints.items()))
+
+
+@cache
+def _source(module: str) -> Path | None:
+    """Return the file of ``module`` without importing it, or None for an attribute or a built-in."""
+    top, _, rest = module.partition(".")
+    spec = importlib.util.find_spec(top) if top not in {"__main__"} else None
+    if spec is None:
+        beside = Path.cwd() / Path(*module.split("."))
+        return next((each for each in (beside.with_suffix(".py"), beside / "__init__.py") if each.is_file()), None)
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or []:
+        path = Path(folder, *rest.split("."))
+        for each in (path.with_suffix(".py"), path / "__init__.py"):
+            if each.is_file():
+                return each
+    return None
+
+
+def _imports(text: bytes, module: str, *, is_package: bool) -> Iterable[str]:
+    """Yield the absolute names of everything that a source text imports, at any depth of the code."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+            start = base if node.level else node.module or ""
+            yield start
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def _code_hash(text: bytes) -> str:
+    """Return the sha256 of a source text less its comments, docstrings and blank lines."""
+    lines = text.decode().splitlines()
+    for token in tokenize.tokenize(io.BytesIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            docstring = node.body[0]
+            for row in range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1):
+                lines[row - 1] = ""
+    kept = "\n".join(line.rstrip() for line in lines if line.strip())
+    return hashlib.sha256(kept.encode()).hexdigest()

@@ -1,0 +1,39 @@
+"""ONNX Runtime on the CPU, one session an export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from slimline.errors import ArtifactError
+
+FORMATS = ("onnx",)
+
+
+class OnnxRuntime:
+    """Runs ``model.onnx`` of an export directory with ``threads`` intra-op threads that don't spin when idle."""
+
+    def __init__(self, directory: Path, threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # several sessions share a process when models are compared: spinning threads of one would slow the next
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = directory / "model.onnx"
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own undocumented classes
+            raise ArtifactError(f"{path}: ONNX Runtime can't load it: {' '.join(str(error).split())}") from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+
+    def close(self) -> None:
+        del self._session

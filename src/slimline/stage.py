@@ -1,0 +1,226 @@
+"""What the scripts in ``stages/`` share: where a stage reads and writes, its task, and how a compression runs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from slimline import artifact, manifest, params, pipeline
+from slimline.artifact import Artifact, Named
+from slimline.decisions import FOLDER as DECISIONS
+from slimline.decisions import Decisions
+from slimline.errors import SlimlineError
+from slimline.method import Batches, Context, Edit, Method, compress
+from slimline.params import Compression, Configured, Params, Recovery, Training
+from slimline.pipeline import ROOT
+from slimline.task import Split, Task, tensors
+from slimline.training import Epoch, State, TeacherCache, fit
+
+CURVES = Path("curves")
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage at work. ``limit`` cuts every split to so many rows."""
+
+    name: str
+    params: Params
+    limit: int | None
+
+    @cached_property
+    def task(self) -> Task:
+        named = Named(self.params.task.name, self.params.task.args)
+        return artifact.build_task(named, f"{params.FILE}: task")
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        return {name: split.head(self.limit) for name, split in self.task.splits().items()}
+
+    @property
+    def section(self) -> Any:
+        """This stage's own section of params.yaml."""
+        return self.params.compressions[self.name] if self.name != ROOT else self.params.teacher
+
+    @property
+    def output(self) -> Path:
+        return artifact.FOLDER / self.name
+
+    def load(self, stage: str) -> tuple[nn.Module, Artifact, str]:
+        """Return the model of ``artifacts/stage``, its description and its digest."""
+        folder = artifact.FOLDER / stage
+        model, described = artifact.load(folder, trust=self.params.trusted, task=self.task)
+        return model, described, manifest.digest(folder)
+
+    def batches(self, split: Split) -> Batches:
+        """Return a function that yields (inputs, targets) over ``split`` in order, starting over at each call."""
+
+        def each() -> Iterator[tuple[dict[str, Any], Any]]:
+            for start in range(0, len(split), BATCH):
+                inputs, y = split[slice(start, start + BATCH)]
+                yield tensors(inputs), next(iter(tensors({"y": y}).values()))
+
+        return each
+
+    def train(
+        self,
+        model: nn.Module,
+        settings: Training,
+        *,
+        key: str,
+        inputs: list[str | None],
+        loss: Configured | None = None,
+        teacher: str | None = None,
+        methods: tuple[Method, ...] = (),
+    ) -> str | None:
+        """Train ``model`` by ``settings`` (their key in this stage's section is ``key``). Returns the teacher's digest.
+
+        ``inputs`` are the digests that decide where training starts from.
+        """
+        train, validation = self.splits["train"], self.splits["validation"]
+        cache, teacher_digest = None, None
+        if teacher is not None:
+            taught, _, teacher_digest = self.load(teacher)
+            name = manifest.canonical([teacher_digest, train.digest, self.params.seed])
+            cache = TeacherCache(taught, self.task, train, _short(name), self.params.seed)
+        where = f"{params.FILE}: {self.name}.{key}"
+        chosen = loss or Configured(name="soft-targets")
+        state = State(
+            {
+                "stage": self.name,
+                "section": self.section.model_dump(by_alias=True),
+                "inputs": [*inputs, teacher_digest],
+                "data": [train.digest, validation.digest],
+                "seed": self.params.seed,
+                "code": pipeline.fingerprint(params.read(), self.name),
+                "threads": _threads(),
+            }
+        )
+        with curves(self.name) as log:
+            fit(
+                model, self.task, train, validation, settings,
+                loss=params.configure("losses", chosen, f"{where}.loss"), seed=self.params.seed, state=state, where=where,
+                teacher=cache, methods=methods, on_epoch=log,
+            )  # fmt: skip
+        _finished.append(state)
+        return teacher_digest
+
+    def save(self, model: nn.Module, described: Artifact) -> None:
+        """Write ``artifacts/STAGE``; only then forget the training state."""
+        task = Named(self.params.task.name, self.params.task.args)
+        whole = replace(described, task=task, stage=self.name, seed=self.params.seed, versions=artifact.versions())
+        artifact.save(self.output, model, whole)
+        while _finished:
+            _finished.pop().clear()
+        print(f"{self.name}: {manifest.digest(self.output)}")
+
+
+_finished: list[State] = []
+
+
+def compression(stage: Stage) -> None:
+    """Run a compression stage: its methods in order on its input, recovery, and out comes an artifact."""
+    section = stage.section
+    if not isinstance(section, Compression):
+        raise SlimlineError(f"{params.FILE}: {stage.name}.methods: missing; this stage compresses by methods")
+    model, before, parent = stage.load(section.from_)
+    decisions = Decisions(
+        DECISIONS / f"{stage.name}.json",
+        {
+            "input": parent,
+            "section": section.model_dump(by_alias=True, exclude={"remeasure"}),
+            "target": stage.params.target.model_dump(),
+            "data": [stage.splits[name].digest for name in ("calibration", "validation")],
+        },
+        remeasure=section.remeasure,
+    )
+    methods: list[Method] = []
+    edits: list[Edit] = list(before.edits)
+    for index, chosen in enumerate(section.methods):
+        where = f"{params.FILE}: {stage.name}.methods.{index}"
+        context = Context(
+            stage.task, stage.splits["calibration"], stage.splits["validation"], stage.params.target, decisions,
+            stage.params.seed, where,
+        )  # fmt: skip
+        method = params.configure("methods", chosen, where)
+        model, plan = compress(method, model, stage.batches(stage.splits["calibration"]), context)
+        methods.append(method)
+        edits.append(plan.edit)
+        for note in plan.notes:
+            print(f"{stage.name}: {chosen.name}: {note}")
+    decisions.write()
+    teacher = None
+    recovery = section.recovery
+    if isinstance(recovery, Recovery):
+        teacher = stage.train(
+            model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
+            loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),
+        )  # fmt: skip
+    stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
+
+
+@contextmanager
+def curves(stage: str) -> Iterator[Callable[[Epoch], None]]:
+    """Yield a function that logs an epoch's numbers through DVCLive into ``curves/STAGE`` and prints a line."""
+    from dvclive import Live
+
+    started = time.monotonic()
+    with Live(str(CURVES / stage), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
+
+        def log(epoch: Epoch) -> None:
+            live.log_metric("loss", epoch.loss)
+            live.log_metric("lr", epoch.lr)
+            for name, value in epoch.validation.items():
+                live.log_metric(f"validation/{name}", value)
+            live.next_step()
+            shown = " ".join(f"{name}={value:.4f}" for name, value in epoch.validation.items())
+            took = time.monotonic() - started
+            print(f"{stage}: epoch {epoch.epoch + 1} loss={epoch.loss:.4f} {shown} ({took:.0f} s)", flush=True)
+
+        yield log
+
+
+def run(name: str, work: Callable[[Stage], None]) -> None:
+    """Run a stage script: read params.yaml and the command line, and end a SlimlineError as one line and exit 2."""
+    parser = argparse.ArgumentParser(description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}.")
+    parser.add_argument("--limit", type=int, metavar="N", help="use at most N rows of every split")
+    options = parser.parse_args()
+    try:
+        settings = params.load()
+        _fix_randomness(settings.seed)
+        work(Stage(name, settings, options.limit or settings.limit))
+    except SlimlineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        print(f"error: {error.filename or Path.cwd()}: the disk is full; nothing was changed", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _fix_randomness(seed: int) -> None:
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(_threads())
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

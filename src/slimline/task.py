@@ -1,0 +1,189 @@
+"""What a model is for: data splits, loss, metrics, and when an answer is right. Nothing downstream assumes accuracy."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from slimline import plugins, preprocess
+from slimline.errors import DataError
+
+SPLITS = ("train", "validation", "calibration", "test")
+Rows = slice | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split: ``inputs`` {name: array N×…}, ``targets`` (N first), and the ``groups`` that tie rows."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    targets: NDArray[Any]
+    groups: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, array in self.inputs.items():
+            if len(array) != len(self.targets):
+                raise DataError(f"input {name!r} has {len(array)} rows, the targets have {len(self.targets)}")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        return {name: array[rows] for name, array in self.inputs.items()}, self.targets[rows]
+
+    def head(self, count: int | None) -> Split:
+        """Return ``count`` rows evenly spread over the split (all of them when ``count`` is None or more)."""
+        if count is None or count >= len(self):
+            return self
+        rows = np.linspace(0, len(self) - 1, count).astype(np.int64)
+        inputs, targets = self[rows]
+        return Split(inputs, targets, self.groups[rows] if self.groups is not None else None)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over names, shapes and bytes: what the teacher's cached answers and resumed training hang on."""
+        total = hashlib.sha256()
+        for name, array in [*sorted(self.inputs.items()), ("", self.targets)]:
+            total.update(f"{name}{array.dtype}{array.shape}".encode())
+            total.update(np.ascontiguousarray(array).data)
+        return total.hexdigest()
+
+
+class Task(ABC):
+    """Subclass this in a plug-in. ``args`` from params.yaml are the keyword arguments of the constructor.
+
+    ``primary`` names the metric that choices and early stopping follow; ``higher_is_better`` is its direction.
+    """
+
+    primary: str = "accuracy"
+    higher_is_better: bool = True
+    labels: Sequence[str] | None = None
+    augment_draws: int = 0
+
+    @abstractmethod
+    def splits(self) -> dict[str, Split]:
+        """Return train, validation, calibration and test: disjoint, and no group straddles two of them."""
+
+    @abstractmethod
+    def signature(self) -> dict[str, Any]:
+        """Return signature.json: ``inputs`` and ``outputs``, each with name, dtype and shape (batch axis by name)."""
+
+    @abstractmethod
+    def preprocess(self) -> dict[str, Any]:
+        """Return preprocess.json: the steps from a raw input to the model's input."""
+
+    @abstractmethod
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss of outputs against targets, a scalar."""
+
+    @abstractmethod
+    def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+        """Return {metric: value} of raw model outputs (N first) against targets; ``primary`` is among them."""
+
+    @abstractmethod
+    def answer(self, out: NDArray[Any]) -> NDArray[Any]:
+        """Return the answer that each row of raw outputs stands for (a class index, a value, …)."""
+
+    @abstractmethod
+    def correct(self, answer: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return, per row, whether the answer is right."""
+
+    @abstractmethod
+    def agree(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return, per row, whether two answers are the same."""
+
+    def build_model(self, name: str, **args: Any) -> nn.Module:
+        """Build a fresh, untrained model by plug-in name. Never downloads."""
+        model: nn.Module = plugins.find("models", name, where="params.yaml: model.name")(**args)
+        return model
+
+    def augment(self, inputs: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
+        """Return randomly changed inputs; ``draws`` (rows × ``augment_draws``, uniform in [0, 1)) is all the chance there is.
+
+        A view of the training set is a function of (seed, view, row), whatever the batch: that makes epochs
+        repeatable and the teacher's answers to a view cacheable.
+        """
+        del draws
+        return inputs
+
+    def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what a served prediction shows as ``probabilities``: one column a label."""
+        return np.asarray(out, dtype=np.float32)
+
+    def inputs_of(self, raw: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """Run this task's own preprocessing steps on raw values."""
+        return preprocess.run(self.preprocess(), raw)
+
+    def better(self, a: float, b: float) -> bool:
+        """Return whether primary metric value ``a`` beats ``b``."""
+        return a > b if self.higher_is_better else a < b
+
+
+class Classification(Task):
+    """Single-label classification: cross-entropy, accuracy and macro-F1 over ``labels``."""
+
+    labels: Sequence[str] = ()
+    metric_names: Sequence[str] = ("accuracy", "macro-f1")
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(out, y)
+
+    def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+        values = {}
+        for name in self.metric_names:
+            metric = plugins.find("metrics", name)()
+            values[name.replace("-", "_")] = float(metric(self.answer(out), y))
+        return values
+
+    def answer(self, out: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(out).argmax(axis=-1)
+
+    def correct(self, answer: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(answer == y)
+
+    def agree(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(a == b)
+
+    def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
+        shifted = np.exp(out - out.max(axis=-1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def cut(targets: NDArray[Any], sizes: Mapping[str, int], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Cut rows into named, disjoint parts with the classes balanced as in the whole; the first part takes the rest.
+
+    Rows of each class are shuffled by ``seed`` and dealt in proportion. Returns sorted row numbers by name.
+    """
+    names = list(sizes)
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
+    for label in np.unique(targets):
+        rows = rng.permutation(np.flatnonzero(targets == label))
+        start = 0
+        for name in names[1:]:
+            count = round(sizes[name] * len(rows) / len(targets))
+            parts[name].append(rows[start : start + count])
+            start += count
+        parts[names[0]].append(rows[start:])
+    return {name: np.sort(np.concatenate(rows)) for name, rows in parts.items()}
+
+
+def tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Return the arrays as tensors, without copying where numpy allows it."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
+
+
+def call(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run ``model`` on named inputs: a single one goes by position, several go by keyword."""
+    out: Tensor = model(*inputs.values()) if len(inputs) == 1 else model(**inputs)
+    return out

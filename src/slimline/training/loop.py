@@ -1,0 +1,225 @@
+"""THE training loop: teacher, student and every recovery run through ``fit``.
+
+An epoch is a function of (seed, epoch) and the weights it starts from, so a run that was killed goes on at its last
+epoch and ends in the same weights, bit for bit on a CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from slimline import metrics
+from slimline.errors import TrainingError
+from slimline.method import Method
+from slimline.params import Training
+from slimline.task import Split, Task, call
+from slimline.training.resume import State
+from slimline.training.teacher_cache import TeacherCache, draws, view_batch
+
+Loss = Callable[[Task, Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left behind: mean training loss, validation metrics, the last learning rate."""
+
+    epoch: int
+    loss: float
+    validation: dict[str, float]
+    lr: float
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    train: Split,
+    validation: Split,
+    settings: Training,
+    *,
+    loss: Loss,
+    seed: int,
+    state: State,
+    where: str,
+    teacher: TeacherCache | None = None,
+    methods: Sequence[Method] = (),
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> list[Epoch]:
+    """Train ``model`` in place and leave it with the weights of its best validation epoch.
+
+    ``where`` is the file and key of ``settings``, named in errors. ``methods`` may add a penalty to the loss and a
+    constraint after each step. ``on_epoch`` is called once for each epoch, those of a resumed run included.
+    Raises TrainingError at a loss that is not finite; the best weights so far are then kept beside the state.
+    """
+    accelerator = Accelerator(mixed_precision=settings.precision)
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model.to(accelerator.device, memory_format=memory_format)  # type: ignore[call-overload]
+    steps = math.ceil(len(train) / settings.batch_size)
+    optimizer = _optimizer(model, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, steps * settings.epochs))
+    run = _Run(0, [], -1, copy.deepcopy(model.state_dict()))
+    if saved := state.load():
+        run = _restore(saved, model, optimizer, schedule)
+        for past in run.history:
+            on_epoch(past)
+    prepared, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    while run.epoch < settings.epochs and not _stalled(run, settings):
+        mean_loss = _train_epoch(
+            prepared, task, train, settings, optimizer, schedule,
+            accelerator=accelerator, loss=loss, seed=seed, run=run, where=where, teacher=teacher, methods=methods,
+            steps=steps, state=state,
+        )  # fmt: skip
+        measured = metrics.evaluate(model, task, validation)
+        record = Epoch(run.epoch, mean_loss, measured, schedule.get_last_lr()[0])
+        run.history.append(record)
+        best = run.history[run.best].validation[task.primary] if run.best >= 0 else None
+        if best is None or task.better(measured[task.primary], best):
+            run.best, run.best_weights = run.epoch, copy.deepcopy(model.state_dict())
+        run.epoch += 1
+        state.save(_snapshot(run, model, optimizer, schedule))
+        on_epoch(record)
+    model.load_state_dict(run.best_weights)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.eval()
+    return run.history
+
+
+@dataclass
+class _Run:
+    epoch: int
+    history: list[Epoch]
+    best: int
+    best_weights: dict[str, Tensor]
+
+
+def _train_epoch(
+    model: nn.Module,
+    task: Task,
+    train: Split,
+    settings: Training,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    *,
+    accelerator: Accelerator,
+    loss: Loss,
+    seed: int,
+    run: _Run,
+    where: str,
+    teacher: TeacherCache | None,
+    methods: Sequence[Method],
+    steps: int,
+    state: State,
+) -> float:
+    torch.manual_seed((seed << 20) + run.epoch)  # dropout and the like
+    view = run.epoch % settings.views if settings.views else run.epoch
+    chance = draws(task, len(train), seed, view)
+    answers = teacher.view(view) if teacher is not None else None
+    model.train()
+    total = 0.0
+    name = where.partition(": ")[2].partition(".")[0]
+    bar = tqdm(
+        _batches(len(train), settings.batch_size, seed, run.epoch, accelerator),
+        desc=f"{name} epoch {run.epoch + 1}/{settings.epochs}", total=steps, leave=False, disable=None,
+    )  # fmt: skip
+    for step, rows in enumerate(bar):
+        inputs, y = view_batch(task, train, rows, chance)
+        inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
+        target = torch.from_numpy(answers[rows]).to(accelerator.device) if answers is not None else None
+        with accelerator.autocast():
+            out = call(model, inputs)
+            value = loss(task, out.float(), y.to(accelerator.device), target)
+            for method in methods:
+                penalty = method.penalty(model)
+                value = value if penalty is None else value + penalty
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise _not_finite(number, run, step, where, state)
+        optimizer.zero_grad()
+        accelerator.backward(value)
+        if settings.clip_norm:
+            accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        schedule.step()
+        for method in methods:
+            method.constrain(model, run.epoch * steps + step + 1, settings.epochs * steps)
+        total += number * len(rows)
+        bar.set_postfix(loss=f"{number:.4f}", refresh=False)
+    return total / len(train)
+
+
+def _batches(count: int, size: int, seed: int, epoch: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
+    """Yield this process's row numbers, batch by batch, in an order fixed by (seed, epoch)."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    for start in range(0, count, size):
+        yield order[start : start + size][accelerator.process_index :: accelerator.num_processes]
+
+
+def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """Decay weights only: biases and norms (vectors) are left alone."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:
+    """Return lr's factor by step: linear from 0 over the ``warmup`` share of the steps, then a half cosine to 0."""
+    warm = max(1, round(settings.warmup * total))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+    return factor
+
+
+def _stalled(run: _Run, settings: Training) -> bool:
+    return settings.patience is not None and run.best >= 0 and run.epoch - 1 - run.best >= settings.patience
+
+
+def _snapshot(run: _Run, model: nn.Module, optimizer: Any, schedule: Any) -> dict[str, Any]:
+    return {
+        "epoch": run.epoch,
+        "history": [asdict(each) for each in run.history],
+        "best": run.best,
+        "best_weights": run.best_weights,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"},
+    }
+
+
+def _restore(saved: dict[str, Any], model: nn.Module, optimizer: Any, schedule: Any) -> _Run:
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    schedule.load_state_dict({**saved["schedule"], "lr_lambdas": [None] * len(optimizer.param_groups)})
+    history = [Epoch(**each) for each in saved["history"]]
+    return _Run(saved["epoch"], history, saved["best"], saved["best_weights"])
+
+
+def _not_finite(number: float, run: _Run, step: int, where: str, state: State) -> TrainingError:
+    from safetensors.torch import save_file
+
+    kept: Path | None = None
+    if run.best >= 0:
+        state.folder.mkdir(parents=True, exist_ok=True)
+        kept = state.folder / "last-good.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in run.best_weights.items()}, kept)
+    saved = f"the weights of epoch {run.best + 1} are kept in {kept}" if kept else "no epoch was finished before"
+    return TrainingError(f"{where}: the loss became {number} at epoch {run.epoch + 1}, step {step + 1}; {saved}; lower lr")

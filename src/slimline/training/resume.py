@@ -1,0 +1,60 @@
+"""The state of an unfinished training, outside DVC's outputs, keyed by everything that decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimline import manifest
+
+FOLDER = Path(".slimline/training")
+KEEP_DAYS = 14
+
+
+class State:
+    """One file a training, replaced atomically after each epoch. ``inputs`` is JSON data: the key is its sha256."""
+
+    def __init__(self, inputs: Any, folder: Path = FOLDER) -> None:
+        self.folder = folder / hashlib.sha256(manifest.canonical(inputs)).hexdigest()[:32]
+        self.path = self.folder / "state.pt"
+        _sweep(folder)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last saved state, or None. A damaged file counts as none: the training starts over."""
+        try:
+            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
+            return None
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the state on disk, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            torch.save(state, scratch)
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
+            scratch.replace(self.path)
+        except RuntimeError as error:  # torch reports a failed write so
+            raise OSError(28, f"No space left to save the training state: {error}") from error
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget the training: its result is safe elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the states of trainings that nobody came back to."""
+    for each in folder.glob("*/state.pt"):
+        if time.time() - each.stat().st_mtime > KEEP_DAYS * 86400:
+            shutil.rmtree(each.parent, ignore_errors=True)
