@@ -155,14 +155,19 @@ def compression(stage: Stage) -> None:
         )  # fmt: skip
         method = params.configure("methods", chosen, where)
         model, plan = compress(method, model, stage.batches(stage.splits["calibration"]), context)
-        methods.append(method)
-        edits.append(plan.edit)
         for note in plan.notes:
             print(f"{stage.name}: {chosen.name}: {note}")
+        if plan.tensors:
+            methods.append(method)
+            edits.append(plan.edit)
     decisions.write()
     teacher = None
     recovery = section.recovery
-    if isinstance(recovery, Recovery):
+    if not methods:
+        print(f"{stage.name}: nothing was changed, so there is nothing to recover")
+        with curves(stage.name):
+            pass
+    elif isinstance(recovery, Recovery):
         teacher = stage.train(
             model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
             loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),

@@ -1,0 +1,74 @@
+"""Export to ONNX with a dynamic batch axis and, for a quantized model, real int8 weights in QDQ form (opset 21)."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimline.errors import ExportError
+from slimline.export import qdq
+from slimline.quantizers import exporting
+
+OPSET = 21
+
+
+def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]) -> None:
+    """Write ``directory``/model.onnx, its inputs and outputs named as ``signature`` says.
+
+    Raises ExportError when torch can't export the model.
+    """
+    import onnx
+
+    graph = to_onnx(model, signature)
+    for key, value in metadata.items():
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(graph, directory / "model.onnx")
+
+
+def to_onnx(model: nn.Module, signature: Mapping[str, Any]) -> Any:
+    """Return the tidied ONNX model of ``model`` in evaluation mode."""
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    axes = {name: torch.export.Dim(name) for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str)}
+    examples, shapes = [], []
+    for spec in signature["inputs"]:
+        size = [2 if isinstance(each, str) else each for each in spec["shape"]]
+        dtype = getattr(torch, spec["dtype"])
+        examples.append(torch.zeros(size, dtype=dtype))
+        shapes.append({at: axes[each] for at, each in enumerate(spec["shape"]) if isinstance(each, str)})
+    try:
+        with exporting(), _quiet():
+            program = torch.onnx.export(
+                model, tuple(examples), dynamo=True, opset_version=OPSET, dynamic_shapes=tuple(shapes), verbose=False,
+                input_names=[spec["name"] for spec in signature["inputs"]],
+                output_names=[spec["name"] for spec in signature["outputs"]],
+            )  # fmt: skip
+    except Exception as error:
+        first = str(error).strip().splitlines()
+        raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
+    assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
+    return qdq.tidy(program.model_proto)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its notes on packages that aren't installed off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,260 @@
+"""Graph passes over an exported ONNX model: real integer weights, one QuantizeLinear a tensor, nothing superfluous.
+
+The exporter leaves float weights behind QuantizeLinear → DequantizeLinear pairs. Runtimes fuse
+DequantizeLinear → Conv → QuantizeLinear into one integer kernel when weight and bias are integers already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+FLOAT_TYPE = 1
+AXIS_DEFAULT = 1
+
+
+class Graph:
+    """An ONNX graph with its initializers as arrays, written back by ``finish``."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.constants: dict[str, NDArray[Any]] = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer
+        }
+        self.nodes: list[Any] = list(self.graph.node)
+
+    def producer(self) -> dict[str, Any]:
+        """Return the node that makes each tensor."""
+        return {output: node for node in self.nodes for output in node.output}
+
+    def rename_uses(self, names: dict[str, str]) -> None:
+        """Let every reader of a key read its value instead."""
+        for node in self.nodes:
+            for index, name in enumerate(node.input):
+                if name in names:
+                    node.input[index] = names[name]
+
+    def constant(self, hint: str, value: NDArray[Any]) -> str:
+        """Add an initializer and return its name; an equal one is shared."""
+        for name, known in self.constants.items():
+            if known.dtype == value.dtype and known.shape == value.shape and np.array_equal(known, value):
+                return name
+        name = hint
+        while name in self.constants:
+            name += "_"
+        self.constants[name] = value
+        return name
+
+    def finish(self) -> Any:
+        """Write nodes and the initializers still in use back, with short names and no debug texts."""
+        self.nodes = _live(self.nodes, {output.name for output in self.graph.output})
+        _shorten(self)
+        used = {name for node in self.nodes for name in node.input}
+        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        for node in self.nodes:
+            node.doc_string, node.name = "", ""
+            del node.metadata_props[:]
+        self.graph.node.extend(self.nodes)
+        self.graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items() if name in used
+        )
+        for value in [*self.graph.input, *self.graph.output]:
+            value.doc_string = ""
+            del value.metadata_props[:]
+        del self.graph.metadata_props[:], self.model.metadata_props[:], self.model.functions[:]
+        self.graph.doc_string, self.graph.name = "", "slimline"
+        return self.model
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """Return a node's attribute value, or ``default``."""
+    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
+
+
+def simplify(graph: Graph) -> None:
+    """Write a mean over both image axes as GlobalAveragePool and a reshape after it as Flatten: runtimes fuse these."""
+    makers = graph.producer()
+    for node in graph.nodes:
+        if node.op_type == "ReduceMean" and len(node.input) == 2 and attribute(node, "keepdims", 1) == 1:
+            axes = graph.constants.get(node.input[1])
+            if axes is not None and sorted(axes.tolist()) in ([2, 3], [-2, -1]):
+                node.op_type = "GlobalAveragePool"
+                del node.input[1:], node.attribute[:]
+        elif node.op_type == "Reshape" and node.input[0] in makers:
+            if makers[node.input[0]].op_type in {"GlobalAveragePool", "AveragePool"}:
+                node.op_type = "Flatten"
+                del node.input[1:], node.attribute[:]
+
+
+def share_quantizers(graph: Graph) -> None:
+    """Keep one QuantizeLinear → DequantizeLinear pair for each (tensor, scale, zero point)."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for kind in ("QuantizeLinear", "DequantizeLinear"):
+        names: dict[str, str] = {}
+        kept = []
+        for node in graph.nodes:
+            if node.op_type != kind:
+                kept.append(node)
+                continue
+            grid = tuple(graph.constants[name].tobytes() for name in node.input[1:3])
+            key = (kind, node.input[0], grid, attribute(node, "axis", AXIS_DEFAULT))
+            if key in seen:
+                names[node.output[0]] = seen[key]
+            else:
+                seen[key] = node.output[0]
+                kept.append(node)
+        graph.nodes = kept
+        graph.rename_uses(names)
+
+
+def shift_activations(graph: Graph) -> None:
+    """Store int8 activations of zero point 0 as uint8 of zero point 128: the same grid, which CPU kernels run faster."""
+    shifted = graph.constant("zero_point_128", np.full((), 128, np.uint8))
+    for node in graph.nodes:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and node.input[0] not in graph.constants:
+            zero_point = graph.constants[node.input[2]]
+            if zero_point.dtype == np.int8 and not zero_point.any():
+                node.input[2] = shifted
+
+
+def move_relus(graph: Graph) -> None:
+    """Write Relu → QuantizeLinear(zero point 128) as QuantizeLinear → Clip(128): the same integers, exactly.
+
+    A runtime fuses the quantizer with the convolution before it then; between the two a Relu would force floats. Where
+    the zero point is the grid's lowest value, the quantizer clips negative values itself and runtimes drop the Relu.
+    """
+    makers = graph.producer()
+    readers = Counter(name for node in graph.nodes for name in node.input)
+    nodes = []
+    for node in graph.nodes:
+        nodes.append(node)
+        relu = makers.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
+        if relu is None or relu.op_type != "Relu" or readers[relu.output[0]] > 1:
+            continue
+        zero_point = graph.constants[node.input[2]]
+        if zero_point.dtype != np.uint8 or zero_point != 128:
+            continue
+        clipped = node.output[0]
+        node.input[0], node.output[0] = relu.input[0], f"{clipped}.signed"
+        floor = graph.constant("floor", np.full((), 128, np.uint8))
+        nodes.append(helper.make_node("Clip", [node.output[0], floor], [clipped]))
+    graph.nodes = nodes
+
+
+def fold_weights(graph: Graph) -> None:
+    """Replace QuantizeLinear of a constant by the integers it yields."""
+    names: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        if node.op_type != "QuantizeLinear" or node.input[0] not in graph.constants:
+            kept.append(node)
+            continue
+        values, scale, zero_point = (graph.constants[name] for name in node.input[:3])
+        if scale.ndim:
+            shape = [1] * values.ndim
+            shape[attribute(node, "axis", AXIS_DEFAULT)] = -1
+            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        info = np.iinfo(zero_point.dtype)
+        rounded = np.rint(values / scale) + zero_point.astype(np.float32)
+        integers = np.clip(rounded, info.min, info.max).astype(zero_point.dtype)
+        name = f"{node.input[0]}.int"
+        graph.constants[name] = integers
+        names[node.output[0]] = name
+    graph.nodes = kept
+    graph.rename_uses(names)
+
+
+def quantize_biases(graph: Graph) -> None:
+    """Store the bias of an integer Conv or Gemm as int32 on the grid of its products: scale = s_x · s_w, zero point 0."""
+    makers = graph.producer()
+    added: list[tuple[Any, Any]] = []
+    for node in graph.nodes:
+        if node.op_type not in {"Conv", "Gemm"} or len(node.input) < 3 or node.input[2] not in graph.constants:
+            continue
+        x, w = makers.get(node.input[0]), makers.get(node.input[1])
+        if any(each is None or each.op_type != "DequantizeLinear" for each in (x, w)):
+            continue
+        bias = graph.constants[node.input[2]]
+        scale = np.broadcast_to(graph.constants[x.input[1]] * graph.constants[w.input[1]], bias.shape).astype(np.float32)
+        limit = np.iinfo(np.int32)
+        integers = np.clip(np.rint(bias.astype(np.float64) / scale), limit.min, limit.max).astype(np.int32)
+        base = node.input[2]
+        graph.constants[f"{base}.int"] = integers
+        graph.constants[f"{base}.scale"] = scale
+        zero = graph.constant("zero_points", np.zeros(bias.shape, np.int32))
+        restored = helper.make_node(
+            "DequantizeLinear", [f"{base}.int", f"{base}.scale", zero], [f"{base}.restored"], axis=0
+        )
+        node.input[2] = f"{base}.restored"
+        added.append((node, restored))
+    for node, restored in added:
+        graph.nodes.insert(next(i for i, each in enumerate(graph.nodes) if each is node), restored)
+
+
+def share_constants(graph: Graph) -> None:
+    """Let equal small constants (zero points, mostly) stand once."""
+    first: dict[tuple[Any, ...], str] = {}
+    names = {}
+    for name, value in graph.constants.items():
+        if value.size > 4096:
+            continue
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key in first:
+            names[name] = first[key]
+        else:
+            first[key] = name
+    graph.rename_uses(names)
+
+
+def _live(nodes: list[Any], wanted: set[str]) -> list[Any]:
+    live = []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            live.append(node)
+            wanted |= set(node.input)
+    return live[::-1]
+
+
+def _shorten(graph: Graph) -> None:
+    """Rename inner tensors to their running number; a small model is half names otherwise."""
+    outer = {value.name for value in [*graph.graph.input, *graph.graph.output]}
+    names: dict[str, str] = {}
+    constants = {}
+    for node in graph.nodes:
+        for name in [*node.input, *node.output]:
+            if name and name not in outer and name not in names:
+                names[name] = f"{len(names):x}"
+    for node in graph.nodes:
+        for at, name in enumerate(node.output):
+            node.output[at] = names.get(name, name)
+    graph.rename_uses(names)
+    for name, value in graph.constants.items():
+        if name in names:
+            constants[names[name]] = value
+    graph.constants = constants
+
+
+def counts(model: Any) -> Counter[str]:
+    """Return how many nodes of each operator a model has."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def tidy(model: Any) -> Any:
+    """Run every pass and return the checked model."""
+    graph = Graph(model)
+    simplify(graph)
+    share_quantizers(graph)
+    fold_weights(graph)
+    shift_activations(graph)
+    move_relus(graph)
+    quantize_biases(graph)
+    share_constants(graph)
+    finished = graph.finish()
+    onnx.checker.check_model(finished, full_check=True)
+    return finished

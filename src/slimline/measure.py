@@ -1,0 +1,137 @@
+"""Speed of single layers and of whole torch models on the target, for methods that choose by measurement."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimline import latency, manifest, plugins
+from slimline.params import Target
+from slimline.quantizers import Quantizer, QuantizedConv2d, QuantizedLinear
+
+LAYER_ROUNDS, LAYER_REPEATS = 8, 20
+MODEL_ROUNDS, MODEL_REPEATS = 20, 20
+
+
+def layers(variants: Mapping[str, nn.Module], shape: Sequence[int], target: Target) -> dict[str, dict[int, float]]:
+    """Return {variant: {batch size: median seconds}} of layers alone, interleaved.
+
+    A variant is a Conv2d, a Linear or a Sequential of them, quantized or not; ``shape`` is its input's without the
+    batch. Weights don't matter to speed, so the graphs hold ones.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        runtimes = {name: _runtime(_chain(module, shape), Path(folder, name), target) for name, module in variants.items()}
+        rng = np.random.default_rng(0)
+        inputs = {n: {"x": rng.random((n, *shape), dtype=np.float32)} for n in target.batch_sizes}
+        samples = latency.measure(
+            {name: runtime.run for name, runtime in runtimes.items()}, inputs, rounds=LAYER_ROUNDS, repeats=LAYER_REPEATS
+        )
+    return {name: {batch: each.p50 for batch, each in by_batch.items()} for name, by_batch in samples.items()}
+
+
+def models(
+    variants: Mapping[str, nn.Module], signature: Mapping[str, Any], rows: dict[str, Any], target: Target
+) -> dict[str, dict[int, latency.Samples]]:
+    """Return {variant: {batch size: Samples}} of whole models exported for the target, interleaved."""
+    export = plugins.find("exporters", "onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        runtimes = {}
+        for name, model in variants.items():
+            directory = Path(folder, name)
+            directory.mkdir()
+            export(model, signature, directory, {})
+            runtimes[name] = plugins.find("runtimes", target.runtime)(directory, target.threads)
+        inputs = latency.sample_inputs(signature, target.batch_sizes, rows)
+        return latency.measure(
+            {name: runtime.run for name, runtime in runtimes.items()}, inputs, rounds=MODEL_ROUNDS, repeats=MODEL_REPEATS
+        )
+
+
+def gain(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """Return the geometric mean over batch sizes of before / after."""
+    return float(np.exp(np.mean([np.log(before[batch] / after[batch]) for batch in before])))
+
+
+def _runtime(graph: Any, directory: Path, target: Target) -> Any:
+    import onnx
+
+    directory.mkdir()
+    onnx.save(graph, directory / "model.onnx")
+    manifest.write_json(directory / "signature.json", {})
+    return plugins.find("runtimes", target.runtime)(directory, target.threads)
+
+
+def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
+    """Return an ONNX model of one layer or a sequence of layers, QDQ where they are quantized, its output quantized too."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
+
+    def quantize(x: str, quantizer: Quantizer, at: str) -> str:
+        kind = np.int8 if quantizer.spec.scheme == "symmetric" else np.uint8
+        constants[f"{at}.s"], constants[f"{at}.z"] = np.float32(0.05), kind(0)
+        nodes.append(helper.make_node("QuantizeLinear", [x, f"{at}.s", f"{at}.z"], [f"{at}.q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{at}.q", f"{at}.s", f"{at}.z"], [f"{at}.d"]))
+        return f"{at}.d"
+
+    x, parts = "x", [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for index, layer in enumerate(parts):
+        weight, channels = f"{index}.w", layer.weight.shape[0]
+        quantized = isinstance(layer, QuantizedConv2d | QuantizedLinear)
+        if quantized:
+            x = quantize(x, layer.input_quantizer, f"{index}.x")
+            constants[f"{weight}.q"] = np.ones(tuple(layer.weight.shape), np.int8)
+            constants[f"{weight}.s"] = np.full(channels, 0.01, np.float32)
+            constants[f"{weight}.z"] = np.zeros(channels, np.int8)
+            names = [f"{weight}.q", f"{weight}.s", f"{weight}.z"]
+            nodes.append(helper.make_node("DequantizeLinear", names, [weight], axis=0))
+        else:
+            constants[weight] = np.ones(tuple(layer.weight.shape), np.float32)
+        if isinstance(layer, nn.Conv2d):
+            pads = layer.padding if isinstance(layer.padding, tuple) else (layer.kernel_size[0] // 2,) * 2
+            nodes.append(
+                helper.make_node(
+                    "Conv", [x, weight], [f"{index}.y"], strides=list(layer.stride), pads=[*pads, *pads],
+                    dilations=list(layer.dilation), group=layer.groups, kernel_shape=list(layer.kernel_size),
+                )  # fmt: skip
+            )
+        else:
+            nodes.append(helper.make_node("Gemm", [x, weight], [f"{index}.y"], transB=1))
+        x = f"{index}.y"
+        if quantized and index == len(parts) - 1:
+            x = quantize(x, layer.input_quantizer, "y")
+    nodes[-1].output[0] = "y"
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *(f"d{axis}" for axis in range(len(shape)))])]
+    graph = helper.make_graph(nodes, "layer", inputs, outputs, initializers)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    checker.check_model(made)
+    return made
+
+
+@torch.no_grad()
+def input_shapes(model: nn.Module, names: Sequence[str], inputs: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the input shape of each named layer without the batch, seen in one forward run."""
+    from slimline.task import call
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _m, args, name=name: shapes.__setitem__(name, tuple(args[0].shape[1:]))
+        )
+        for name in names
+    ]
+    try:
+        call(model.eval(), inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
