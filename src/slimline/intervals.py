@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from collections.abc import Callable
 from numpy.typing import NDArray
 
 
@@ -52,17 +51,7 @@ def _root(value: float) -> float:
     return float(np.sqrt(max(0.0, value)))
 
 
-def bootstrap_drop(
-    metric: Callable[[NDArray[np.int64]], tuple[float, float]], rows: int, confidence: float, draws: int = 400, seed: int = 0
-) -> list[float]:
-    """Return the percentile bootstrap interval of a drop for any metric.
-
-    ``metric(rows)`` gives (before, after) on the resampled row numbers; both models see the same rows.
-    """
-    rng = np.random.default_rng(seed)
-    drops: list[Any] = []
-    for _ in range(draws):
-        before, after = metric(rng.integers(0, rows, rows))
-        drops.append(before - after)
-    low, high = np.percentile(drops, [50 * (1 - confidence), 50 * (1 + confidence)])
+def percentile(draws: Sequence[float], confidence: float) -> list[float]:
+    """Return the percentile interval [low, high] of bootstrap draws."""
+    low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
     return [float(low), float(high)]

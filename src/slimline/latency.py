@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slimline import intervals
 from slimline.predictor import Arrays
 
 PAUSE_S = 0.01
@@ -80,9 +81,8 @@ def speedup(base: Samples, other: Samples, confidence: float, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, len(a), (1000, len(a)))
     draws = np.median(a[rows], axis=1) / np.median(b[rows], axis=1)
-    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
-    low, high = np.percentile(draws, tails)
-    return ratio, [float(min(low, ratio)), float(max(high, ratio))]
+    low, high = intervals.percentile(draws.tolist(), confidence)
+    return ratio, [min(low, ratio), max(high, ratio)]
 
 
 def sample_inputs(signature: Mapping[str, Any], batch_sizes: Sequence[int], rows: Arrays) -> dict[int, Arrays]:

@@ -29,17 +29,20 @@ class Runtime(Protocol):
 class Predictor:
     """An exported model, ready to answer.
 
-    ``directory`` is a sealed export (``exports/STAGE``, or a stage of a release). ``runtime="auto"`` takes
-    onnxruntime. ``threads`` limits the runtime's own threads (None: its default). Raises ArtifactError when a file of
-    the directory is damaged.
+    ``directory`` is a sealed export (``exports/STAGE``) or a release, whose last stage answers. ``runtime="auto"``
+    takes onnxruntime. ``threads`` limits the runtime's own threads (None: its default). ``revision`` is the digest of
+    the directory. Raises ArtifactError when a file of it is damaged.
     """
 
     def __init__(self, directory: Path | str, runtime: str = "auto", threads: int | None = None) -> None:
         self.directory = Path(directory)
         self.revision: str = manifest.verify(self.directory)
-        self.signature: dict[str, Any] = manifest.read_json(self.directory / "signature.json")
+        folder = self.directory
+        if (folder / "card.json").is_file():
+            folder = folder / "chain" / manifest.read_json(folder / "card.json")["last"]
+        self.signature: dict[str, Any] = manifest.read_json(folder / "signature.json")
         name = "onnxruntime" if runtime == "auto" else runtime
-        self.runtime: Runtime = plugins.find("runtimes", name)(self.directory, threads)
+        self.runtime: Runtime = plugins.find("runtimes", name)(folder, threads)
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return {output name: array} for {input name: array with the batch first}.

@@ -1,0 +1,144 @@
+"""Quality of every exported stage on the test split, against the teacher's, with paired intervals. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import intervals, plugins
+from slimline.predictor import Arrays, Predictor
+
+if TYPE_CHECKING:
+    from slimline.task import Split, Task
+
+FORMAT = 1
+FILE = Path("metrics/benchmark.json")
+BATCH = 500
+RESAMPLES = 400
+
+
+def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the first output for every row of ``inputs``, N first."""
+    count = len(next(iter(inputs.values())))
+    parts = []
+    for start in range(0, count, BATCH):
+        batch: Arrays = {name: array[start : start + BATCH] for name, array in inputs.items()}
+        parts.append(next(iter(predictor.predict(batch).values())))
+    return np.concatenate(parts)
+
+
+def quality(
+    task: Task, split: Split, base: NDArray[Any], own: NDArray[Any], confidence: float, extra: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return metrics of ``own`` outputs and their drops from ``base`` outputs on the same test rows.
+
+    Keys: each metric; for the primary P also ``P_ci``, ``P_drop`` and ``drop_ci``; ``drops`` {metric: {drop, ci}};
+    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels.
+    """
+    y = split.targets
+    answers = {"base": task.answer(base), "own": task.answer(own)}
+    chosen = {name.replace("-", "_"): plugins.find("metrics", name, where="params.yaml: benchmark.metrics") for name in extra}
+
+    def measured(out: NDArray[Any], target: NDArray[Any]) -> dict[str, float]:
+        own_metrics = task.metrics(out, target)
+        return own_metrics | {name: float(metric()(task.answer(out), target)) for name, metric in chosen.items()}
+
+    values, before = measured(own, y), measured(base, y)
+    row: dict[str, Any] = dict(values)
+    hits = {name: task.correct(answer, y) for name, answer in answers.items()}
+    drops: dict[str, dict[str, Any]] = {}
+    resampled = [name for name in values if name != "accuracy"]
+    boots = _bootstrap(measured, base, own, y, resampled, confidence)
+    for name, value in values.items():
+        higher = getattr(chosen.get(name), "higher_is_better", task.higher_is_better if name == task.primary else True)
+        sign = 1 if higher else -1
+        if name == "accuracy":
+            ci = intervals.paired_drop(hits["base"], hits["own"], confidence)
+        else:
+            ci = sorted(sign * bound for bound in boots[name])
+        drops[name] = {"drop": sign * (before[name] - value), "ci": ci}
+    primary = task.primary
+    if primary == "accuracy":
+        row["accuracy_ci"] = intervals.share(hits["own"], confidence)
+    row[f"{primary}_drop"], row["drop_ci"], row["drops"] = drops[primary]["drop"], drops[primary]["ci"], drops
+    agrees = task.agree(answers["base"], answers["own"])
+    row["agreement"], row["agreement_ci"] = float(np.mean(agrees)), intervals.share(agrees, confidence)
+    if task.labels:
+        row["per_class"] = per_class(task.labels, hits["base"], hits["own"], y, confidence)
+    return row
+
+
+def _bootstrap(
+    measured: Any, base: NDArray[Any], own: NDArray[Any], y: NDArray[Any], names: Sequence[str], confidence: float
+) -> dict[str, list[float]]:
+    if not names:
+        return {}
+    rng = np.random.default_rng(0)
+    drops: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, len(y), len(y))
+        a, b = measured(base[rows], y[rows]), measured(own[rows], y[rows])
+        for name in names:
+            drops[name].append(a[name] - b[name])
+    return {name: intervals.percentile(values, confidence) for name, values in drops.items()}
+
+
+def per_class(
+    labels: Sequence[str], base: NDArray[np.bool_], own: NDArray[np.bool_], y: NDArray[Any], confidence: float
+) -> dict[str, dict[str, Any]]:
+    """Return recall and its drop from the teacher's, with intervals, for each label that occurs."""
+    table = {}
+    for index, label in enumerate(labels):
+        rows = y == index
+        if rows.any():
+            table[label] = {
+                "recall": float(np.mean(own[rows])),
+                "recall_ci": intervals.share(own[rows], confidence),
+                "drop": float(np.mean(base[rows]) - np.mean(own[rows])),
+                "drop_ci": intervals.paired_drop(base[rows], own[rows], confidence),
+            }
+    return table
+
+
+def machine() -> dict[str, Any]:
+    """Return what decides speed on this machine: processor, cores, instructions, system, runtime version."""
+    from importlib.metadata import version
+
+    name, flags = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in lines.items()}
+        name, flags = facts.get("model name", name), facts.get("flags", facts.get("Features", ""))
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "instructions": [each for each in wanted if each in flags.split()],
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "onnxruntime": version("onnxruntime"),
+    }
+
+
+def peak_rss_mb(directory: Path, batch: int, threads: int) -> float:
+    """Return the peak resident memory in MiB of a fresh process that loads the export and answers one batch."""
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from slimline.predictor import Predictor\n"
+        "p = Predictor(sys.argv[1], threads=int(sys.argv[3]))\n"
+        "shapes = {s['name']: (s['dtype'], [int(sys.argv[2]) if isinstance(n, str) else n for n in s['shape']])"
+        " for s in p.signature['inputs']}\n"
+        "p.predict({name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+    )
+    command = [sys.executable, "-c", code, str(directory), str(batch), str(threads)]
+    return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 1)

@@ -1,0 +1,70 @@
+"""The verdict on a release: every line of the budget against what was measured, judged on the interval's bad end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slimline.errors import ParamsError
+from slimline.params import Budget
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict. ``bad_end`` is the value that counts against ``limit``; None: a single number."""
+
+    what: str
+    limit: float
+    value: float
+    interval: list[float] | None
+    ok: bool
+
+
+def judge(budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget") -> list[Check]:
+    """Return one Check a budget line for ``stage``. Raises ParamsError naming a metric, batch or label not measured."""
+    row = benchmark["stages"][stage]
+    checks = []
+    for metric, limit in budget.max_drop.items():
+        if metric not in row["drops"]:
+            raise ParamsError(f"{where}.max_drop.{metric}: not measured; measured are {', '.join(row['drops'])}")
+        drop, ci = row["drops"][metric]["drop"], row["drops"][metric]["ci"]
+        checks.append(Check(f"drop of {metric}", limit, drop, ci, ci[1] <= limit))
+    for batch, limit in _speedups(budget, benchmark).items():
+        if str(batch) not in row["speedup"]:
+            known = ", ".join(row["speedup"])
+            raise ParamsError(f"{where}.min_speedup.{batch}: batch {batch} was not measured; measured are {known}")
+        ratio, ci = row["speedup"][str(batch)], row["speedup_ci"][str(batch)]
+        checks.append(Check(f"speed-up at batch {batch}", limit, ratio, ci, ci[0] >= limit))
+    if budget.max_bytes is not None:
+        checks.append(Check("bytes", budget.max_bytes, row["bytes"], None, row["bytes"] <= budget.max_bytes))
+    for label, limit in budget.min_recall.items():
+        if label not in row.get("per_class", {}):
+            known = ", ".join(row.get("per_class", {})) or "none"
+            raise ParamsError(f"{where}.min_recall.{label}: no such label; labels: {known}")
+        recall, ci = row["per_class"][label]["recall"], row["per_class"][label]["recall_ci"]
+        checks.append(Check(f"recall of {label}", limit, recall, ci, ci[0] >= limit))
+    return checks
+
+
+def _speedups(budget: Budget, benchmark: Mapping[str, Any]) -> dict[int, float]:
+    if budget.min_speedup is None:
+        return {}
+    if isinstance(budget.min_speedup, dict):
+        return budget.min_speedup
+    return {benchmark["target"]["batch_sizes"][0]: budget.min_speedup}
+
+
+def lines(checks: list[Check]) -> list[str]:
+    """Return the verdict as text, one line a check."""
+    shown = []
+    for check in checks:
+        interval = f" [{_number(check.interval[0])}, {_number(check.interval[1])}]" if check.interval else ""
+        sign = "≤" if check.what.startswith(("drop", "bytes")) else "≥"
+        mark = "ok  " if check.ok else "FAIL"
+        shown.append(f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}")
+    return shown
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

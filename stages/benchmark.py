@@ -1,0 +1,50 @@
+"""Answer the test split with every exported stage, once, and join quality and speed -> metrics/benchmark.json."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from slimline import benchmark, manifest
+from slimline.predictor import Predictor
+from slimline.stage import Stage, run
+
+EXPORTS = Path("exports")
+LATENCY = Path("metrics/latency.json")
+
+
+def main(stage: Stage) -> None:
+    """Compare every stage of params.yaml's export list with the teacher on the same test rows."""
+    params, task = stage.params, stage.task
+    test, validation = stage.splits["test"], stage.splits["validation"]
+    speed = manifest.read_json(LATENCY)
+    target, confidence = params.target, params.budget.confidence
+    stages, base = {}, None
+    for name in tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None):
+        predictor = Predictor(EXPORTS / name, runtime=target.runtime, threads=target.threads)
+        own = benchmark.outputs(predictor, test.inputs)
+        base = own if base is None else base
+        row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
+        checked = task.metrics(benchmark.outputs(predictor, validation.inputs), validation.targets)
+        row[f"validation_{task.primary}"] = checked[task.primary]
+        facts = manifest.read_json(EXPORTS / name / "facts.json")
+        row |= {key: facts[key] for key in ("params", "macs", "bytes")}
+        row |= speed["stages"][name] | {"variant": facts["variant"], "threads": target.threads}
+        stages[name] = row
+    where = f"{target.runtime}/onnx/t{target.threads}"
+    document = {
+        "format": benchmark.FORMAT,
+        "task": params.task.name,
+        "primary": task.primary,
+        "higher_is_better": task.higher_is_better,
+        "confidence": confidence,
+        "machine": speed["machine"],
+        "target": target.model_dump(),
+        "rows": {"test": len(test), "validation": len(validation)},
+        "stages": {name: stages[name] for name in params.export.stages},
+        "targets": {where: {"stages": speed["stages"], "status": "run"}},
+    }
+    manifest.write_json(benchmark.FILE, document)
+
+
+if __name__ == "__main__":
+    run("benchmark", main)
