@@ -64,4 +64,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("stage")
     options, sys.argv[1:] = parser.parse_known_args()
-    run(options.stage, main)
+    run(options.stage, main, timed_as=f"export@{options.stage}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from slimline import artifact, manifest, params, pipeline
+from slimline import artifact, manifest, params, pipeline, times
 from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
@@ -196,15 +196,19 @@ def curves(stage: str) -> Iterator[Callable[[Epoch], None]]:
         yield log
 
 
-def run(name: str, work: Callable[[Stage], None]) -> None:
-    """Run a stage script: read params.yaml and the command line, and end a SlimlineError as one line and exit 2."""
+def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None) -> None:
+    """Run a stage script: read params.yaml and the command line, and end a SlimlineError as one line and exit 2.
+
+    Its time is recorded under ``timed_as``, or under ``name``.
+    """
     parser = argparse.ArgumentParser(description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}.")
     parser.add_argument("--limit", type=int, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
     try:
         settings = params.load()
         _fix_randomness(settings.seed)
-        work(Stage(name, settings, options.limit or settings.limit))
+        with times.recorded(timed_as or name):
+            work(Stage(name, settings, options.limit or settings.limit))
     except SlimlineError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
