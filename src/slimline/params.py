@@ -63,8 +63,9 @@ class Training(Section):
 
 
 class Recovery(Training):
-    """Fine-tuning after a compression, distilling from ``teacher`` when one is named."""
+    """Fine-tuning after a compression, distilling from ``teacher`` when one is named; ``epochs: 0`` is none."""
 
+    epochs: Annotated[int, Field(ge=0)]
     teacher: str | None = None
     loss: Configured = Configured(name="soft-targets")
 

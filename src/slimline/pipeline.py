@@ -17,6 +17,7 @@ from typing import Any
 
 from slimline import plugins
 from slimline.errors import ParamsError, PluginError, near_miss
+from slimline.manifest import sha256
 
 ROOT = "teacher"
 MEASURES = ("export", "latency", "benchmark", "report", "release")
@@ -154,6 +155,7 @@ def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("s
         text = script.read_bytes()
         prints[script.name] = _code_hash(text)
         pending.extend(_imports(text, "", is_package=False))
+    prints |= data(document, stage)
     while pending:
         name = pending.pop()
         if name in prints or name.partition(".")[0] not in roots:
@@ -169,6 +171,19 @@ def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("s
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
             pending.extend(target.partition(":")[0] for target in used)
     return dict(sorted(prints.items()))
+
+
+def data(document: Mapping[str, Any], stage: str) -> dict[str, str]:
+    """Return {path: sha256} of the files that the task (and the teacher's weights) come from.
+
+    These are ``data/TASK`` and every path among the task's arguments; a folder counts with all files in it.
+    """
+    named = [f"data/{document['task']['name']}", *(document["task"].get("args") or {}).values()]
+    if stage == ROOT:
+        named.append((document[ROOT] or {}).get("weights"))
+    roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
+    files = [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
+    return {str(path): sha256(path) for path in files}
 
 
 @cache

@@ -22,7 +22,7 @@ from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
 from slimline.errors import SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
-from slimline.params import Compression, Configured, Params, Recovery, Training
+from slimline.params import Compression, Configured, Params, Training
 from slimline.pipeline import ROOT
 from slimline.task import Split, Task, tensors
 from slimline.training import Epoch, State, TeacherCache, fit
@@ -165,13 +165,13 @@ def compression(stage: Stage) -> None:
     recovery = section.recovery
     if not methods:
         print(f"{stage.name}: nothing was changed, so there is nothing to recover")
-        with curves(stage.name):
-            pass
-    elif isinstance(recovery, Recovery):
+    if methods and recovery is not None and recovery.epochs:
         teacher = stage.train(
             model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
             loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),
         )  # fmt: skip
+    else:
+        manifest.write_json(CURVES / stage.name / "metrics.json", {"step": 0})
     stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
 
 

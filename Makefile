@@ -1,0 +1,47 @@
+# What people and CI call. Everything runs in .venv, made from requirements.lock.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test test-e2e check format ablation lock clean
+
+repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
+	slimline check
+	dvc repro report release
+
+test: .venv/installed  ## unit tests
+	pytest -n 2 -m "not e2e"
+
+test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
+	pytest -n 2 -m e2e
+
+check: .venv/installed  ## style, types, imports, docs
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	python docs/check.py
+
+format: .venv/installed
+	ruff format .
+	ruff check --fix .
+
+ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
+	python -P benchmarks/ablation.py
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check -r requirements.lock
+	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e examples/plugin
+	touch $@
+
+lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/pip install --quiet torch==2.13.0 .[train] hatchling editables hypothesis import-linter mypy pytest pytest-timeout pytest-xdist ruff types-PyYAML
+	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
+	rm -rf .lock
+
+clean:
+	rm -rf .venv .slimline dist

@@ -1,0 +1,103 @@
+"""The project that ``slimline init`` lays into a repository: dvc.yaml, params.yaml and stages/."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimline.errors import ParamsError, near_miss
+
+RECIPES = ("int8", "small", "smallest")
+HERE = Path(__file__).parent
+IGNORED = (".slimline/", "/fingerprints", ".*.tmp", "__pycache__/")
+NO_TELEMETRY = "BENTOML_DO_NOT_TRACK=True"
+
+
+def source() -> Path:
+    """Return the folder that holds the shipped dvc.yaml and stages/: the package, or a checkout of the repository."""
+    return HERE if (HERE / "dvc.yaml").is_file() else HERE.parents[2]
+
+
+def tasks() -> dict[str, Path]:
+    """Return the params.yaml to start from, by task."""
+    return {"digits": HERE / "digits.yaml", "fashion-mnist": source() / "params.yaml"}
+
+
+def shipped() -> dict[Path, Path]:
+    """Return {path in the project: shipped file} of everything but params.yaml."""
+    root = source()
+    return {path.relative_to(root): path for path in [root / "dvc.yaml", *sorted((root / "stages").glob("*.py"))]}
+
+
+def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[str]:
+    """Write the project into ``folder`` and return lines that say what was done.
+
+    Nothing that exists is overwritten: a file that differs is an error before anything is written.
+    """
+    for word, known, option in ((task, list(tasks()), "--task"), (recipe, list(RECIPES), "--recipe")):
+        if word not in known:
+            raise ParamsError(f"{option}: {word!r} is not one of {', '.join(known)}.{near_miss(word, known)}")
+    if not (folder / ".git").exists():
+        raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
+    if subprocess.run(["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=folder, capture_output=True, check=False).returncode:
+        raise ParamsError(f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first")
+    files = {path: file.read_text(encoding="utf-8") for path, file in shipped().items()}
+    files[Path("params.yaml")] = params_text(task, recipe, limit)
+    for path, text in files.items():
+        if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
+            raise ParamsError(f"{folder / path}: exists and differs; 'slimline init --update' shows how. Nothing was written")
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    done = [f"wrote {len(files)} files for task {task}, recipe {recipe}"]
+    if not (folder / ".dvc").is_dir():
+        _dvc(folder, "init", "--quiet")
+        done.append("set up DVC")
+    _dvc(folder, "config", "core.analytics", "false")
+    _append(folder / ".gitignore", IGNORED)
+    _append(folder / ".env", (NO_TELEMETRY,))
+    done += ["telemetry off: DVC in .dvc/config, BentoML in .env", "next: slimline check && dvc repro report release"]
+    return done
+
+
+def params_text(task: str, recipe: str, limit: int | None) -> str:
+    """Return params.yaml for a task and a recipe."""
+    text = tasks()[task].read_text(encoding="utf-8")
+    if recipe == "smallest" and limit is None:
+        return text
+    document: dict[str, Any] = yaml.safe_load(text)
+    document["limit"] = limit
+    if recipe == "int8":
+        document["quantize"]["from"] = "teacher"
+        document["quantize"]["recovery"]["epochs"] = 0
+        document["export"]["stages"] = ["teacher", "quantize"]
+        document["budget"] = {key: document["budget"][key] for key in ("max_drop", "confidence")}
+    if recipe == "small":
+        document["export"]["stages"] = ["teacher", "distill", "prune", "quantize"]
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+
+
+def differences(folder: Path) -> list[str]:
+    """Return a unified diff from the files in ``folder`` to this version's (params.yaml is yours and not compared)."""
+    lines: list[str] = []
+    for path, file in shipped().items():
+        mine = (folder / path).read_text(encoding="utf-8").splitlines() if (folder / path).is_file() else []
+        lines += difflib.unified_diff(mine, file.read_text(encoding="utf-8").splitlines(), str(path), f"{path} (shipped)", lineterm="")
+    return lines
+
+
+def _dvc(folder: Path, *arguments: str) -> None:
+    if shutil.which("dvc") is None:
+        raise ParamsError("dvc: not installed; pip install 'slimline[train]'")
+    subprocess.run(["dvc", *arguments], cwd=folder, check=True)
+
+
+def _append(path: Path, lines: tuple[str, ...]) -> None:
+    present = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if missing := [line for line in lines if line not in present]:
+        path.write_text("\n".join([*present, *missing]) + "\n", encoding="utf-8")

@@ -1,0 +1,133 @@
+"""The whole DVC chain, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+import slimline
+from slimline.predictor import Predictor
+
+from .conftest import STAGES, Project
+
+MEASURED = [f"export@{stage}" for stage in STAGES] + ["latency", "benchmark", "report", "release"]
+
+
+def test_every_stage_left_its_artifact_export_and_row(finished: Project) -> None:
+    rows = finished.json("metrics/benchmark.json")["stages"]
+    assert isinstance(rows, dict)
+    assert list(rows) == list(STAGES)
+    for stage in STAGES:
+        finished.run("slimline", "show", f"artifacts/{stage}")
+        finished.run("slimline", "show", f"exports/{stage}")
+    assert rows["quantize"]["bytes"] < rows["prune"]["bytes"] < rows["teacher"]["bytes"]
+    assert rows["teacher"]["accuracy"] > 0.9
+    page = (finished.root / "report/index.html").read_text()
+    assert all(stage in page for stage in STAGES)
+
+
+def test_nothing_to_do_trains_nothing(finished: Project) -> None:
+    assert finished.repro() == []
+
+
+def test_one_parameter_reruns_its_stage_and_what_follows(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    project.edit("params.yaml", "{name: linear, bits: 8}", "{name: symmetric, bits: 8}")
+    assert project.repro("--dry") == ["quantize", "factorize", "export@quantize", "export@factorize", *MEASURED[5:]]
+    project.run("git", "checkout", "params.yaml")
+    project.edit("params.yaml", "max_bytes: 20000", "max_bytes: 30000")
+    assert project.repro("--dry") == ["report", "release"]
+
+
+def test_code_of_a_method_reruns_the_stages_that_use_it_alone(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    package = tmp_path / "code" / "slimline"
+    shutil.copytree(Path(slimline.__file__).parent, package)
+    env = {"PYTHONPATH": str(package.parent)}
+    assert project.repro("--dry", **env) == []
+    method = package / "methods" / "svd.py"
+    method.write_text(method.read_text() + "\n# a comment changes nothing\n")
+    project.run("python", "-P", "stages/fingerprint.py", **env)
+    assert "factorize" not in changed(project, env)
+    method.write_text(method.read_text() + "\nUNUSED = 1\n")
+    project.run("python", "-P", "stages/fingerprint.py", **env)
+    assert {"factorize", "export@teacher"} <= changed(project, env)
+    assert not {"teacher", "distill", "prune", "quantize"} & changed(project, env)
+
+
+def changed(project: Project, env: dict[str, str]) -> set[str]:
+    """Return the stages whose own dependencies changed, by ``dvc status``."""
+    status = json.loads(project.run("dvc", "status", "--json", **env).stdout)
+    return {
+        stage for stage, facts in status.items()
+        if any("fingerprints" in path for fact in facts if isinstance(fact, dict) for path in fact.get("changed deps", {}))
+    }  # fmt: skip
+
+
+def test_int8_only_runs_only_its_stages(tmp_path: Path) -> None:
+    from .conftest import lay_out
+
+    project = lay_out(tmp_path / "p", "--recipe", "int8", "--limit", "200")
+    ran = project.repro()
+    assert ran == ["teacher", "quantize", "export@teacher", "export@quantize", "latency", "benchmark", "report", "release"]
+    card = project.json("release/card.json")
+    assert card["chain"] == ["teacher", "quantize"]
+    assert not (project.root / "curves/quantize/plots").exists(), "int8 trains nothing after the teacher"
+
+
+def test_push_clone_pull_predict(finished: Project, tmp_path: Path) -> None:
+    source = finished.copy(tmp_path / "source")
+    source.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    source.run("git", "commit", "-qam", "remote")
+    source.run("dvc", "push", "-q")
+    clone = Project(tmp_path / "clone")
+    source.run("git", "clone", "-q", str(source.root), str(clone.root))
+    clone.run("dvc", "pull", "-q")
+    predictor = Predictor(clone.root / "release")
+    golden = np.load(clone.root / "release/golden.npz")
+    out = predictor.predict({"image": golden["input/image"]})["logits"]
+    np.testing.assert_allclose(out, golden["output/factorize"], atol=1e-4)
+    assert clone.repro() == []
+
+
+def test_another_order_with_nothing_else_edited(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    done = project.run(
+        "dvc", "exp", "run", "-S", "factorize.from=prune", "-S", "quantize.from=factorize", "report", "release"
+    )
+    assert "Running stage 'factorize'" in done.stdout
+    assert "Running stage 'teacher'" not in done.stdout
+    card = project.json("release/card.json")
+    assert card["last"] == "quantize"
+    assert card["chain"] == ["teacher", "distill", "prune", "factorize", "quantize"]
+    shown = project.run("dvc", "exp", "show", "--md", "--only-changed").stdout
+    assert "factorize" in shown
+    assert "accuracy" in project.run("dvc", "metrics", "diff", "--md").stdout
+
+
+def test_plots_render(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    project.run("dvc", "plots", "show", "-o", "plots")
+    page = (project.root / "plots/index.html").read_text()
+    assert re.search(r"curves.teacher", page)
+
+
+def test_same_seed_twice_gives_the_same_digests(finished: Project, tmp_path: Path) -> None:
+    again = Project(tmp_path / "again")
+    finished.run("git", "clone", "-q", str(finished.root), str(again.root))
+    assert again.repro("--no-run-cache")[:5] == list(STAGES)
+    for stage in STAGES:
+        assert again.digest(f"artifacts/{stage}") == finished.digest(f"artifacts/{stage}"), stage
+
+
+def test_gate_speaks_with_its_exit_code(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    assert project.run("slimline", "gate").stdout.count("ok") >= 2
+    project.edit("params.yaml", "max_bytes: 20000", "max_bytes: 10")
+    refused = project.run("slimline", "gate", ok=False)
+    assert refused.returncode == 1
+    assert "FAIL bytes" in refused.stdout
