@@ -1,4 +1,4 @@
-"""Write fingerprints/STAGE.json: a hash of all first-party code that each stage runs. Every stage depends on its own."""
+"""Write fingerprints/STAGE.json: a hash of all first-party code that each stage runs; each depends on its own."""
 
 import sys
 from pathlib import Path

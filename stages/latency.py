@@ -13,7 +13,7 @@ FILE = Path("metrics/latency.json")
 
 
 def main(stage: Stage) -> None:
-    """Time all exports of params.yaml's list on real calibration rows and write percentiles, throughput and speed-ups."""
+    """Time all listed exports on real calibration rows and write percentiles, throughput and speed-ups."""
     params, target = stage.params, stage.params.target
     predictors = {
         name: Predictor(EXPORTS / name, runtime=target.runtime, threads=target.threads) for name in params.export.stages
@@ -28,7 +28,8 @@ def main(stage: Stage) -> None:
     stages = {}
     for name, by_batch in samples.items():
         ratios = {
-            batch: latency.speedup(samples["teacher"][batch], each, params.budget.confidence) for batch, each in by_batch.items()
+            batch: latency.speedup(samples["teacher"][batch], each, params.budget.confidence)
+            for batch, each in by_batch.items()
         }
         stages[name] = {
             "latency_ms": {str(batch): each.percentiles_ms() for batch, each in by_batch.items()},

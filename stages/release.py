@@ -15,9 +15,7 @@ def main(stage: Stage) -> None:
     last = pipeline.last(document)
     chain = [each for each in pipeline.ancestors(document, last) if each in stage.params.export.stages]
     verdict = gate.judge(stage.params.budget, measured, last)
-    revision = release.build(
-        release.FOLDER, EXPORTS, chain, measured, document, stage.splits["validation"], verdict
-    )
+    revision = release.build(release.FOLDER, EXPORTS, chain, measured, document, stage.splits["validation"], verdict)
     print("\n".join(gate.lines(verdict)))
     print(f"release: {last}, revision {revision}")
 

@@ -82,9 +82,9 @@ def read(directory: Path) -> Artifact:
     manifest.check_format(document, path, FORMAT)
     try:
         edits = [Edit(**edit) for edit in document["edits"]]
-        named = {key: Named(**document[key]) for key in ("task", "model")}
+        task, model = Named(**document["task"]), Named(**document["model"])
         rest = {key: document[key] for key in ("stage", "parent", "teacher", "seed", "versions")}
-        return Artifact(**named, edits=edits, **rest)
+        return Artifact(task=task, model=model, edits=edits, **rest)
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a model description ({error}); make the stage again") from error
 
@@ -172,5 +172,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 f"the model takes {state[name].dtype} {list(state[name].shape)}"
             )
     model.load_state_dict(tensors)
-
-

@@ -45,7 +45,9 @@ def quality(
     """
     y = split.targets
     answers = {"base": task.answer(base), "own": task.answer(own)}
-    chosen = {name.replace("-", "_"): plugins.find("metrics", name, where="params.yaml: benchmark.metrics") for name in extra}
+    chosen = {
+        name.replace("-", "_"): plugins.find("metrics", name, where="params.yaml: benchmark.metrics") for name in extra
+    }
 
     def measured(out: NDArray[Any], target: NDArray[Any]) -> dict[str, float]:
         own_metrics = task.metrics(out, target)

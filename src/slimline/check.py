@@ -17,7 +17,7 @@ DVC_FILE = Path("dvc.yaml")
 
 
 def check(path: Path = params.FILE) -> list[str]:
-    """Check the project in this folder and return lines that say what will run. Raises SlimlineError at the first mistake."""
+    """Check this folder's project and return lines that say what will run. Raises SlimlineError at the first mistake."""
     document = params.read(path)
     settings = params.parse(document, path)
     order = pipeline.check_order(document, path=str(path))
@@ -39,7 +39,11 @@ def _check_dvc(settings: Params, document: dict[str, Any]) -> None:
         if stage not in known:
             raise ParamsError(f"{DVC_FILE}: stages.{stage}: missing, though params.yaml has a section {stage!r}")
     tracked = [key for stage in known.values() for key in stage.get("params", []) if isinstance(key, str)]
-    templated = [key for key in re.findall(r"\$\{([\w.]+)\}", DVC_FILE.read_text(encoding="utf-8")) if not key.startswith("item.")]
+    templated = [
+        key
+        for key in re.findall(r"\$\{([\w.]+)\}", DVC_FILE.read_text(encoding="utf-8"))
+        if not key.startswith("item.")
+    ]
     for key in [*tracked, *templated]:
         at: Any = document
         for part in key.split("."):
@@ -88,7 +92,9 @@ def _check_task(settings: Params, path: Path) -> list[str]:
             with torch.inference_mode():
                 out = call(model.eval(), row)
         except (RuntimeError, TypeError) as error:
-            raise ParamsError(f"{where}.model: it can't take this task's input: {' '.join(str(error).split())}") from error
+            raise ParamsError(
+                f"{where}.model: it can't take this task's input: {' '.join(str(error).split())}"
+            ) from error
         if list(out.shape[1:]) != want:
             raise ParamsError(f"{where}.model.args: outputs {list(out.shape[1:])} a row, the task wants {want}")
     limit = f", at most {settings.limit} used" if settings.limit else ""
@@ -100,5 +106,3 @@ def _models(settings: Params, path: Path) -> Iterator[tuple[str, Plugin]]:
     for name, section in settings.compressions.items():
         if isinstance(section, Distill) and section.model is not None:
             yield f"{path}: {name}", section.model
-
-

@@ -21,10 +21,14 @@ app = typer.Typer(
 def init(
     folder: Annotated[Path, typer.Argument(help="A git repository; DVC is set up when it isn't yet.")] = Path(),
     task: Annotated[str, typer.Option(help="digits or fashion-mnist.")] = "digits",
-    recipe: Annotated[str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")] = "smallest",
+    recipe: Annotated[
+        str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")
+    ] = "smallest",
     limit: Annotated[Optional[int], typer.Option(help="Try the chain on so many rows first.")] = None,  # noqa: UP045
     *,
-    update: Annotated[bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")
+    ] = False,
 ) -> None:
     """Lay dvc.yaml, params.yaml and stages/ into a repository."""
     from slimline import project
@@ -46,7 +50,7 @@ def check() -> None:
 
 @app.command()
 def gate(
-    release: Annotated[Optional[Path], typer.Option(help="Judge this release instead of metrics/benchmark.json.")] = None,  # noqa: UP045
+    release: Annotated[Path | None, typer.Option(help="Judge this release instead of metrics/benchmark.json.")] = None,
 ) -> None:
     """Print the verdict of the budget with its intervals; exit 1 when a line fails."""
     from slimline import benchmark, manifest, params, pipeline
@@ -72,7 +76,9 @@ def list_plugins(kind: Annotated[Optional[str], typer.Argument(help="tasks, mode
     if kind is not None and kind not in plugins.KINDS:
         from slimline.errors import PluginError, near_miss
 
-        raise PluginError(f"{kind!r} is no kind of plug-in.{near_miss(kind, list(plugins.KINDS))} Kinds: {', '.join(plugins.KINDS)}")
+        raise PluginError(
+            f"{kind!r} is no kind of plug-in.{near_miss(kind, list(plugins.KINDS))} Kinds: {', '.join(plugins.KINDS)}"
+        )
     rows = plugins.offers(kind)
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
@@ -89,11 +95,24 @@ def show(folder: Annotated[Path, typer.Argument(help="An artifact, export or rel
     for name in ("model.json", "facts.json", "card.json"):
         if (folder / name).is_file():
             document = manifest.read_json(folder / name)
-            for key in ("stage", "task", "model", "params", "macs", "bytes", "last", "chain", "parent", "teacher", "seed"):
+            for key in (
+                "stage",
+                "task",
+                "model",
+                "params",
+                "macs",
+                "bytes",
+                "last",
+                "chain",
+                "parent",
+                "teacher",
+                "seed",
+            ):
                 if key in document and not (name == "card.json" and key == "params"):
                     print(f"  {key}: {document[key]}")
             if "edits" in document:
-                print(f"  edits: {', '.join(e if isinstance(e, str) else e['method'] for e in document['edits']) or 'none'}")
+                edits = [each if isinstance(each, str) else each["method"] for each in document["edits"]]
+                print(f"  edits: {', '.join(edits) or 'none'}")
 
 
 def main() -> None:

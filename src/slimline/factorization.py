@@ -20,9 +20,9 @@ from slimline import latency, measure, metrics
 from slimline.method import Batches, Context, Edit, Plan
 from slimline.quantizers import (
     MinMax,
-    Quantizer,
     QuantizedConv2d,
     QuantizedLinear,
+    Quantizer,
     calibrate,
     quantize_layer,
     quantizers,
@@ -62,9 +62,9 @@ def plan(
             original = model.get_submodule(name)
             parts = changed.get_submodule(name)
             for part, weight in zip(parts.children(), weights(original, value, covariance[name]), strict=True):
-                part.weight.data.copy_(weight)  # type: ignore[union-attr,operator]
+                part.weight.data.copy_(weight)  # type: ignore[operator]
             if isinstance(original.bias, Tensor):
-                list(parts.children())[-1].bias.data.copy_(original.bias.data)  # type: ignore[union-attr,operator]
+                list(parts.children())[-1].bias.data.copy_(original.bias.data)  # type: ignore[operator]
         _calibrate(changed, model, list(ranks), batches)
         return changed, edit
 
@@ -76,7 +76,9 @@ def plan(
     ranks = {name: entry["ranks"] for name, entry in choice["layers"].items() if entry["ranks"]}
     changed, edit = factorized(ranks)
     before, after = model.state_dict(), changed.state_dict()
-    tensors = {name: tensor for name, tensor in after.items() if name not in before or before[name].shape != tensor.shape}
+    tensors = {
+        name: tensor for name, tensor in after.items() if name not in before or before[name].shape != tensor.shape
+    }
     return Plan(edit, tensors, notes)
 
 
@@ -136,7 +138,8 @@ def whitening(covariance: Tensor) -> Tensor:
     """Return L with L Lᵀ = covariance + εI: an error of W·L is the error of the layer's output (Wang et al. 2024)."""
     n = len(covariance)
     ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12)
-    return torch.linalg.cholesky(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
+    lower: Tensor = torch.linalg.cholesky(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
+    return lower
 
 
 def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batches: Batches) -> None:
@@ -182,7 +185,8 @@ def _choose(
         variants = {"whole": layer}
         for ranks in options:
             edit = Edit("", {"ranks": {"0": ranks}})
-            variants["x".join(map(str, ranks))] = apply(nn.Sequential(copy.deepcopy(layer)), edit, structure)[0]
+            trial = apply(nn.Sequential(copy.deepcopy(layer)), edit, structure)
+            variants["x".join(map(str, ranks))] = trial.get_submodule("0")
         seconds = measure.layers(variants, shapes[name], context.target)
         gains = {"x".join(map(str, r)): measure.gain(seconds["whole"], seconds["x".join(map(str, r))]) for r in options}
         layers[name] = {"ranks": None, "gains": {key: round(value, 3) for key, value in gains.items()}}
@@ -225,7 +229,9 @@ def _confirm(
         batch: latency.speedup(samples["before"][batch], samples["after"][batch], CONFIDENCE)
         for batch in context.target.batch_sizes
     }
-    shown = ", ".join(f"batch {batch}: {ratio:.2f}× [{low:.2f}, {high:.2f}]" for batch, (ratio, (low, high)) in ratios.items())
+    shown = ", ".join(
+        f"batch {batch}: {ratio:.2f}× [{low:.2f}, {high:.2f}]" for batch, (ratio, (low, high)) in ratios.items()
+    )
     if np.mean([np.log(low) for _, (low, _) in ratios.values()]) > 0:
         return {"layers": layers, "summary": f"{len(chosen)} layers factorized; whole model {shown}"}
     for name in chosen:

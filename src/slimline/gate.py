@@ -21,7 +21,9 @@ class Check:
     ok: bool
 
 
-def judge(budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget") -> list[Check]:
+def judge(
+    budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
+) -> list[Check]:
     """Return one Check a budget line for ``stage``. Raises ParamsError naming a metric, batch or label not measured."""
     row = benchmark["stages"][stage]
     checks = []

@@ -101,9 +101,7 @@ def _told(error: OSError, path: Path) -> Exception:
 
 def _listing(root: Path) -> dict[str, dict[str, Any]]:
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.relative_to(root).as_posix() != MANIFEST)
-    return {
-        path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
-    }
+    return {path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
 
 
 def _fsync_tree(root: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slimline import latency, manifest, plugins
 from slimline.params import Target
-from slimline.quantizers import Quantizer, QuantizedConv2d, QuantizedLinear
+from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
@@ -26,11 +26,16 @@ def layers(variants: Mapping[str, nn.Module], shape: Sequence[int], target: Targ
     batch. Weights don't matter to speed, so the graphs hold ones.
     """
     with tempfile.TemporaryDirectory() as folder:
-        runtimes = {name: _runtime(_chain(module, shape), Path(folder, name), target) for name, module in variants.items()}
+        runtimes = {
+            name: _runtime(_chain(module, shape), Path(folder, name), target) for name, module in variants.items()
+        }
         rng = np.random.default_rng(0)
         inputs = {n: {"x": rng.random((n, *shape), dtype=np.float32)} for n in target.batch_sizes}
         samples = latency.measure(
-            {name: runtime.run for name, runtime in runtimes.items()}, inputs, rounds=LAYER_ROUNDS, repeats=LAYER_REPEATS
+            {name: runtime.run for name, runtime in runtimes.items()},
+            inputs,
+            rounds=LAYER_ROUNDS,
+            repeats=LAYER_REPEATS,
         )
     return {name: {batch: each.p50 for batch, each in by_batch.items()} for name, by_batch in samples.items()}
 
@@ -49,7 +54,10 @@ def models(
             runtimes[name] = plugins.find("runtimes", target.runtime)(directory, target.threads)
         inputs = latency.sample_inputs(signature, target.batch_sizes, rows)
         return latency.measure(
-            {name: runtime.run for name, runtime in runtimes.items()}, inputs, rounds=MODEL_ROUNDS, repeats=MODEL_REPEATS
+            {name: runtime.run for name, runtime in runtimes.items()},
+            inputs,
+            rounds=MODEL_ROUNDS,
+            repeats=MODEL_REPEATS,
         )
 
 
@@ -68,7 +76,7 @@ def _runtime(graph: Any, directory: Path, target: Target) -> Any:
 
 
 def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
-    """Return an ONNX model of one layer or a sequence of layers, QDQ where they are quantized, its output quantized too."""
+    """Return an ONNX model of one layer or a sequence: QDQ where they are quantized, the output too."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     nodes: list[Any] = []
@@ -81,7 +89,8 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
         nodes.append(helper.make_node("DequantizeLinear", [f"{at}.q", f"{at}.s", f"{at}.z"], [f"{at}.d"]))
         return f"{at}.d"
 
-    x, parts = "x", [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    x = "x"
+    parts: list[Any] = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for index, layer in enumerate(parts):
         weight, channels = f"{index}.w", layer.weight.shape[0]
         quantized = isinstance(layer, QuantizedConv2d | QuantizedLinear)
@@ -96,12 +105,9 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
             constants[weight] = np.ones(tuple(layer.weight.shape), np.float32)
         if isinstance(layer, nn.Conv2d):
             pads = layer.padding if isinstance(layer.padding, tuple) else (layer.kernel_size[0] // 2,) * 2
-            nodes.append(
-                helper.make_node(
-                    "Conv", [x, weight], [f"{index}.y"], strides=list(layer.stride), pads=[*pads, *pads],
-                    dilations=list(layer.dilation), group=layer.groups, kernel_shape=list(layer.kernel_size),
-                )  # fmt: skip
-            )
+            shape_of = {"strides": list(layer.stride), "pads": [*pads, *pads], "dilations": list(layer.dilation)}
+            conv = helper.make_node("Conv", [x, weight], [f"{index}.y"], group=layer.groups, **shape_of)
+            nodes.append(conv)
         else:
             nodes.append(helper.make_node("Gemm", [x, weight], [f"{index}.y"], transB=1))
         x = f"{index}.y"
@@ -110,7 +116,9 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
     nodes[-1].output[0] = "y"
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *(f"d{axis}" for axis in range(len(shape)))])]
+    outputs = [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", *(f"d{axis}" for axis in range(len(shape)))])
+    ]
     graph = helper.make_graph(nodes, "layer", inputs, outputs, initializers)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     checker.check_model(made)

@@ -65,7 +65,7 @@ class Method:
     """Subclass this as ``@dataclass(frozen=True)`` in a plug-in, and run ``slimline.testing.check_method`` on it."""
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
-        """Decide from the model, calibration data (``batches()`` starts over) and measurement. Leaves ``model`` as it is."""
+        """Decide from the model, calibration data (``batches()`` starts over) and measurement; change nothing."""
         raise NotImplementedError
 
     @staticmethod

@@ -166,7 +166,9 @@ def read(path: Path = FILE) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ParamsError(f"{path}: not found; run this in the project's folder, or 'slimline init' to make one") from error
+        raise ParamsError(
+            f"{path}: not found; run this in the project's folder, or 'slimline init' to make one"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
@@ -175,7 +177,7 @@ def read(path: Path = FILE) -> dict[str, Any]:
 
 
 def load(path: Path = FILE) -> Params:
-    """Read and validate ``path``. Plug-in settings are validated by ``configure``, stage order by ``pipeline.check``."""
+    """Read and validate ``path``; ``configure`` validates plug-in settings, ``pipeline.check_order`` the order."""
     return parse(read(path), path)
 
 

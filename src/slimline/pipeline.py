@@ -79,7 +79,7 @@ def last(document: Mapping[str, Any], *, path: str = "params.yaml") -> str:
         raise ParamsError(
             f"{path}: export.stages: {' and '.join(ends)} are both last; a release has one end: export one of them"
         )
-    return ends[0]
+    return str(ends[0])
 
 
 def check_order(document: Mapping[str, Any], *, path: str = "params.yaml") -> list[str]:
@@ -106,7 +106,9 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
     used: dict[str, list[str]] = {"tasks": [document["task"]["name"]]}
     if stage not in stages(document):
         if stage in {"export", "benchmark"}:
-            used["models"] = [_section_model(document, each) for each in stages(document) if _section_model(document, each)]
+            used["models"] = [
+                _section_model(document, each) for each in stages(document) if _section_model(document, each)
+            ]
             used["methods"] = [
                 method["name"] for each in stages(document) for method in (document.get(each) or {}).get("methods", [])
             ]
@@ -130,7 +132,7 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
 
 
 def _section_model(document: Mapping[str, Any], stage: str) -> str:
-    return ((document.get(stage) or {}).get("model") or {}).get("name", "")
+    return str(((document.get(stage) or {}).get("model") or {}).get("name", ""))
 
 
 def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("stages")) -> dict[str, str]:
@@ -182,7 +184,9 @@ def data(document: Mapping[str, Any], stage: str) -> dict[str, str]:
     if stage == ROOT:
         named.append((document[ROOT] or {}).get("weights"))
     roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
-    files = [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
+    files = [
+        path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()
+    ]
     return {str(path): sha256(path) for path in files}
 
 
@@ -190,7 +194,7 @@ def data(document: Mapping[str, Any], stage: str) -> dict[str, str]:
 def _source(module: str) -> Path | None:
     """Return the file of ``module`` without importing it, or None for an attribute or a built-in."""
     top, _, rest = module.partition(".")
-    spec = importlib.util.find_spec(top) if top not in {"__main__"} else None
+    spec = importlib.util.find_spec(top) if top != "__main__" else None
     if spec is None:
         beside = Path.cwd() / Path(*module.split("."))
         return next((each for each in (beside.with_suffix(".py"), beside / "__init__.py") if each.is_file()), None)
@@ -225,7 +229,9 @@ def _code_hash(text: bytes) -> str:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             docstring = node.body[0]
             for row in range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1):
                 lines[row - 1] = ""

@@ -34,7 +34,9 @@ def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] = (
     return {document["input"]: np.asarray(values)}
 
 
-def decode_image(values: Sequence[Any], *, mode: str = "RGB", size: Sequence[int] | None = None) -> list[NDArray[np.uint8]]:
+def decode_image(
+    values: Sequence[Any], *, mode: str = "RGB", size: Sequence[int] | None = None
+) -> list[NDArray[np.uint8]]:
     """Decode images (bytes, a path, or an array H×W[×C] of uint8) to uint8 arrays H×W×C in Pillow's ``mode``.
 
     ``size`` [height, width], when given, is what each image must have (use ``resize`` to make it so).
@@ -76,8 +78,10 @@ def resize(values: Sequence[NDArray[np.uint8]], *, size: Sequence[int]) -> list[
     return resized
 
 
-def normalize(values: Sequence[NDArray[np.uint8]], *, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+def normalize(
+    values: Sequence[NDArray[np.uint8]], *, mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
     """Turn uint8 images H×W×C into one float32 batch N×C×H×W: (x/255 − mean) / std, per channel."""
     batch = np.stack(list(values)).astype(np.float32) / np.float32(255)
-    batch = (batch - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)
+    centred = (batch - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(centred.transpose(0, 3, 1, 2), dtype=np.float32)

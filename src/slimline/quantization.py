@@ -98,7 +98,7 @@ def apply(model: nn.Module, edit: Edit) -> nn.Module:
 
 @torch.no_grad()
 def batchnorm_pairs(model: nn.Module, inputs: dict[str, Tensor]) -> list[tuple[str, str]]:
-    """Return (convolution, BatchNorm) pairs by name where the norm's input is that very tensor, seen in one forward run."""
+    """Return the names of (convolution, BatchNorm) where the norm reads that very output, seen in one forward run."""
     made: dict[int, str] = {}
     alive: list[Tensor] = []
     pairs: list[tuple[str, str]] = []

@@ -44,7 +44,7 @@ class Spec:
 
     @property
     def qmax(self) -> int:
-        return 2 ** (self.bits - 1) - 1 if self.scheme == "symmetric" else 2**self.bits - 1
+        return int(2 ** (self.bits - 1) - 1 if self.scheme == "symmetric" else 2**self.bits - 1)
 
 
 def scale_and_zero_point(spec: Spec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,9 +147,7 @@ class Quantizer(nn.Module):
         spec = self.spec
         if spec.axis is None:
             return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, spec.qmin, spec.qmax)
-        return torch.fake_quantize_per_channel_affine(
-            x, self.scale, self.zero_point, spec.axis, spec.qmin, spec.qmax
-        )
+        return torch.fake_quantize_per_channel_affine(x, self.scale, self.zero_point, spec.axis, spec.qmin, spec.qmax)
 
     def _symbolic(self, x: Tensor) -> Tensor:
         """Place QuantizeLinear → DequantizeLinear in the graph being exported."""
@@ -253,13 +251,13 @@ def quantize_layer(module: nn.Module, weight: Spec, activation: Spec) -> nn.Modu
         quantized = _recast(module, QuantizedConv2d if isinstance(module, nn.Conv2d) else QuantizedLinear)
         quantized.weight_quantizer = Quantizer(weight, module.weight.shape[0])
         quantized.input_quantizer = Quantizer(activation)
-        return quantized
+        return cast(nn.Module, quantized)
     if isinstance(module, Add):
         return QuantizedAdd(activation).train(module.training)
     if isinstance(module, nn.AdaptiveAvgPool2d):
         pool = _recast(module, QuantizedAdaptiveAvgPool2d)
         pool.input_quantizer = Quantizer(activation)
-        return pool
+        return cast(nn.Module, pool)
     raise MethodError(f"a layer of type {type(module).__name__} can't be quantized")
 
 
@@ -276,7 +274,7 @@ def plain_layer(module: nn.Module) -> nn.Module:
             layer = _recast(module, plain)
             for name in ("weight_quantizer", "input_quantizer"):
                 layer._modules.pop(name, None)  # noqa: SLF001
-            return layer
+            return cast(nn.Module, layer)
     return module
 
 
@@ -316,7 +314,7 @@ def calibrate(
     observer: Callable[[], Observer],
     only: Iterable[str] | None = None,
 ) -> None:
-    """Set the ranges of activation quantizers by ``observer`` while ``run`` feeds data, and of weights by their extremes.
+    """Set activation quantizers' ranges by ``observer`` while ``run`` feeds data, and weights' by their extremes.
 
     All quantizers pass values through unrounded meanwhile. ``only`` limits the calibration to quantizers of these
     names. Raises MethodError naming the quantizer that saw nothing.

@@ -67,7 +67,10 @@ def build(
                 "digests": {stage: manifest.digest(exports / stage) for stage in chain},
                 "params": dict(params),
                 "benchmark": dict(measured),
-                "verdict": {"passed": all(check.ok for check in verdict), "checks": [asdict(check) for check in verdict]},
+                "verdict": {
+                    "passed": all(check.ok for check in verdict),
+                    "checks": [asdict(check) for check in verdict],
+                },
                 "rows": {"split": "validation", "golden": len(head), "reference": len(references)},
             },
         )

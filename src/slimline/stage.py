@@ -110,8 +110,8 @@ class Stage:
         with curves(self.name) as log:
             fit(
                 model, self.task, train, validation, settings,
-                loss=params.configure("losses", chosen, f"{where}.loss"), seed=self.params.seed, state=state, where=where,
-                teacher=cache, methods=methods, on_epoch=log,
+                loss=params.configure("losses", chosen, f"{where}.loss"), seed=self.params.seed, state=state,
+                where=where, teacher=cache, methods=methods, on_epoch=log,
             )  # fmt: skip
         _finished.append(state)
         return teacher_digest
@@ -201,7 +201,9 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
 
     Its time is recorded under ``timed_as``, or under ``name``.
     """
-    parser = argparse.ArgumentParser(description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}.")
+    parser = argparse.ArgumentParser(
+        description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}."
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
     try:
@@ -224,7 +226,7 @@ def _fix_randomness(seed: int) -> None:
 
     torch.manual_seed(seed)
     torch.set_num_threads(_threads())
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
 
 
 def _threads() -> int:

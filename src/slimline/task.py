@@ -108,7 +108,7 @@ class Task(ABC):
         return model
 
     def augment(self, inputs: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
-        """Return randomly changed inputs; ``draws`` (rows × ``augment_draws``, uniform in [0, 1)) is all the chance there is.
+        """Return randomly changed inputs; ``draws`` (rows × ``augment_draws``, in [0, 1)) is all the chance there is.
 
         A view of the training set is a function of (seed, view, row), whatever the batch: that makes epochs
         repeatable and the teacher's answers to a view cacheable.
@@ -146,7 +146,7 @@ class Classification(Task):
         return values
 
     def answer(self, out: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(out).argmax(axis=-1)
+        return np.asarray(np.asarray(out).argmax(axis=-1))
 
     def correct(self, answer: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray(answer == y)

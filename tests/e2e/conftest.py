@@ -28,7 +28,9 @@ class Project:
 
     root: Path
 
-    def run(self, *command: str, ok: bool = True, offline: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, ok: bool = True, offline: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; ``offline`` gives it a network namespace without any interface."""
         isolated = ["unshare", "--net", "--"] if offline else []
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What breaks: a killed stage, a full disk, wrong input. Nothing is lost or half written, and one line says what to do."""
+"""A killed stage, a full disk, wrong input: nothing is lost or half written, and one line says what to do."""
 
 from __future__ import annotations
 
@@ -37,14 +37,20 @@ def test_kill_9_inside_a_stage_ends_in_the_same_weights(finished: Project, tmp_p
     assert not list((project.root / "artifacts").glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("command", [("export.py", "quantize"), ("latency.py",), ("benchmark.py",), ("release.py",), ("report.py",)], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command",
+    [("export.py", "quantize"), ("latency.py",), ("benchmark.py",), ("release.py",), ("report.py",)],
+    ids=lambda c: c[0],
+)
 def test_kill_9_inside_a_measuring_stage_leaves_what_can_be_run_again(
     finished: Project, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     project = finished.copy(tmp_path / "p")
     line = ["python", "-P", f"stages/{command[0]}", *command[1:]]
     for delay in (2.5, 4.0):
-        process = subprocess.Popen(line, cwd=project.root, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            line, cwd=project.root, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
+        )
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -67,7 +73,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("folder", ["artifacts", ".slimline"])
-def test_full_disk_is_one_line_and_keeps_what_was_there(finished: Project, tmp_path: Path, small_disk: Path, folder: str) -> None:
+def test_full_disk_is_one_line_and_keeps_what_was_there(
+    finished: Project, tmp_path: Path, small_disk: Path, folder: str
+) -> None:
     project = finished.copy(tmp_path / "p")
     if folder == "artifacts":
         shutil.copytree(project.root / folder, small_disk, dirs_exist_ok=True)
@@ -105,7 +113,9 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(finished: Project, tmp_p
         ("name: digits, args: {}", "name: 'os:system', args: {}", "params.yaml: task"),
     ],
 )  # fmt: skip
-def test_wrong_params_are_one_line_naming_file_and_key(finished: Project, tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_wrong_params_are_one_line_naming_file_and_key(
+    finished: Project, tmp_path: Path, old: str, new: str, said: str
+) -> None:
     project = Project(tmp_path / "p")
     finished.run("git", "clone", "-q", str(finished.root), str(project.root))
     project.edit("params.yaml", old, new)

@@ -6,10 +6,9 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -38,8 +37,10 @@ def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, meta
 
 def to_onnx(model: nn.Module, signature: Mapping[str, Any]) -> Any:
     """Return the tidied ONNX model of ``model`` in evaluation mode."""
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    axes = {name: torch.export.Dim(name) for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str)}
+    model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    axes = {
+        name: torch.export.Dim(name) for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str)
+    }
     examples, shapes = [], []
     for spec in signature["inputs"]:
         size = [2 if isinstance(each, str) else each for each in spec["shape"]]

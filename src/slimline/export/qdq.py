@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
+POOLS = ("GlobalAveragePool", "AveragePool")
 
 
 class Graph:
@@ -86,10 +87,9 @@ def simplify(graph: Graph) -> None:
             if axes is not None and sorted(axes.tolist()) in ([2, 3], [-2, -1]):
                 node.op_type = "GlobalAveragePool"
                 del node.input[1:], node.attribute[:]
-        elif node.op_type == "Reshape" and node.input[0] in makers:
-            if makers[node.input[0]].op_type in {"GlobalAveragePool", "AveragePool"}:
-                node.op_type = "Flatten"
-                del node.input[1:], node.attribute[:]
+        elif node.op_type == "Reshape" and getattr(makers.get(node.input[0]), "op_type", "") in POOLS:
+            node.op_type = "Flatten"
+            del node.input[1:], node.attribute[:]
 
 
 def share_quantizers(graph: Graph) -> None:
@@ -114,7 +114,7 @@ def share_quantizers(graph: Graph) -> None:
 
 
 def shift_activations(graph: Graph) -> None:
-    """Store int8 activations of zero point 0 as uint8 of zero point 128: the same grid, which CPU kernels run faster."""
+    """Store int8 activations of zero point 0 as uint8 of zero point 128: the same grid, faster on CPUs."""
     shifted = graph.constant("zero_point_128", np.full((), 128, np.uint8))
     for node in graph.nodes:
         if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and node.input[0] not in graph.constants:
@@ -171,17 +171,19 @@ def fold_weights(graph: Graph) -> None:
 
 
 def quantize_biases(graph: Graph) -> None:
-    """Store the bias of an integer Conv or Gemm as int32 on the grid of its products: scale = s_x · s_w, zero point 0."""
+    """Store the bias of an integer Conv or Gemm as int32 on the grid of its products: scale s_x · s_w."""
     makers = graph.producer()
     added: list[tuple[Any, Any]] = []
     for node in graph.nodes:
         if node.op_type not in {"Conv", "Gemm"} or len(node.input) < 3 or node.input[2] not in graph.constants:
             continue
         x, w = makers.get(node.input[0]), makers.get(node.input[1])
-        if any(each is None or each.op_type != "DequantizeLinear" for each in (x, w)):
+        if x is None or w is None or {x.op_type, w.op_type} != {"DequantizeLinear"}:
             continue
         bias = graph.constants[node.input[2]]
-        scale = np.broadcast_to(graph.constants[x.input[1]] * graph.constants[w.input[1]], bias.shape).astype(np.float32)
+        scale = np.broadcast_to(graph.constants[x.input[1]] * graph.constants[w.input[1]], bias.shape).astype(
+            np.float32
+        )
         limit = np.iinfo(np.int32)
         integers = np.clip(np.rint(bias.astype(np.float64) / scale), limit.min, limit.max).astype(np.int32)
         base = node.input[2]

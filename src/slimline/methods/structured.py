@@ -8,15 +8,15 @@ of a channel is the sum over the group's weights w that belong to it:
     taylor  |Σ w · ∂L/∂w|                                        (Molchanov et al. 2019, arXiv:1906.10771)
 
 Magnitudes are divided by their group's mean, so that groups of different fan-in compare; Taylor scores share the unit
-of the loss and compare as they are. ``global_`` ranks all channels together, else each group loses the same share. Each group keeps a
-multiple of ``multiple`` channels, since vector units run in such widths.
+of the loss and compare as they are. ``scope: global`` ranks all channels together, ``layer`` takes the same share of
+each group. A group keeps a multiple of ``multiple`` channels, since vector units run in such widths.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -88,7 +88,7 @@ class Structured(Method):
             module = model.get_submodule(layer)
             if not isinstance(module, nn.Conv2d | nn.Linear):
                 continue
-            weight = cast(Tensor, module.weight).detach()
+            weight = module.weight.detach()
             if self.importance == "taylor":
                 if f"{layer}.weight" not in gradients:
                     continue

@@ -49,7 +49,10 @@ class Svd(Method):
 def is_matrix(layer: nn.Module) -> bool:
     """Return whether a layer multiplies by one matrix: Linear, or a dense 1×1 convolution."""
     return isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1 and layer.padding in {(0, 0), 0}
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.groups == 1
+        and layer.padding in {(0, 0), 0}
     )
 
 
@@ -63,7 +66,7 @@ def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
     (rank,) = ranks
     if isinstance(layer, nn.Conv2d):
         return nn.Sequential(
-            nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False),
+            nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False),  # type: ignore[arg-type]
             nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None),
         )
     layer = cast(nn.Linear, layer)

@@ -1,11 +1,11 @@
 """Low-rank factorization of k×k convolutions: Tucker-2, activation-aware.
 
-    W [O × I × k × k],  W_p ≈ B·G_p·A for each kernel position p;   A [r_in × I], G [r_out × r_in × k × k], B [O × r_out]
+    W [O × I × k × k],  W_p ≈ B·G_p·A at each kernel position p;  A [r_in × I], G [r_out × r_in × k × k], B [O × r_out]
 
 which runs as a 1×1, a k×k and a 1×1 convolution (Kim et al. 2016, arXiv:1511.06530). A and B are the leading
 singular vectors of the two channel unfoldings, refined by alternating (HOOI: De Lathauwer, De Moor & Vandewalle 2000).
-As in ``svd`` the input mode is whitened first: with C = E[x xᵀ] = L Lᵀ over channels, W_p L is factorized and A is multiplied by
-L⁻¹, so that the error is measured where the data is.
+As in ``svd`` the input mode is whitened first: with C = E[x xᵀ] = L Lᵀ over channels, W_p L is factorized and A is
+multiplied by L⁻¹, so that the error is measured where the data is.
 """
 
 from __future__ import annotations
@@ -80,5 +80,5 @@ def factors(weight: Tensor, covariance: Tensor, rank_in: int, rank_out: int) -> 
 
 def _leading(tensor: Tensor, rank: int) -> Tensor:
     """Return the ``rank`` leading left singular vectors of the first unfolding."""
-    u, _, _ = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+    u: Tensor = torch.linalg.svd(tensor.flatten(1), full_matrices=False)[0]
     return u[:, :rank]

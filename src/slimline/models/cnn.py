@@ -22,4 +22,4 @@ class Cnn(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(before * 4, classes))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name that nn.Sequential gives it)
-        return cast(Tensor, super().forward(input))
+        return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]

@@ -39,7 +39,9 @@ class ResNet(nn.Module):
     Takes images N × ``channels`` × H × W, gives logits N × ``classes``.
     """
 
-    def __init__(self, depth: int = 18, width: int = 32, stem_stride: int = 2, classes: int = 10, channels: int = 1) -> None:
+    def __init__(
+        self, depth: int = 18, width: int = 32, stem_stride: int = 2, classes: int = 10, channels: int = 1
+    ) -> None:
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"depth: {depth} is not one of {', '.join(map(str, BLOCKS))}")

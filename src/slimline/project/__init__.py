@@ -44,13 +44,19 @@ def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[
             raise ParamsError(f"{option}: {word!r} is not one of {', '.join(known)}.{near_miss(word, known)}")
     if not (folder / ".git").exists():
         raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
-    if subprocess.run(["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=folder, capture_output=True, check=False).returncode:
-        raise ParamsError(f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first")
+    if subprocess.run(
+        ["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=folder, capture_output=True, check=False
+    ).returncode:
+        raise ParamsError(
+            f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first"
+        )
     files = {path: file.read_text(encoding="utf-8") for path, file in shipped().items()}
     files[Path("params.yaml")] = params_text(task, recipe, limit)
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
-            raise ParamsError(f"{folder / path}: exists and differs; 'slimline init --update' shows how. Nothing was written")
+            raise ParamsError(
+                f"{folder / path}: exists and differs; 'slimline init --update' shows how. Nothing was written"
+            )
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
@@ -87,7 +93,9 @@ def differences(folder: Path) -> list[str]:
     lines: list[str] = []
     for path, file in shipped().items():
         mine = (folder / path).read_text(encoding="utf-8").splitlines() if (folder / path).is_file() else []
-        lines += difflib.unified_diff(mine, file.read_text(encoding="utf-8").splitlines(), str(path), f"{path} (shipped)", lineterm="")
+        lines += difflib.unified_diff(
+            mine, file.read_text(encoding="utf-8").splitlines(), str(path), f"{path} (shipped)", lineterm=""
+        )
     return lines
 
 

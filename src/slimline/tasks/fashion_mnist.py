@@ -103,7 +103,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         raw = gzip.decompress(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: not found; params.yaml: task.args.source must hold {', '.join(sum(IDX.values(), ()))}") from error
+        raise DataError(
+            f"{path}: not found; params.yaml: task.args.source must hold {', '.join(sum(IDX.values(), ()))}"
+        ) from error
     except (OSError, EOFError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); fetch it again") from error
     rank = raw[3] if len(raw) > 3 else 0

@@ -222,4 +222,6 @@ def _not_finite(number: float, run: _Run, step: int, where: str, state: State) -
         kept = state.folder / "last-good.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in run.best_weights.items()}, kept)
     saved = f"the weights of epoch {run.best + 1} are kept in {kept}" if kept else "no epoch was finished before"
-    return TrainingError(f"{where}: the loss became {number} at epoch {run.epoch + 1}, step {step + 1}; {saved}; lower lr")
+    return TrainingError(
+        f"{where}: the loss became {number} at epoch {run.epoch + 1}, step {step + 1}; {saved}; lower lr"
+    )

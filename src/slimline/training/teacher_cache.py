@@ -40,7 +40,9 @@ def view_batch(
 class TeacherCache:
     """Outputs of one teacher on one split. ``key`` names teacher, data and seed; files of other keys stay apart."""
 
-    def __init__(self, teacher: nn.Module, task: Task, split: Split, key: str, seed: int, folder: Path = FOLDER) -> None:
+    def __init__(
+        self, teacher: nn.Module, task: Task, split: Split, key: str, seed: int, folder: Path = FOLDER
+    ) -> None:
         self.teacher = teacher.eval()
         self.task = task
         self.split = split

@@ -1,0 +1,5 @@
+"""``python -m slimline`` is the ``slimline`` command."""
+
+from slimline.cli import main
+
+main()

@@ -1,0 +1,94 @@
+"""The report as files: ``index.html``, one page that needs nothing else, and ``report.md`` with ``tradeoff.png``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from slimline import manifest
+from slimline.pipeline import ROOT
+from slimline.report import plots, tables
+from slimline.report.study import Study
+
+FOLDER = Path("report")
+COMMANDS = (
+    "make repro    # slimline check && dvc repro report release\nslimline gate # the verdict above, as an exit code"
+)
+
+
+def write(study: Study, target: Path = FOLDER) -> None:
+    """Write the three files of the report into ``target``."""
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(("html.j2",)),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    filled = content(study)
+    manifest.write_text(target / "index.html", pages.get_template("page.html.j2").render(filled))
+    manifest.write_text(target / "report.md", pages.get_template("page.md.j2").render(filled))
+    (target / "tradeoff.png").write_bytes(plots.tradeoff_png(study))
+
+
+def content(study: Study) -> dict[str, Any]:
+    """Return what the templates lay out."""
+    model, task = study.params.teacher.model, study.measured["task"]
+    compressed = study.last != ROOT
+    verdict = tables.verdict(study) if compressed else []
+    passed = all(ok for ok, _ in verdict)
+    tradeoffs = plots.tradeoffs(study)
+    return {
+        "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
+        "lead": _lead(study),
+        "limit": study.limit,
+        "tiles": tables.tiles(study) if compressed else [],
+        "verdict": verdict,
+        "passed": passed,
+        "summary": _summary(study, passed=passed) if verdict else "params.yaml sets no budget, so there is no verdict.",
+        "bad_end": f"Each line is judged on the bad end of its {study.confidence} interval.",
+        "statements": tables.statements(study),
+        "waterfalls": plots.waterfalls(study) if compressed else [],
+        "tradeoffs": tradeoffs,
+        "tradeoff_alt": ". ".join(each.alt for each in tradeoffs),
+        "stages": tables.stages(study),
+        "per_class": plots.per_class(study),
+        "class_table": tables.per_class(study),
+        "curves": plots.curves(study),
+        "times": tables.stage_times(study),
+        "machine": tables.machine(study),
+        "digests": tables.digests(study),
+        "commands": COMMANDS,
+        "notes": _notes(study),
+    }
+
+
+def _lead(study: Study) -> str:
+    model = study.params.teacher.model
+    args = ", ".join(f"{key} {value}" for key, value in model.args.items())
+    made = " → ".join(study.line)
+    return f"{made}. The teacher is a {model.name}" + (f" ({args})." if args else ".")
+
+
+def _summary(study: Study, *, passed: bool) -> str:
+    return f"{study.last} is within budget" if passed else f"{study.last} is over budget"
+
+
+def _notes(study: Study) -> dict[str, str]:
+    title, confidence = study.primary.title, study.confidence
+    return {
+        "waterfall": f"Each bar runs from the stage before to the stage named; bytes and latency on log axes. "
+        f"A step of {title} has no interval of its own: the table has the intervals against the teacher.",
+        "tradeoff": f"Stages joined in chain order. Vertical bars: {confidence} interval of the paired difference "
+        f"from the teacher on the same test rows. Horizontal bars: interval of the speed-up. "
+        "Dashed: the budget, where it lies inside the picture.",
+        "stages": f"Small print: {confidence} intervals, p95, and factors against the teacher. Drops and agreement are "
+        "paired, on the same test rows; all latencies were measured interleaved in one run.",
+        "per_class": f"{study.last} against the teacher with {confidence} intervals, worst first"
+        + (f", the {tables.MOST_CLASSES} worst." if tables.classes(study) > tables.MOST_CLASSES else ".")
+        + " An interval that misses zero is coloured.",
+        "times": "Wall-clock time of each stage's last run on this machine, as `dvc repro` or the script alone ran it.",
+        "reproduce": "The same params.yaml and code give the same artifacts: choices made by measurement are replayed "
+        "from decisions/. Latency is measured anew.",
+    }
