@@ -2,7 +2,8 @@
 
 ``make ablation`` after ``make repro``. For each seed it runs distill → … → last stage anew on the same teacher, trains
 from scratch (hard labels, distill's own schedule) the very architecture that came out, and the student family's
-narrower and shallower members of at least as many parameters, and compares all on the test split -> metrics/ablation.json.
+narrower and shallower members of at least as many parameters, and compares all on the test split
+-> metrics/ablation.json.
 """
 
 import argparse

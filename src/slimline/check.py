@@ -17,7 +17,7 @@ DVC_FILE = Path("dvc.yaml")
 
 
 def check(path: Path = params.FILE) -> list[str]:
-    """Check this folder's project and return lines that say what will run. Raises SlimlineError at the first mistake."""
+    """Check this folder's project and return lines that say what will run. Raises SlimlineError at a mistake."""
     document = params.read(path)
     settings = params.parse(document, path)
     order = pipeline.check_order(document, path=str(path))

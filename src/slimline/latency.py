@@ -1,6 +1,7 @@
 """Speed, measured so that models compare: all interleaved in one run, shuffled each round, after a warm-up.
 
-A pause before each timed group lets the threads of the last runtime go to sleep. Ratios pair the groups of one round, with a bootstrap interval over rounds: what disturbs a machine for a while disturbs both sides of a pair.
+A pause before each timed group lets the last runtime's threads go to sleep. Ratios pair the groups of one
+round, with a bootstrap interval over rounds: what disturbs a machine for a while disturbs both sides of a pair.
 """
 
 from __future__ import annotations

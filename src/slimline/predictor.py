@@ -65,61 +65,6 @@ class Predictor:
                 raise InputError(f"input {name!r}: {mistake}")
 
     def close(self) -> None:
-        """Give back what the runtime holds."""
-
-
-class Predictor:
-    """An exported model, ready to answer.
-
-    ``directory`` is a sealed export (``exports/STAGE``) or a release, whose last stage answers. ``runtime="auto"``
-    takes onnxruntime. ``threads`` limits the runtime's own threads (None: its default). ``revision`` is the digest of
-    the directory. Raises ArtifactError when a file of it is damaged.
-    """
-
-    def __init__(self, directory: Path | str, runtime: str = "auto", threads: int | None = None) -> None:
-        self.directory = Path(directory)
-        self.revision: str = manifest.verify(self.directory)
-        folder = self.directory
-        if (folder / "card.json").is_file():
-            folder = folder / "chain" / manifest.read_json(folder / "card.json")["last"]
-        self.signature: dict[str, Any] = manifest.read_json(folder / "signature.json")
-        name = "onnxruntime" if runtime == "auto" else runtime
-        self.runtime: Runtime = plugins.find("runtimes", name)(folder, threads)
-
-    def predict(self, inputs: Arrays) -> Arrays:
-        """Return {output name: array} for {input name: array with the batch first}.
-
-        Raises InputError naming the input that is missing, unknown, of another dtype or shape, or not finite.
-        """
-        self.check(inputs)
-        return self.runtime.run(inputs)
-
-    def check(self, inputs: Arrays) -> None:
-        """Raise InputError unless ``inputs`` fit the signature."""
-        expected = {spec["name"]: spec for spec in self.signature["inputs"]}
-        if unknown := sorted(inputs.keys() - expected.keys()):
-            raise InputError(f"input {unknown[0]!r} is unknown; the model takes {', '.join(expected)}")
-        axes: dict[str, int] = {}
-        for name, spec in expected.items():
-            if name not in inputs:
-                raise InputError(f"input {name!r} is missing")
-            array = inputs[name]
-            if not isinstance(array, np.ndarray):
-                raise InputError(f"input {name!r}: expected an array, found {type(array).__name__}")
-            if array.dtype != np.dtype(spec["dtype"]):
-                raise InputError(f"input {name!r}: dtype {array.dtype}, expected {spec['dtype']}")
-            if array.ndim != len(spec["shape"]):
-                raise InputError(f"input {name!r}: {array.ndim} axes, expected {len(spec['shape'])}: {spec['shape']}")
-            for size, want in zip(array.shape, spec["shape"], strict=True):
-                same = size == axes.setdefault(want, size) if isinstance(want, str) else size == want
-                if not same:
-                    raise InputError(f"input {name!r}: shape {list(array.shape)}, expected {spec['shape']}")
-            if array.size == 0:
-                raise InputError(f"input {name!r}: empty, shape {list(array.shape)}")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise InputError(f"input {name!r}: holds NaN or infinity")
-
-    def close(self) -> None:
         """Release the runtime's memory and threads."""
         self.runtime.close()
 
