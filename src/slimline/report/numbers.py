@@ -22,7 +22,7 @@ class Metric:
 
     @property
     def title(self) -> str:
-        return self.name.replace("_", " ")
+        return self.name.replace("_", " ").replace("f1", "F1")
 
     def value(self, value: float) -> str:
         """Return a value: ``90.5%``, or ``0.312`` where the metric is no score."""
@@ -47,8 +47,8 @@ class Metric:
 
     def differences(self, bounds: Sequence[float]) -> str:
         """Return an interval of differences."""
-        low, high = (self.difference(each) for each in bounds)
-        return f"{low.removesuffix(' points')} to {high}"
+        low, high = (self.difference(each).removesuffix(" points") for each in bounds)
+        return f"{low} to {high}"
 
 
 def metric(measured: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> Metric:

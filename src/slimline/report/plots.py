@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -10,7 +11,6 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
 from slimline.pipeline import ROOT
 from slimline.report import labels, numbers, picture
@@ -19,6 +19,7 @@ from slimline.report.study import Study
 from slimline.report.tables import MOST_CLASSES
 
 MARKERS = "osD^vPX"
+DASHED = (0, (4, 3))
 Show = Callable[[float], str]
 
 
@@ -92,26 +93,10 @@ def _tradeoff(ax: Axes, study: Study, title: str, positions: Positions, show: Sh
     if limit is not None:
         floor = points[0][1] - limit * (1 if metric.higher_is_better else -1)
         if ax.get_ylim()[0] < floor < ax.get_ylim()[1]:
-            ax.axhline(floor, color=COST, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            ax.axhline(floor, color=COST, linewidth=1, linestyle=DASHED, zorder=1)
     if most is not None and ax.get_xlim()[0] < most < ax.get_xlim()[1]:
-        ax.axvline(most, color=COST, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    labels.place(ax, points, study.line, _drawn(ax, points, bounds))
-
-
-def _drawn(ax: Axes, points: Sequence[tuple[float, float]], bounds: Sequence[tuple[float, float]]) -> list[Bbox]:
-    """Return boxes along the error bars and the joining lines, in display coordinates."""
-    ax.figure.canvas.draw()
-    at = [tuple(ax.transData.transform(point)) for point in points]
-    boxes = []
-    for (x, _), (low, high) in zip(points, bounds, strict=True):
-        (left, bottom), (_, top) = ax.transData.transform([(x, low), (x, high)])
-        boxes.append(Bbox.from_extents(left - 1, bottom, left + 1, top))
-    for (x0, y0), (x1, y1) in pairwise(at):
-        parts = max(1, int(math.hypot(x1 - x0, y1 - y0) / 6))
-        for part in range(parts):
-            x, y = x0 + (x1 - x0) * (part + 0.5) / parts, y0 + (y1 - y0) * (part + 0.5) / parts
-            boxes.append(Bbox.from_extents(x - 2, y - 2, x + 2, y + 2))
-    return boxes
+        ax.axvline(most, color=COST, linewidth=1, linestyle=DASHED, zorder=1)
+    labels.place(ax, points, study.line)
 
 
 def waterfalls(study: Study) -> list[Picture]:
@@ -251,7 +236,12 @@ def _per_class(ax: Axes, changes: Mapping[str, tuple[float, float, float]]) -> N
 
 def _value_axis(axis: Axis, show: Show, most: int = 6) -> None:
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(show(value))))
+
+
+def _short(number: str) -> str:
+    """Return a formatted number without zeros at the end of its fraction."""
+    return re.sub(r"(\.\d*?)0+(?!\d)", r"\1", number).replace(". ", " ").replace(".%", "%").rstrip(".")
 
 
 def _log_axis(ax: Axes, values: Sequence[float], show: Show, margin: float) -> None:
@@ -269,4 +259,4 @@ def _log_axis(ax: Axes, values: Sequence[float], show: Show, margin: float) -> N
             break
     ax.xaxis.set_major_locator(FixedLocator(ticks[:: math.ceil(len(ticks) / 5)]))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(show(value))))

@@ -39,7 +39,8 @@ class Tile:
 
     title: str
     value: str
-    note: str
+    unit: str
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,29 +66,24 @@ def tiles(study: Study) -> list[Tile]:
     """Return the headline: the last stage against the teacher."""
     metric, own, teacher = study.primary, study.row(study.last), study.row(ROOT)
     drop = own["drops"][metric.name]["drop"]
+    value, _, unit = metric.difference(drop).partition(" ")
+    before, after = metric.value(teacher[metric.name]), metric.value(own[metric.name])
+    interval = f"{study.confidence} interval"
+    smaller = numbers.ratio(teacher["bytes"] / own["bytes"])
+    sizes = f"{numbers.count(teacher['bytes'], 'B')} → {numbers.count(own['bytes'], 'B')}"
     shown = [
         Tile(
             f"{metric.title} drop",
-            metric.difference(drop),
-            f"{study.confidence} interval {metric.differences(own['drop_ci'])}; "
-            f"{metric.value(teacher[metric.name])} → {metric.value(own[metric.name])}",
+            value,
+            unit,
+            [f"{interval} {metric.differences(own['drop_ci'])}", f"{before} → {after}"],
         ),
-        Tile(
-            "times smaller",
-            numbers.ratio(teacher["bytes"] / own["bytes"]),
-            f"{numbers.count(teacher['bytes'], 'B')} → {numbers.count(own['bytes'], 'B')}",
-        ),
+        Tile("times smaller", smaller, "", [sizes]),
     ]
     for batch in study.batches:
-        before, after = study.p50(ROOT, batch), study.p50(study.last, batch)
-        shown.append(
-            Tile(
-                f"times faster, batch {batch}",
-                numbers.ratio(own["speedup"][batch]),
-                f"{study.confidence} interval {numbers.ratios(own['speedup_ci'][batch])}; "
-                f"{numbers.milliseconds(before)} → {numbers.milliseconds(after)}",
-            )
-        )
+        faster, bounds = numbers.ratio(own["speedup"][batch]), numbers.ratios(own["speedup_ci"][batch])
+        medians = " → ".join(numbers.milliseconds(study.p50(stage, batch)) for stage in (ROOT, study.last))
+        shown.append(Tile(f"times faster, batch {batch}", faster, "", [f"{interval} {bounds}", medians]))
     return shown
 
 
