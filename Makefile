@@ -14,7 +14,7 @@ test: .venv/installed  ## unit tests
 	pytest -n 2 -m "not e2e"
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
-	pytest -n 2 -m e2e
+	pytest -n 2 --dist loadfile -m e2e
 
 check: .venv/installed  ## style, types, imports, docs
 	ruff format --check .

@@ -230,6 +230,9 @@ def _fix_randomness(seed: int) -> None:
 
 
 def _threads() -> int:
+    """Return torch's threads: OMP_NUM_THREADS, or every core this process may use. They decide the last bits."""
+    if wanted := os.environ.get("OMP_NUM_THREADS"):
+        return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

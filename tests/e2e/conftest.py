@@ -72,7 +72,8 @@ def environment() -> dict[str, str]:
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     quiet = {"DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0", "NO_COLOR": "1", "COLUMNS": "200"}
     author = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return os.environ | quiet | author | {"PATH": path}
+    threads = {"OMP_NUM_THREADS": "1"}  # two files of tests run beside each other
+    return os.environ | quiet | author | threads | {"PATH": path}
 
 
 def lay_out(root: Path, *arguments: str) -> Project:
