@@ -221,19 +221,25 @@ def _imports(text: bytes, module: str, *, is_package: bool) -> Iterable[str]:
             yield from (f"{start}.{alias.name}" for alias in node.names)
 
 
+@cache
 def _code_hash(text: bytes) -> str:
     """Return the sha256 of a source text less its comments, docstrings and blank lines."""
-    lines = text.decode().splitlines()
+    lines = text.decode().split("\n")
     for token in tokenize.tokenize(io.BytesIO(text).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            docstring = node.body[0]
-            for row in range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1):
-                lines[row - 1] = ""
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            first, last, start, end = _place(node.body[0])
+            tail = lines[last].encode()[end:].decode()  # code may go on in the docstring's line
+            lines[first : last + 1] = [lines[first].encode()[:start].decode(), *[""] * (last - first)]
+            lines[last] += tail
     kept = "\n".join(line.rstrip() for line in lines if line.strip())
     return hashlib.sha256(kept.encode()).hexdigest()
+
+
+def _place(node: ast.stmt) -> tuple[int, int, int, int]:
+    """Return first and last line (from 0), and where in them the statement starts and ends (UTF-8 bytes)."""
+    assert node.end_lineno is not None and node.end_col_offset is not None  # noqa: S101, PT018  (ast.parse sets them)
+    return node.lineno - 1, node.end_lineno - 1, node.col_offset, node.end_col_offset

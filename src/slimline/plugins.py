@@ -94,7 +94,7 @@ def find(kind: str, name: str, *, where: str = "", trust: Collection[str] | None
         found: Any = module
         for part in attribute.split("."):
             found = getattr(found, part)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # ValueError: an empty module name
         extra = " (pip install 'slimline[train]')" if getattr(error, "name", "") in {"torch", "onnx", "sklearn"} else ""
         raise PluginError(f"{prefix}plug-in {name!r} can't be imported: {error}{extra}") from error
     except AttributeError as error:

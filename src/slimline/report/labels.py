@@ -98,4 +98,4 @@ def _cost(
     crossed = min(sum(near.overlaps(other) for other in lines), 4)
     hidden = sum(near.overlaps(other) for other in (*taken, *markers))
     distance = hypot((box.x0 + box.x1) / 2 - x, (box.y0 + box.y1) / 2 - y)
-    return float(distance + 25 * crossed + 1000 * hidden + 100 * outside)
+    return float(distance + 15 * crossed + 1000 * hidden + 100 * outside)

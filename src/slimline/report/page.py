@@ -14,7 +14,7 @@ from slimline.report.study import Study
 
 FOLDER = Path("report")
 COMMANDS = (
-    "make repro    # slimline check && dvc repro report release\nslimline gate # the verdict above, as an exit code"
+    "# slimline check && dvc repro report release\nmake repro\n\n# the verdict above, as an exit code\nslimline gate"
 )
 
 
@@ -88,7 +88,7 @@ def _notes(study: Study) -> dict[str, str]:
         "per_class": f"{study.last} against the teacher with {confidence} intervals, worst first"
         + (f", the {tables.MOST_CLASSES} worst." if tables.classes(study) > tables.MOST_CLASSES else ".")
         + " An interval that misses zero is coloured.",
-        "times": "Wall-clock time of each stage's last run on this machine, as `dvc repro` or the script alone ran it.",
+        "times": "Wall-clock time of each stage's last run on this machine, as DVC or the script alone ran it.",
         "reproduce": "The same params.yaml and code give the same artifacts: choices made by measurement are replayed "
         "from decisions/. Latency is measured anew.",
     }

@@ -22,8 +22,8 @@ WIDTH = 4.1  # inches: a phone shows it without shrinking the text
 STYLE: Any = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
+    "font.size": 9.3,
+    "axes.titlesize": 10.3,
     "axes.titlelocation": "left",
     "axes.titlepad": 8,
     "axes.spines.top": False,

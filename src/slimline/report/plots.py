@@ -20,6 +20,7 @@ from slimline.report.tables import MOST_CLASSES
 
 MARKERS = "osD^vPX"
 DASHED = (0, (4, 3))
+TICK_ROOM = 0.17  # of an axis, from one tick's label to the next
 Show = Callable[[float], str]
 
 
@@ -84,7 +85,7 @@ def _tradeoff(ax: Axes, study: Study, title: str, positions: Positions, show: Sh
         ax.plot(x, y, MARKERS[index % len(MARKERS)], color=colour, markersize=6.5, zorder=4)
     ax.set_title(f"{metric.title} against {title}")
     ax.set_xlabel(f"{title}, log axis (left is better)")
-    _log_axis(ax, [x for x, _ in points], show, margin=0.3)
+    _log_axis(ax, [x for x, _ in points], show, before=0.35, after=0.3)
     span = max(high for _, high in bounds) - min(low for low, _ in bounds) or abs(points[0][1]) * 0.01 or 1.0
     ax.set_ylim(min(low for low, _ in bounds) - 0.22 * span, max(high for _, high in bounds) + 0.22 * span)
     _value_axis(ax.yaxis, metric.value)
@@ -156,9 +157,7 @@ def _waterfall(
     ax.set_title(title)
     low, high = min(values), max(values)
     if log:
-        _log_axis(ax, values, show, margin=0.06)
-        left, right = ax.get_xlim()
-        ax.set_xlim(left, right * (right / left) ** 0.75)
+        _log_axis(ax, values, show, before=0.06, after=0.9)
     else:
         span = (high - low) or abs(high) * 0.01 or 1.0
         ax.set_xlim(low - 0.1 * span, high + 0.85 * span)
@@ -244,19 +243,27 @@ def _short(number: str) -> str:
     return re.sub(r"(\.\d*?)0+(?!\d)", r"\1", number).replace(". ", " ").replace(".%", "%").rstrip(".")
 
 
-def _log_axis(ax: Axes, values: Sequence[float], show: Show, margin: float) -> None:
-    """Make x a log axis around ``values`` with three to six round ticks, also where it spans less than a decade."""
-    low, high = min(values), max(values)
-    spread = max(high / low, 1.5)
-    low, high = low / spread**margin, high * spread**margin
+def _log_axis(ax: Axes, values: Sequence[float], show: Show, before: float, after: float) -> None:
+    """Make x a log axis around ``values`` with a few round ticks that don't touch, also within one decade.
+
+    ``before`` and ``after`` are the free room at the ends, as parts of the values' spread.
+    """
+    smallest, largest = min(values), max(values)
+    spread = max(largest / smallest, 1.5)
+    low, high = smallest / spread**before, largest * spread**after
     ax.set_xscale("log")
     ax.set_xlim(low, high)
+    end = min(high, largest * spread**0.3)
+    if end / low < 8:
+        rounds = [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, end)]
+    else:
+        steps = (1, 2, 5) if end / low < 50 else (1, 3) if end / low < 1000 else (1,)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(end)) + 1)
+        rounds = [step * 10.0**power for power in powers for step in steps]
     ticks: list[float] = []
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + each / 4 for each in range(36))):
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
-        if len(ticks) >= 3:
-            break
-    ax.xaxis.set_major_locator(FixedLocator(ticks[:: math.ceil(len(ticks) / 5)]))
+    for tick in rounds:
+        if low <= tick <= end and (not ticks or math.log(tick / ticks[-1]) > TICK_ROOM * math.log(high / low)):
+            ticks.append(tick)
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(show(value))))
