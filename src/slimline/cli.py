@@ -13,6 +13,8 @@ from slimline.errors import SlimlineError
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Makes trained PyTorch models small and fast in a DVC pipeline, and measures what each stage gained and cost.",
 )
 
