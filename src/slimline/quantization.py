@@ -70,12 +70,9 @@ def plan(
             call(quantized, rows)
 
     calibrate(quantized, run, observer)
-    before = model.state_dict()
-    after = quantized.state_dict()
+    applied = apply(copy.deepcopy(model), edit).state_dict()  # its quantizers are new and unset, even where ranges stay
     changed = {
-        name: tensor
-        for name, tensor in after.items()
-        if name not in before or before[name].shape != tensor.shape or not torch.equal(before[name], tensor)
+        name: tensor for name, tensor in quantized.state_dict().items() if not torch.equal(applied[name], tensor)
     }
     notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
     return Plan(edit, changed, notes)
