@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-e2e check format ablation lock clean
+.PHONY: repro test test-e2e check format ablation bench-noop lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -29,6 +29,9 @@ format: .venv/installed
 
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
 	python -P benchmarks/ablation.py
+
+bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
+	python benchmarks/noop.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'

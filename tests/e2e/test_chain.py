@@ -20,7 +20,7 @@ MEASURED = [f"export@{stage}" for stage in STAGES] + ["latency", "benchmark", "r
 def test_every_stage_left_its_artifact_export_and_row(finished: Project) -> None:
     rows = finished.json("metrics/benchmark.json")["stages"]
     assert isinstance(rows, dict)
-    assert list(rows) == list(STAGES)
+    assert set(rows) == set(STAGES)
     for stage in STAGES:
         finished.run("slimline", "show", f"artifacts/{stage}")
         finished.run("slimline", "show", f"exports/{stage}")

@@ -1,0 +1,51 @@
+"""How long ``dvc repro`` takes with nothing to do, against DVC alone on an empty pipeline of as many stages.
+
+Run in a project whose chain is finished: ``python benchmarks/noop.py``. Both are timed alternately; the ratio of medians
+and its bootstrap interval are printed.
+"""
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROUNDS = 15
+
+
+def seconds(folder: Path, *targets: str) -> float:
+    """Return the wall time of one ``dvc repro``."""
+    start = time.perf_counter()
+    subprocess.run(["dvc", "repro", "-q", *targets], cwd=folder, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def empty_pipeline(folder: Path, stages: int) -> None:
+    """Make a repository with a line of ``stages`` stages that only copy a small file, and run it once."""
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / "0").write_text("x")
+    line = {f"stage{i}": {"cmd": f"cp {i} {i + 1}", "deps": [str(i)], "outs": [str(i + 1)]} for i in range(stages)}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": line}))
+    subprocess.run(["dvc", "repro", "-q"], cwd=folder, check=True)
+
+
+def main() -> None:
+    """Time both, interleaved, and print medians, ratio and interval."""
+    here = Path.cwd()
+    stages = yaml.safe_load((here / "dvc.lock").read_text())["stages"]
+    with tempfile.TemporaryDirectory() as scratch:
+        empty_pipeline(Path(scratch), len(stages))
+        seconds(here, "report", "release")
+        pairs = np.array([(seconds(here, "report", "release"), seconds(Path(scratch))) for _ in range(ROUNDS)])
+    rows = np.random.default_rng(0).integers(0, ROUNDS, (2000, ROUNDS))
+    draws = np.median(pairs[rows, 0], axis=1) / np.median(pairs[rows, 1], axis=1)
+    ours, empty = np.median(pairs, axis=0)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    print(f"{len(stages)} stages: {ours:.2f} s here, {empty:.2f} s empty: {ours / empty:.2f}× [{low:.2f}, {high:.2f}]")
+
+
+if __name__ == "__main__":
+    main()
