@@ -41,7 +41,7 @@ def decode_image(
 
     ``size`` [height, width], when given, is what each image must have (use ``resize`` to make it so).
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     images = []
     for index, value in enumerate(values):
@@ -53,7 +53,7 @@ def decode_image(
             else:
                 picture = Image.open(Path(value))
             array = np.asarray(picture.convert(mode), dtype=np.uint8)
-        except (UnidentifiedImageError, OSError, ValueError, TypeError) as error:
+        except Exception as error:  # damaged bytes make Pillow's decoders raise SyntaxError, struct.error and more
             raise DataError(f"image {index}: can't be decoded: {error}") from error
         array = array[..., None] if array.ndim == 2 else array
         if size is not None and array.shape[:2] != tuple(size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,13 @@ class FashionMnist(Classification):
 def read_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read ``images`` N×28×28 and ``labels`` N from a compressed .npz. Raises DataError when it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return file["images"], file["labels"]
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: not found; params.yaml: task.args.source names a folder with the full idx.gz files"
         ) from error
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); restore it with 'git checkout -- {path}'") from error
 
 
@@ -106,10 +107,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise DataError(
             f"{path}: not found; params.yaml: task.args.source must hold {', '.join(sum(IDX.values(), ()))}"
         ) from error
-    except (OSError, EOFError) as error:
+    except (zlib.error, OSError, EOFError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); fetch it again") from error
     rank = raw[3] if len(raw) > 3 else 0
-    if raw[:3] != b"\x00\x00\x08" or rank == 0:
+    if raw[:3] != b"\x00\x00\x08" or rank == 0 or len(raw) < 4 + 4 * rank:
         raise DataError(f"{path}: not an idx file of unsigned bytes")
     shape = tuple(int.from_bytes(raw[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(rank))
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
