@@ -50,12 +50,13 @@ class Spec:
 def scale_and_zero_point(spec: Spec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return (scale float32, zero_point int32) for the range [low, high], each of shape [channels] or []."""
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    tiny = torch.finfo(torch.float32).tiny  # below it a scale's reciprocal is infinite
     if spec.scheme == "symmetric":
         scale = torch.maximum(-low, high) / spec.qmax
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        scale = torch.where(scale >= tiny, scale, torch.ones_like(scale))
         return scale, torch.zeros_like(scale, dtype=torch.int32)
     scale = (high - low) / (spec.qmax - spec.qmin)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    scale = torch.where(scale >= tiny, scale, torch.ones_like(scale))
     return scale, (spec.qmin - torch.round(low / scale)).clamp(spec.qmin, spec.qmax).to(torch.int32)
 
 
