@@ -31,7 +31,7 @@ def place(ax: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str])
     renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
     frame = ax.get_window_extent(renderer)
     at = [tuple(ax.transData.transform(point)) for point in points]
-    markers = [Bbox.from_extents(x - ROOM, y - ROOM, x + ROOM, y + ROOM) for x, y in at]
+    markers = [_around(x, y, ROOM) for x, y in at]
     lines = _drawn(ax)
     taken: list[Bbox] = []
     for (x, y), point, text in _merged(at, points, texts):
@@ -59,10 +59,13 @@ def _drawn(ax: Axes) -> list[Bbox]:
         at = line.get_transform().transform(line.get_xydata())
         for (x0, y0), (x1, y1) in pairwise(at):
             parts = max(1, int(hypot(x1 - x0, y1 - y0) / 5))
-            for part in range(parts):
-                x, y = x0 + (x1 - x0) * (part + 0.5) / parts, y0 + (y1 - y0) * (part + 0.5) / parts
-                boxes.append(Bbox.from_extents(x - 2, y - 2, x + 2, y + 2))
+            middles = [(part + 0.5) / parts for part in range(parts)]
+            boxes += [_around(x0 + (x1 - x0) * middle, y0 + (y1 - y0) * middle, 2) for middle in middles]
     return boxes
+
+
+def _around(x: float, y: float, reach: float) -> Bbox:
+    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
 
 
 def _merged(
@@ -95,7 +98,7 @@ def _cost(
     outside = (
         max(frame.x0 - box.x0, 0) + max(box.x1 - frame.x1, 0) + max(frame.y0 - box.y0, 0) + max(box.y1 - frame.y1, 0)
     )
-    crossed = min(sum(near.overlaps(other) for other in lines), 4)
-    hidden = sum(near.overlaps(other) for other in (*taken, *markers))
+    crossed = min(near.count_overlaps(lines), 8)
+    hidden = near.count_overlaps([*taken, *markers])
     distance = hypot((box.x0 + box.x1) / 2 - x, (box.y0 + box.y1) / 2 - y)
-    return float(distance + 15 * crossed + 1000 * hidden + 100 * outside)
+    return float(distance + 12 * crossed + 1000 * hidden + 100 * outside)

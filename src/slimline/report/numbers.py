@@ -71,11 +71,8 @@ def significant(value: float) -> str:
     """Return ``value`` with three significant digits and no exponent."""
     if value == 0:
         return "0"
-    size = abs(value)
-    decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    while decimals >= 3 and round(size, decimals) < 10 ** (2 - decimals) and decimals < 9:
-        decimals += 1
-    return sign(f"{value:,.{decimals}f}")
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return sign(f"{value:,.{max(0, 2 - exponent)}f}")
 
 
 def points(value: float) -> str:

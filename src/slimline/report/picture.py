@@ -37,6 +37,7 @@ STYLE: Any = {  # matplotlib types its keys one by one
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "text.color": INK,
+    "text.parse_math": False,  # a label such as $5 is no formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "legend.frameon": False,
@@ -66,9 +67,9 @@ def svg(name: str, height: float, alt: str, draw: Draw) -> Picture:
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\1{name}-", text)
-    text = re.sub(r"font-family: [^;\"]+", "font-family: inherit", text)
-    text = re.sub(r"(font: [\d. a-z]*px) [^;\"]+", r"\1 sans-serif", text)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
     for colour, role in ROLES.items():
         text = text.replace(colour, f"var(--{role}, {colour})")
     label = f'<svg role="img" aria-label="{escape(alt)}" '

@@ -208,16 +208,13 @@ def per_class(study: Study) -> Table | None:
 
 def stage_times(study: Study) -> Table:
     """Return how long each stage took here, and the sum."""
-    rows, total, known = [], 0.0, 0
+    rows = []
     for name, record in study.times.items():
-        if record is None:
-            rows.append((name, [Cell("not run here"), Cell("")]))
-            continue
-        known += 1
-        total += record["seconds"]
-        rows.append((name, [Cell(numbers.duration(record["seconds"])), Cell(record["when"][:16].replace("T", " "))]))
-    title = "total" if known == len(rows) else f"total of the {known} run here"
-    return Table(["stage", "took", "ended (UTC)"], [*rows, (title, [Cell(numbers.duration(total)), Cell("")])])
+        when = record["when"][:16].replace("T", " ") + " UTC" if record else ""
+        rows.append((name, [Cell(numbers.duration(record["seconds"]), when) if record else Cell("not run here")]))
+    known = [record["seconds"] for record in study.times.values() if record]
+    title = "total" if len(known) == len(rows) else f"total of the {len(known)} run here"
+    return Table(["stage", "took"], [*rows, (title, [Cell(numbers.duration(sum(known)))])])
 
 
 def machine(study: Study) -> Table:

@@ -1,0 +1,382 @@
+"""A report says what the benchmark says, of every exported stage, on a page that needs nothing else."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slimline import params, times
+from slimline.report import page, study, tables
+
+LABELS = ["Shirt", "Coat", "Bag & <b>belt</b>", "$5 | $10"]
+MEASURED: dict[str, tuple[float, int, dict[str, float]]] = {  # accuracy, bytes, p50 by batch
+    "teacher": (0.9052, 11_180_000, {"1": 0.902, "8": 5.61, "32": 22.4}),
+    "distill": (0.9011, 1_231_000, {"1": 0.0802, "8": 0.524, "32": 2.05}),
+    "prune": (0.8993, 250_400, {"1": 0.0411, "8": 0.252, "32": 0.986}),
+    "quantize": (0.8990, 92_340, {"1": 0.0402, "8": 0.176, "32": 0.655}),
+    "factorize": (0.8990, 92_341, {"1": 0.0401, "8": 0.177, "32": 0.657}),
+}
+WHY = "stays: its fastest rank runs at 0.69× the layer's speed, 1.00× is asked"
+SUMMARY = "no layer pays on this target: the model stays as it is"
+
+
+def benchmark_row(stage: str) -> dict[str, Any]:
+    teacher, (accuracy, size, p50) = MEASURED["teacher"], MEASURED[stage]
+    drop = teacher[0] - accuracy
+    speedup = {batch: teacher[2][batch] / p50[batch] for batch in p50}
+    interval = [drop - 0.0023, drop + 0.0023]
+    return {
+        "accuracy": accuracy,
+        "accuracy_ci": [accuracy - 0.0058, accuracy + 0.0057],
+        "macro_f1": accuracy - 0.0003,
+        "accuracy_drop": drop,
+        "drop_ci": interval,
+        "drops": {"accuracy": {"drop": drop, "ci": interval}, "macro_f1": {"drop": drop, "ci": interval}},
+        "agreement": 0.947,
+        "agreement_ci": [0.942, 0.951],
+        "params": size // 4,
+        "macs": size * 13,
+        "bytes": size,
+        "latency_ms": {batch: {"p50": ms, "p95": ms * 1.2, "p99": ms * 1.6} for batch, ms in p50.items()},
+        "speedup": speedup,
+        "speedup_ci": {batch: [ratio * 0.985, ratio * 1.013] for batch, ratio in speedup.items()},
+        "peak_rss_mb": 112.4,
+        "variant": "int8" if stage in {"quantize", "factorize"} else "fp32",
+        "threads": 1,
+        "per_class": {
+            label: {
+                "recall": 0.9 - loss,
+                "recall_ci": [0.87 - loss, 0.92 - loss],
+                "drop": loss,
+                "drop_ci": [loss - 0.01, loss + 0.01],
+            }
+            for label, loss in zip(LABELS, (0.002, 0.031, -0.004, 0.0), strict=True)
+        },
+    }
+
+
+class Project:
+    """A folder as the other stages leave it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.params: dict[str, Any] = {
+            "task": {"name": "fashion-mnist"},
+            "target": {"batch_sizes": [1, 8, 32]},
+            "teacher": {"model": {"name": "resnet", "args": {"depth": 18}}, "training": {"epochs": 3, "lr": 0.1}},
+            "distill": {"from": "teacher", "model": {"name": "resnet"}, "training": {"epochs": 3, "lr": 0.1}},
+            "prune": {"from": "distill", "methods": [{"name": "structured"}]},
+            "quantize": {"from": "prune", "methods": [{"name": "linear"}]},
+            "factorize": {"from": "quantize", "methods": [{"name": "tucker2"}]},
+            "export": {"stages": list(MEASURED)},
+            "budget": {"max_drop": {"accuracy": 0.015}, "min_speedup": {1: 15, 32: 20}, "max_bytes": 112000},
+        }
+        self.benchmark: dict[str, Any] = {
+            "format": 1,
+            "task": "fashion-mnist",
+            "primary": "accuracy",
+            "higher_is_better": True,
+            "confidence": 0.95,
+            "machine": {
+                "processor": "AMD EPYC",
+                "cores": 2,
+                "instructions": ["avx2"],
+                "system": "Linux",
+                "python": "3.11.7",
+                "onnxruntime": "1.32.0",
+            },
+            "target": {"runtime": "onnxruntime", "threads": 1, "batch_sizes": [1, 8, 32]},
+            "rows": {"test": 10000, "validation": 5000},
+            "stages": {stage: benchmark_row(stage) for stage in sorted(MEASURED)},
+        }
+        for stage in MEASURED:
+            parity = {"agreement": 1.0, "max_error": 0.01, "rows": 512}
+            facts = {"artifact": f"sha256:{stage}-digest", "edits": [], "parity": parity}
+            self.file(f"exports/{stage}/facts.json", json.dumps(facts))
+        layers = {"3": {"ranks": None, "why": WHY}}
+        choices = {"tucker2": {"layers": layers, "summary": SUMMARY}}
+        self.file("decisions/factorize.json", json.dumps({"format": 1, "key": "", "choices": choices}))
+        self.file("decisions/prune.json", json.dumps({"format": 1, "key": "", "choices": {}}))
+        for stage in ("teacher", "distill"):
+            plots = f"curves/{stage}/plots/metrics"
+            self.file(f"{plots}/loss.tsv", "step\tloss\n0\t1.5\n1\t0.7\n2\t0.4\n")
+            self.file(f"{plots}/validation/accuracy.tsv", "step\taccuracy\n0\t0.71\n1\t0.86\n2\t0.904\n")
+
+    def file(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def study(self) -> study.Study:
+        """Return what a report of this folder is made from."""
+        self.file("params.yaml", yaml.safe_dump(self.params, sort_keys=False))
+        self.file("metrics/benchmark.json", json.dumps(self.benchmark))
+        path = self.root / "params.yaml"
+        return study.load(params.load(path), params.read(path), root=self.root)
+
+    def report(self) -> tuple[str, str]:
+        """Write the report and return (HTML, Markdown)."""
+        page.write(self.study(), self.root / "report")
+        assert (self.root / "report/tradeoff.png").read_bytes().startswith(b"\x89PNG")
+        html, markdown = (self.root / "report" / name for name in ("index.html", "report.md"))
+        return html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The (HTML, Markdown) of the whole chain."""
+    return Project(tmp_path_factory.mktemp("whole")).report()
+
+
+class Page(HTMLParser):
+    """Collects elements, and fails on a tag that is closed out of turn."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "link", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.svg_texts: list[set[str]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag == "svg":
+            self.svg_texts.append(set())
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "svg" in self.open:
+            if self.open[-1] == "text":
+                self.svg_texts[-1].add(data.strip())
+        elif "style" not in self.open:
+            self.text.append(data)
+
+    def svg(self, label: str) -> set[str]:
+        """Return the texts of the one picture whose description starts with ``label``."""
+        labels = [attributes["aria-label"] for tag, attributes in self.elements if tag == "svg"]
+        (index,) = (index for index, each in enumerate(labels) if each.startswith(label))
+        return self.svg_texts[index]
+
+
+def table(markdown: str, heading: str) -> dict[str, dict[str, str]]:
+    """Return {row title: {column: text}} of the table under a heading."""
+    section = markdown.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    return {row[0]: dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[2:]}
+
+
+def number(text: str) -> float:
+    """Read the first number of a cell, its percent sign, points or prefix applied."""
+    found = re.match(r"([−+]?[\d.,]+)(%| points| ?[kMGT]?B?|)", text)
+    assert found, text
+    value = float(found[1].replace("−", "-").replace(",", ""))
+    unit = found[2].strip()
+    return value * {"%": 0.01, "points": 0.01, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(unit.rstrip("B"), 1.0)
+
+
+def test_page_parses_and_refers_to_nothing_outside(written: tuple[str, str]) -> None:
+    html, _ = written
+    parsed = Page(html)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in parsed.elements}
+    assert "http" not in html
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = [attributes["href"] for _, attributes in parsed.elements if "href" in attributes]
+    assert references
+    assert {each.removeprefix("#") for each in references} <= set(ids)
+
+
+def test_every_picture_is_described_and_names_every_stage(written: tuple[str, str]) -> None:
+    parsed = Page(written[0])
+    pictures = [attributes for tag, attributes in parsed.elements if tag == "svg"]
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
+    for label in ("accuracy by stage", "model file by stage", "latency p50, batch 1 by", "latency p50, batch 32 by"):
+        assert set(MEASURED) <= parsed.svg(label)
+    for label in ("latency p50 at batch 1:", "latency p50 at batch 32:", "model file:"):
+        shown = ", ".join(parsed.svg(f"accuracy against {label}"))
+        assert all(stage in shown for stage in MEASURED)
+    assert {"teacher", "distill"} <= parsed.svg("training loss")
+    assert {"teacher", "distill"} <= parsed.svg("validation accuracy")
+
+
+def test_colours_follow_the_page(written: tuple[str, str]) -> None:
+    html, _ = written
+    body = html.split("</style>", 1)[1]
+    outside_variables = re.sub(r"var\(--[a-z0-9-]+, #[0-9a-f]{6}\)", "", body)
+    assert not re.findall(r"#[0-9a-f]{6}\b", outside_variables)
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_markdown_table_says_what_the_benchmark_says(written: tuple[str, str]) -> None:
+    rows = table(written[1], "All numbers by stage")
+    for stage, measured in ((stage, benchmark_row(stage)) for stage in MEASURED):
+        expected = {
+            "accuracy": measured["accuracy"],
+            "macro F1": measured["macro_f1"],
+            "parameters": measured["params"],
+        }
+        expected |= {"multiply-adds (MACs)": measured["macs"], "model file": measured["bytes"]}
+        expected |= {f"latency p50, batch {batch}": each["p50"] for batch, each in measured["latency_ms"].items()}
+        if stage != "teacher":
+            expected |= {f"speed-up, batch {batch}": ratio for batch, ratio in measured["speedup"].items()}
+            expected["accuracy drop"] = measured["drops"]["accuracy"]["drop"]
+            expected["agreement with the teacher"] = measured["agreement"]
+        for title, value in expected.items():
+            assert number(rows[title][stage]) == pytest.approx(value, rel=0.005, abs=5e-5), (title, stage)
+        low, high = re.findall(r"[\d.]+", rows["accuracy"][stage].split("(")[1])
+        assert [float(low) / 100, float(high) / 100] == pytest.approx(measured["accuracy_ci"], abs=5e-5)
+    assert rows["latency p50, batch 1"]["factorize"] == "0.0401 ms (p95 0.0481 ms)"
+
+
+def test_stages_stand_in_chain_order_and_stale_exports_are_left_out(project: Project) -> None:
+    project.params["export"]["stages"] = ["quantize", "teacher", "prune", "distill"]
+    html, markdown = project.report()
+    assert list(table(markdown, "All numbers by stage")["accuracy"]) == ["teacher", "distill", "prune", "quantize"]
+    assert "factorize" not in html + markdown
+
+
+def test_a_stage_that_gains_nothing_is_named_with_its_reasons(written: tuple[str, str]) -> None:
+    html, markdown = written
+    for text in ("".join(Page(html).text), markdown):
+        assert "factorize saves less than 10% against quantize" in text
+        assert SUMMARY in text
+        assert f"layer 3: {WHY}" in text
+        assert "quantize saves less" not in text  # 2% at batch 1, but 34% at batch 32 and 63% of bytes
+    assert (
+        "**prune**: −80% bytes, −49% latency at batch 1, −52% latency at batch 32, −0.18 points of accuracy."
+        in markdown
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "factor", "little"),
+    [("8", 0.91, True), ("8", 0.89, False), ("32", 0.89, False)],
+    ids=["9% at one batch", "11% at the middle batch", "11% at the largest batch"],
+)
+def test_a_gain_at_any_batch_size_counts(project: Project, batch: str, factor: float, little: bool) -> None:
+    before = project.benchmark["stages"]["quantize"]["latency_ms"][batch]["p50"]
+    project.benchmark["stages"]["factorize"]["latency_ms"][batch]["p50"] = before * factor
+    assert bool(tables.statements(project.study())[-1].little) == little
+
+
+def test_without_recorded_choices_it_says_so(project: Project) -> None:
+    (project.root / "decisions/factorize.json").unlink()
+    assert tables.statements(project.study())[-1].little.endswith("it records no choice that says why.")
+
+
+def test_a_stage_made_through_one_that_is_not_exported_says_so(project: Project) -> None:
+    project.params["export"]["stages"] = ["teacher", "prune"]
+    (statement,) = tables.statements(project.study())
+    assert statement.text.startswith("−98% bytes")
+    assert statement.text.endswith("(together with distill, not exported)")
+
+
+def test_int8_only(project: Project) -> None:
+    project.params["export"]["stages"] = ["teacher", "quantize"]
+    project.params["quantize"]["from"] = "teacher"
+    parsed = Page(project.report()[0])
+    assert "distill" not in "".join(parsed.text)
+    assert "121×" in parsed.text
+
+
+def test_teacher_alone_has_nothing_to_compare(project: Project) -> None:
+    project.params["export"]["stages"] = ["teacher"]
+    html, markdown = project.report()
+    assert "nothing to compare it with" in html
+    assert "nothing to compare it with" in markdown
+
+
+def test_missing_per_class_leaves_the_section_out(project: Project, written: tuple[str, str]) -> None:
+    assert all("Recall by class" in text for text in written)
+    project.params["budget"] = {}
+    for row in project.benchmark["stages"].values():
+        del row["per_class"]
+    html, markdown = project.report()
+    assert "Recall by class" not in html + markdown
+    assert "sets no budget" in html
+    Page(html)
+
+
+def test_classes_stand_worst_first_and_odd_labels_are_safe(written: tuple[str, str]) -> None:
+    html, markdown = written
+    assert list(table(markdown, "Recall by class")) == ["Coat", "Shirt", r"$5 \| $10", "Bag & <b>belt</b>"]
+    assert set(LABELS) <= Page(html).svg("change in recall by class")
+    assert "<b>belt" not in html
+
+
+def test_a_metric_that_is_no_score_is_shown_in_its_own_unit(project: Project) -> None:
+    project.benchmark |= {"primary": "rmse", "higher_is_better": False}
+    for stage, row in project.benchmark["stages"].items():
+        for key in ("accuracy", "accuracy_ci", "accuracy_drop", "macro_f1", "per_class"):
+            del row[key]
+        row["rmse"] = 3.25 + 0.5 * list(MEASURED).index(stage)
+        row["drop_ci"] = [row["rmse"] - 3.25 - 0.1, row["rmse"] - 3.25 + 0.1]
+        row["drops"] = {"rmse": {"drop": row["rmse"] - 3.25, "ci": row["drop_ci"]}}
+    project.params["budget"] = {"max_drop": {"rmse": 2.0}}
+    html, markdown = project.report()
+    rows = table(markdown, "All numbers by stage")
+    assert rows["rmse"]["factorize"] == "5.25"
+    assert rows["rmse drop"]["factorize"] == "2.00 (1.90 to 2.10)"
+    assert "+0.500 rmse" in markdown
+    assert "points" not in markdown
+    assert "accuracy" not in html + markdown
+    assert "✗ drop of rmse: 2 [1.9, 2.1], budget ≤ 2 – **over budget**" in markdown
+
+
+def test_verdict_line_by_line(project: Project) -> None:
+    project.params["budget"]["max_bytes"] = 90_000
+    html, markdown = project.report()
+    assert "factorize is over budget" in html
+    assert "- ✗ bytes: 92,341, budget ≤ 90,000 – **over budget**" in markdown
+    assert "- ✓ speed-up at batch 32: 34.09 [33.58, 34.54], budget ≥ 20" in markdown
+
+
+def test_times_are_those_of_stages_that_ran_here(project: Project) -> None:
+    record = {"seconds": 4871.2, "when": "2026-11-24T13:02:11+00:00"}
+    project.file(f"{times.FOLDER}/teacher.json", json.dumps(record))
+    project.file(f"{times.FOLDER}/export@quantize.json", json.dumps(record | {"seconds": 4.24}))
+    rows = table(project.report()[1], "Time taken")
+    assert rows["teacher"]["took"] == "1 h 21 min (2026-11-24 13:02 UTC)"
+    assert rows["export@quantize"]["took"] == "4.2 s (2026-11-24 13:02 UTC)"
+    assert rows["benchmark"]["took"] == "not run here"
+    assert rows["total of the 2 run here"]["took"] == "1 h 21 min"
+
+
+def test_the_same_inputs_give_the_same_bytes(project: Project) -> None:
+    project.report()
+    first = {path.name: path.read_bytes() for path in (project.root / "report").iterdir()}
+    shutil.rmtree(project.root / "report")
+    project.report()
+    assert {path.name: path.read_bytes() for path in (project.root / "report").iterdir()} == first
+
+
+def test_report_imports_no_torch() -> None:
+    code = "import sys, slimline.report.page; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
