@@ -160,7 +160,7 @@ def _waterfall(
         _log_axis(ax, values, show, before=0.06, after=0.9)
     else:
         span = (high - low) or abs(high) * 0.01 or 1.0
-        ax.set_xlim(low - 0.1 * span, high + 0.85 * span)
+        ax.set_xlim(low - 0.1 * span, high + 1.05 * span)
         _value_axis(ax.xaxis, show, most=4)
     ax.plot(values[0], 0, "o", color=SERIES[0], markersize=6)
     for row, (before, after) in enumerate(pairwise(values), start=1):
