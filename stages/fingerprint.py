@@ -7,6 +7,7 @@ import yaml
 
 from slimline import pipeline
 from slimline.errors import SlimlineError
+from slimline.file_index import FILE, FileIndex
 from slimline.manifest import write_json
 
 FOLDER = Path("fingerprints")
@@ -17,8 +18,10 @@ def main() -> None:
     with Path("params.yaml").open(encoding="utf-8") as file:
         document = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
     FOLDER.mkdir(exist_ok=True)
+    index = FileIndex(FILE)
     for stage in [*pipeline.stages(document), *pipeline.MEASURES]:
-        write_json(FOLDER / f"{stage}.json", pipeline.fingerprint(document, stage))
+        write_json(FOLDER / f"{stage}.json", pipeline.fingerprint(document, stage, index=index))
+    index.save()
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ from typing import Any
 
 from slimline import plugins
 from slimline.errors import ParamsError, PluginError, near_miss
+from slimline.file_index import FileIndex
 from slimline.manifest import sha256
 
 ROOT = "teacher"
+CODE = (".py", ".pyc", ".typed")
 MEASURES = ("export", "latency", "benchmark", "report", "release")
 
 
@@ -135,12 +137,16 @@ def _section_model(document: Mapping[str, Any], stage: str) -> str:
     return str(((document.get(stage) or {}).get("model") or {}).get("name", ""))
 
 
-def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("stages")) -> dict[str, str]:
+def fingerprint(
+    document: Mapping[str, Any], stage: str, scripts: Path = Path("stages"), index: FileIndex | None = None
+) -> dict[str, str]:
     """Return {module: sha256} of all first-party code that ``stage`` can run.
 
     First-party is what belongs to the project: Slimline, the distributions that offer a plug-in it uses, and the
-    modules beside them. Comments, docstrings and blank lines don't count. Nothing is imported.
+    modules beside them, with the data files (templates) of a package; also the files the task's data come from.
+    Comments, docstrings and blank lines don't count. Nothing is imported. ``index`` remembers unchanged files.
     """
+    index = index or FileIndex()
     roots = {"slimline"}
     pending: list[str] = []
     for kind, names in code(document, stage).items():
@@ -154,10 +160,9 @@ def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("s
     script = scripts / f"{stage}.py"
     prints: dict[str, str] = {}
     if script.is_file():
-        text = script.read_bytes()
-        prints[script.name] = _code_hash(text)
-        pending.extend(_imports(text, "", is_package=False))
-    prints |= data(document, stage)
+        prints[script.name], found = index.facts(script, _read_code)
+        pending.extend(_imports(found, "", is_package=False))
+    prints |= {str(path): index.facts(path, sha256) for path in data(document, stage)}
     while pending:
         name = pending.pop()
         if name in prints or name.partition(".")[0] not in roots:
@@ -165,9 +170,12 @@ def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("s
         source = _source(name)
         if source is None:
             continue
-        text = source.read_bytes()
-        prints[name] = _code_hash(text)
-        pending.extend(_imports(text, name, is_package=source.name == "__init__.py"))
+        prints[name], found = index.facts(source, _read_code)
+        is_package = source.name == "__init__.py"
+        pending.extend(_imports(found, name, is_package=is_package))
+        if is_package:
+            beside = (path for path in sorted(source.parent.iterdir()) if path.is_file() and path.suffix not in CODE)
+            prints |= {f"{name}/{path.name}": index.facts(path, sha256) for path in beside}
         if name == "slimline.measure":  # it exports and times layers through plug-ins, which no import shows
             runtime = (document.get("target") or {}).get("runtime", "onnxruntime")
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
@@ -175,8 +183,8 @@ def fingerprint(document: Mapping[str, Any], stage: str, scripts: Path = Path("s
     return dict(sorted(prints.items()))
 
 
-def data(document: Mapping[str, Any], stage: str) -> dict[str, str]:
-    """Return {path: sha256} of the files that the task (and the teacher's weights) come from.
+def data(document: Mapping[str, Any], stage: str) -> list[Path]:
+    """Return the files that the task (and the teacher's weights) come from.
 
     These are ``data/TASK`` and every path among the task's arguments; a folder counts with all files in it.
     """
@@ -184,10 +192,7 @@ def data(document: Mapping[str, Any], stage: str) -> dict[str, str]:
     if stage == ROOT:
         named.append((document[ROOT] or {}).get("weights"))
     roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
-    files = [
-        path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()
-    ]
-    return {str(path): sha256(path) for path in files}
+    return [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
 
 
 @cache
@@ -208,17 +213,25 @@ def _source(module: str) -> Path | None:
     return None
 
 
-def _imports(text: bytes, module: str, *, is_package: bool) -> Iterable[str]:
-    """Yield the absolute names of everything that a source text imports, at any depth of the code."""
+def _read_code(path: Path) -> list[Any]:
+    """Return [hash of a source file's code, [[level, module, names] of each import in it, at any depth]]."""
+    text = path.read_bytes()
+    found: list[list[Any]] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [[0, alias.name, []] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            package = module.split(".") if is_package else module.split(".")[:-1]
-            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
-            start = base if node.level else node.module or ""
-            yield start
-            yield from (f"{start}.{alias.name}" for alias in node.names)
+            found.append([node.level, node.module or "", [alias.name for alias in node.names]])
+    return [_code_hash(text), found]
+
+
+def _imports(found: list[list[Any]], module: str, *, is_package: bool) -> Iterable[str]:
+    """Yield the absolute names of everything that ``module`` imports."""
+    for level, base, names in found:
+        package = module.split(".") if is_package else module.split(".")[:-1]
+        start = ".".join([*package[: len(package) - level + 1], *([base] if base else [])]) if level else base
+        yield start
+        yield from (f"{start}.{name}" for name in names)
 
 
 @cache
@@ -230,7 +243,9 @@ def _code_hash(text: bytes) -> str:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             first, last, start, end = _place(node.body[0])
             tail = lines[last].encode()[end:].decode()  # code may go on in the docstring's line
             lines[first : last + 1] = [lines[first].encode()[:start].decode(), *[""] * (last - first)]
