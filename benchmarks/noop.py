@@ -1,7 +1,7 @@
 """How long ``dvc repro`` takes with nothing to do, against DVC alone on an empty pipeline of as many stages.
 
-Run in a project whose chain is finished: ``python benchmarks/noop.py``. Both are timed alternately; the ratio of medians
-and its bootstrap interval are printed.
+Run in a project whose chain is finished: ``python benchmarks/noop.py``. Both are timed alternately; the ratio of
+medians and its bootstrap interval are printed.
 """
 
 import subprocess

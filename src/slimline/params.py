@@ -46,7 +46,12 @@ class Configured(BaseModel):
 
 
 class Training(Section):
-    """How the one training loop runs."""
+    """How the one training loop runs.
+
+    ``views`` (None: a new one each epoch) is how many augmentations of the training set there are, ``mixup`` the share
+    of them in which rows are blended in pairs (Zhang et al. 2018, arXiv:1710.09412; no label fits a blend, so it takes
+    a teacher: Beyer et al. 2022, arXiv:2106.05237).
+    """
 
     epochs: Count
     batch_size: Count = 128
@@ -56,6 +61,7 @@ class Training(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     warmup: Share = 0.1
     views: Count | None = None
+    mixup: Share = 0.0
     patience: Count | None = None
     channels_last: bool = False
     precision: Literal["no", "bf16", "fp16"] = "no"

@@ -26,9 +26,9 @@ from slimline.method import Method
 from slimline.params import Training
 from slimline.task import Split, Task, call
 from slimline.training.resume import State
-from slimline.training.teacher_cache import TeacherCache, draws, view_batch
+from slimline.training.teacher_cache import TeacherCache, is_mixed, view_batch, view_of
 
-Loss = Callable[[Task, Tensor, Tensor, Tensor | None], Tensor]
+Loss = Callable[[Task, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def fit(
     constraint after each step. ``on_epoch`` is called once for each epoch, those of a resumed run included.
     Raises TrainingError at a loss that is not finite; the best weights so far are then kept beside the state.
     """
+    if settings.mixup and teacher is None:
+        raise TrainingError(f"{where}.mixup: blended rows have no label; it takes a teacher (or set mixup: 0)")
     accelerator = Accelerator(mixed_precision=settings.precision)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(accelerator.device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -122,9 +124,10 @@ def _train_epoch(
     state: State,
 ) -> float:
     torch.manual_seed((seed << 20) + run.epoch)  # dropout and the like
-    view = run.epoch % settings.views if settings.views else run.epoch
-    chance = draws(task, len(train), seed, view)
-    answers = teacher.view(view) if teacher is not None else None
+    number = run.epoch % settings.views if settings.views else run.epoch
+    mixed = is_mixed(number, settings.mixup)
+    view = view_of(task, len(train), seed, number, mixed=mixed)
+    answers = teacher.view(number, mixed=mixed) if teacher is not None else None
     model.train()
     total = 0.0
     name = where.partition(": ")[2].partition(".")[0]
@@ -133,18 +136,18 @@ def _train_epoch(
         desc=f"{name} epoch {run.epoch + 1}/{settings.epochs}", total=steps, leave=False, disable=None,
     )  # fmt: skip
     for step, rows in enumerate(bar):
-        inputs, y = view_batch(task, train, rows, chance)
+        inputs, y = view_batch(task, train, rows, view)
         inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
         target = torch.from_numpy(answers[rows]).to(accelerator.device) if answers is not None else None
         with accelerator.autocast():
             out = call(model, inputs)
-            value = loss(task, out.float(), y.to(accelerator.device), target)
+            value = loss(task, out.float(), y.to(accelerator.device) if y is not None else None, target)
             for method in methods:
                 penalty = method.penalty(model)
                 value = value if penalty is None else value + penalty
-        number = float(value.detach())
-        if not math.isfinite(number):
-            raise _not_finite(number, run, step, where, state)
+        seen = float(value.detach())
+        if not math.isfinite(seen):
+            raise _not_finite(seen, run, step, where, state)
         optimizer.zero_grad()
         accelerator.backward(value)
         if settings.clip_norm:
@@ -153,8 +156,8 @@ def _train_epoch(
         schedule.step()
         for method in methods:
             method.constrain(model, run.epoch * steps + step + 1, settings.epochs * steps)
-        total += number * len(rows)
-        bar.set_postfix(loss=f"{number:.4f}", refresh=False)
+        total += seen * len(rows)
+        bar.set_postfix(loss=f"{seen:.4f}", refresh=False)
     return total / len(train)
 
 

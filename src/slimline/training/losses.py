@@ -19,14 +19,14 @@ class SoftTargets:
         L = (1 − α) · CE(y, softmax(z_s)) + α · T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))
 
     T² keeps the soft part's gradients of one size whatever T is. Without a teacher L is the task's own loss, which
-    also stands for CE in the first term.
+    also stands for CE in the first term. Without targets (a mixed view) the first term is left out.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 4.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
 
-    def __call__(self, task: Task, student: Tensor, y: Tensor, teacher: Tensor | None) -> Tensor:
-        hard = task.loss(student, y)
+    def __call__(self, task: Task, student: Tensor, y: Tensor | None, teacher: Tensor | None) -> Tensor:
+        hard = task.loss(student, y) if y is not None else student.new_zeros(())
         if teacher is None:
             return hard
         t = self.temperature

@@ -7,6 +7,7 @@ through n of them, so a teacher answers each row n times in all, however many ep
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +16,60 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
 FOLDER = Path(".slimline/teacher")
 
 
-def draws(task: Task, rows: int, seed: int, view: int) -> Tensor:
-    """Return the uniform draws of one view, rows × ``task.augment_draws``."""
-    generator = torch.Generator().manual_seed((seed << 20) + view)
-    return torch.rand(rows, task.augment_draws, generator=generator)
+@dataclass(frozen=True)
+class View:
+    """The chance in one view: uniform ``draws`` for the task's augmentation, and for a mixed view each row's partner
+    and the ``weight`` of the row itself."""
+
+    draws: Tensor
+    partner: NDArray[np.int64] | None = None
+    weight: Tensor | None = None
+
+
+def view_of(task: Task, rows: int, seed: int, number: int, *, mixed: bool = False) -> View:
+    """Return view ``number`` of a set of so many rows."""
+    generator = torch.Generator().manual_seed((seed << 20) + number)
+    chance = torch.rand(rows, task.augment_draws, generator=generator)
+    if not mixed:
+        return View(chance)
+    partner = torch.randperm(rows, generator=generator).numpy()
+    return View(chance, partner, torch.rand(rows, generator=generator))
+
+
+def is_mixed(number: int, share: float) -> bool:
+    """Return whether view ``number`` is mixed when ``share`` of all views are, spread evenly."""
+    return int((number + 1) * share) > int(number * share)
 
 
 def view_batch(
-    task: Task, split: Split, rows: NDArray[np.int64], view_draws: Tensor
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the augmented inputs and targets of ``rows`` under one view."""
+    task: Task, split: Split, rows: NDArray[np.int64], view: View
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return the inputs of ``rows`` under one view and their targets; a mixed view has no targets."""
+    batch, y = _augmented(task, split, rows, view)
+    if view.partner is None or view.weight is None:
+        return batch, y
+    others, _ = _augmented(task, split, view.partner[rows], view)
+    weight = view.weight[torch.from_numpy(rows)]
+    blended = {}
+    for name, value in batch.items():
+        if not value.is_floating_point():
+            raise TrainingError(f"mixup blends numbers, input {name!r} is {value.dtype}: set mixup: 0")
+        share = weight.view(-1, *[1] * (value.ndim - 1)).to(value.dtype)
+        blended[name] = share * value + (1 - share) * others[name]
+    return blended, None
+
+
+def _augmented(task: Task, split: Split, rows: NDArray[np.int64], view: View) -> tuple[dict[str, Tensor], Tensor]:
     inputs, y = split[rows]
     batch = tensors(inputs)
     if task.augment_draws:
-        batch = task.augment(batch, view_draws[torch.from_numpy(rows)])
+        batch = task.augment(batch, view.draws[torch.from_numpy(rows)])
     return batch, torch.from_numpy(np.ascontiguousarray(y))
 
 
@@ -49,22 +85,22 @@ class TeacherCache:
         self.seed = seed
         self.folder = folder / key
 
-    def view(self, number: int, batch_size: int = 500) -> NDArray[np.float32]:
+    def view(self, number: int, *, mixed: bool = False, batch_size: int = 500) -> NDArray[np.float32]:
         """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before."""
-        path = self.folder / f"view-{number}.npy"
+        path = self.folder / f"view-{number}{'-mixed' if mixed else ''}.npy"
         if not path.is_file():
-            self._compute(path, number, batch_size)
+            view = view_of(self.task, len(self.split), self.seed, number, mixed=mixed)
+            self._compute(path, view, batch_size)
         cached: NDArray[np.float32] = np.load(path, mmap_mode="r")
         return cached
 
     @torch.inference_mode()
-    def _compute(self, path: Path, number: int, batch_size: int) -> None:
-        chance = draws(self.task, len(self.split), self.seed, number)
+    def _compute(self, path: Path, view: View, batch_size: int) -> None:
         outputs = []
         starts = range(0, len(self.split), batch_size)
-        for start in tqdm(starts, desc=f"teacher, view {number}", leave=False, disable=None):
+        for start in tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None):
             rows = np.arange(start, min(start + batch_size, len(self.split)))
-            batch, _ = view_batch(self.task, self.split, rows, chance)
+            batch, _ = view_batch(self.task, self.split, rows, view)
             outputs.append(call(self.teacher, batch).float().numpy())
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
