@@ -136,15 +136,15 @@ def rebuild(
 
 def replay(model: nn.Module, edit: Edit, *, where: str, trust: Collection[str] | None = None) -> nn.Module:
     """Apply one edit's structure. Raises ArtifactError when its method or version is unknown, or it doesn't fit."""
-    if edit.version > VERSION:
-        raise ArtifactError(f"{where}: version {edit.version} is newer than this Slimline reads: upgrade slimline")
+    if not isinstance(edit.version, int) or edit.version > VERSION:
+        raise ArtifactError(f"{where}: version {edit.version!r} is newer than this Slimline reads: upgrade slimline")
     try:
         method = plugins.find("methods", edit.method, where=f"{where}: method", trust=trust)
     except PluginError as error:
         raise type(error)(f"{error}. Install the plug-in that made this artifact") from error
     try:
         changed: nn.Module = method.apply(model, edit)
-    except (KeyError, IndexError, AttributeError, TypeError, RuntimeError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{where}: {edit.method} doesn't fit this model: {error!r}") from error
     return changed
 

@@ -35,11 +35,9 @@ def paired_drop(before: NDArray[np.bool_], after: NDArray[np.bool_], confidence:
     if margins == 0:
         phi = 0.0
     else:
-        q = a * d - b * c
-        if q > n / 2:
-            q = int(q - n / 2)
-        elif 0 <= q <= n / 2:
-            q = 0
+        q = float(a * d - b * c)
+        if q >= 0:
+            q = max(q - n / 2, 0.0)
         phi = q / margins**0.5
     drop = p1 - p2
     low = drop - _root((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)

@@ -135,9 +135,9 @@ def _manifest(directory: Path) -> Any:
     return manifest
 
 
-def check_format(document: dict[str, Any], path: Path, known: int) -> None:
+def check_format(document: Any, path: Path, known: int) -> None:
     """Refuse a document of a newer or missing format."""
-    found = document.get("format")
+    found = document.get("format") if isinstance(document, dict) else None
     if not isinstance(found, int) or found < 1:
         raise ArtifactError(f"{path}: format: expected {known}, found {found!r}")
     if found > known:

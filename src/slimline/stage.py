@@ -154,10 +154,11 @@ def compression(stage: Stage) -> None:
             stage.params.seed, where,
         )  # fmt: skip
         method = params.configure("methods", chosen, where)
-        model, plan = compress(method, model, stage.batches(stage.splits["calibration"]), context)
+        given = model
+        model, plan = compress(method, given, stage.batches(stage.splits["calibration"]), context)
         for note in plan.notes:
             print(f"{stage.name}: {chosen.name}: {note}")
-        if plan.tensors:
+        if plan.tensors or _shapes(model) != _shapes(given) or _trains(method):
             methods.append(method)
             edits.append(plan.edit)
     decisions.write()
@@ -173,6 +174,16 @@ def compression(stage: Stage) -> None:
     else:
         manifest.write_json(CURVES / stage.name / "metrics.json", {"step": 0})
     stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
+
+
+def _shapes(model: nn.Module) -> dict[str, Any]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _trains(method: Method) -> bool:
+    """Return whether a method joins in training, although it may have changed nothing yet."""
+    kind = type(method)
+    return kind.penalty is not Method.penalty or kind.constrain is not Method.constrain
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
+BIAS_LIMIT = 2**30  # half of int32: the sums of products need room too
 POOLS = ("GlobalAveragePool", "AveragePool")
 
 
@@ -181,6 +182,7 @@ def quantize_biases(graph: Graph) -> None:
         if x is None or w is None or {x.op_type, w.op_type} != {"DequantizeLinear"}:
             continue
         bias = graph.constants[node.input[2]]
+        _widen(graph, x, w, bias)
         scale = np.broadcast_to(graph.constants[x.input[1]] * graph.constants[w.input[1]], bias.shape).astype(
             np.float32
         )
@@ -197,6 +199,22 @@ def quantize_biases(graph: Graph) -> None:
         added.append((node, restored))
     for node, restored in added:
         graph.nodes.insert(next(i for i, each in enumerate(graph.nodes) if each is node), restored)
+
+
+def _widen(graph: Graph, x: Any, w: Any, bias: NDArray[Any]) -> None:
+    """Coarsen the weights of channels whose bias overflows int32 on the grid s_x · s_w: beside it they are next to nothing."""
+    values, scale, zero_point = (graph.constants[name] for name in w.input[:3])
+    least = np.abs(bias.astype(np.float64)) / (float(graph.constants[x.input[1]]) * BIAS_LIMIT)
+    wider = np.maximum(scale, least if scale.ndim else least.max()).astype(np.float32)
+    if np.array_equal(wider, scale):
+        return
+    shape = [1] * values.ndim
+    if scale.ndim:
+        shape[attribute(w, "axis", AXIS_DEFAULT)] = -1
+    zero = zero_point.astype(np.float64).reshape(shape)
+    integers = np.rint((values - zero) * (scale / wider).reshape(shape)) + zero
+    w.input[0] = graph.constant(f"{w.input[0]}.wide", integers.astype(values.dtype))
+    w.input[1] = graph.constant(f"{w.input[1]}.wide", wider)
 
 
 def share_constants(graph: Graph) -> None:

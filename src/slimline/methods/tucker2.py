@@ -11,7 +11,7 @@ multiplied by L⁻¹, so that the error is measured where the data is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, TypeGuard, cast
 
 import torch
 from pydantic import Field
@@ -35,7 +35,7 @@ class Tucker2(Method):
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         candidates = {}
         for name, layer in model.named_modules():
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1) and layer.groups == 1:
+            if is_dense(layer):
                 sizes = [layer.in_channels, layer.out_channels]
                 candidates[name] = factorization.candidate_ranks(sizes, self.ratios, self.multiple)
         return factorization.plan(
@@ -46,6 +46,16 @@ class Tucker2(Method):
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
         return factorization.apply(model, edit, structure)
+
+
+def is_dense(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return whether a layer is a k×k convolution of all channels that pads, if at all, with zeros."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size != (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+    )
 
 
 def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
