@@ -69,7 +69,7 @@ def test_a_broken_computation_leaves_no_file(task: Digits, rows: Split, tmp_path
 def test_draws_are_a_function_of_seed_and_view(task: Digits) -> None:
     assert torch.equal(view_of(task, 5, 1, 2).draws, view_of(task, 5, 1, 2).draws)
     assert not torch.equal(view_of(task, 5, 1, 2).draws, view_of(task, 5, 1, 3).draws)
-    assert not torch.equal(draws(task, 5, 1, 2), view_of(task, 5, 2, 2).draws)
+    assert not torch.equal(view_of(task, 5, 1, 2).draws, view_of(task, 5, 2, 2).draws)
 
 
 def test_mixed_views_blend_each_row_with_its_partner_and_have_no_targets(task: Digits) -> None:
