@@ -49,7 +49,9 @@ def test_views_keys_and_seeds_stay_apart(cnn: Cnn, task: Digits, rows: Split, tm
     assert not (views[0] == views[2]).all()
 
 
-def test_the_answers_are_the_teachers_to_what_the_student_sees(cnn: Cnn, task: Digits, rows: Split, tmp_path: Path) -> None:
+def test_the_answers_are_the_teachers_to_what_the_student_sees(
+    cnn: Cnn, task: Digits, rows: Split, tmp_path: Path
+) -> None:
     """Whatever rows a batch of the student holds, they are those that the teacher answered."""
     cached = TeacherCache(cnn, task, rows, "key", 7, tmp_path).view(2)
     chosen = np.array([41, 3, 17])
