@@ -202,7 +202,7 @@ def quantize_biases(graph: Graph) -> None:
 
 
 def _widen(graph: Graph, x: Any, w: Any, bias: NDArray[Any]) -> None:
-    """Coarsen weights that are next to nothing beside their channel's bias: it would overflow int32 on the grid s_x · s_w."""
+    """Coarsen the weights of channels whose bias overflows int32 on the grid s_x · s_w: they are next to nothing."""
     values, scale, zero_point = (graph.constants[name] for name in w.input[:3])
     least = np.abs(bias.astype(np.float64)) / (float(graph.constants[x.input[1]]) * BIAS_LIMIT)
     wider = np.maximum(scale, least if scale.ndim else least.max()).astype(np.float32)

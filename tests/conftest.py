@@ -1,0 +1,155 @@
+"""Tiny real models on tiny real data, shared by all tests."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from slimline.artifact import Artifact, Named
+from slimline.decisions import Decisions
+from slimline.method import Batch, Batches, Context
+from slimline.models.cnn import Cnn
+from slimline.models.resnet import ResNet
+from slimline.params import Target, Training
+from slimline.task import Split, call, tensors
+from slimline.tasks.digits import Digits
+from slimline.training import State, fit
+from slimline.training.losses import SoftTargets
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and two workers share two cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The repository, whose params.yaml, dvc.yaml and data the tests read."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def task() -> Digits:
+    return Digits()
+
+
+@pytest.fixture(scope="session")
+def splits(task: Digits) -> dict[str, Split]:
+    return task.splits()
+
+
+@pytest.fixture(scope="session")
+def batches(splits: dict[str, Split]) -> Batches:
+    """The calibration split in three batches of 50."""
+
+    def each() -> Iterator[Batch]:
+        split = splits["calibration"]
+        for start in range(0, len(split), 50):
+            inputs, y = split[slice(start, start + 50)]
+            yield tensors(inputs), torch.from_numpy(y)
+
+    return each
+
+
+@pytest.fixture(scope="session")
+def context(task: Digits, splits: dict[str, Split]) -> Callable[..., Context]:
+    """Return a Context; keyword arguments are the ranks to force: ``context(svd={"fc": [4]})``."""
+
+    def make(**ranks: dict[str, list[int]]) -> Context:
+        decisions = Decisions(None, {})
+        for method, chosen in ranks.items():
+            layers = {name: {"ranks": value, "why": "forced"} for name, value in chosen.items()}
+            decisions.choices[method] = {"layers": layers, "summary": "forced"}
+        target = Target(batch_sizes=[1, 8])
+        return Context(task, splits["calibration"], splits["validation"].head(60), target, decisions, where="here")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _trained_cnn(task: Digits, splits: dict[str, Split], tmp_path_factory: pytest.TempPathFactory) -> Cnn:
+    torch.manual_seed(0)
+    model = Cnn(width=8)
+    fit(
+        model, task, splits["train"], splits["validation"], Training(epochs=3, batch_size=64, lr=0.02),
+        loss=SoftTargets(), seed=0, state=State({}, tmp_path_factory.mktemp("training")), where="here",
+    )  # fmt: skip
+    return model
+
+
+@pytest.fixture
+def cnn(_trained_cnn: Cnn) -> Cnn:
+    """A convolutional network that has learnt its digits (three epochs)."""
+    return copy.deepcopy(_trained_cnn)
+
+
+@pytest.fixture(scope="session")
+def _warm_resnet(splits: dict[str, Split]) -> ResNet:
+    torch.manual_seed(0)
+    model = ResNet(depth=8, width=8, stem_stride=1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    model.train()
+    with torch.no_grad():
+        for start in range(0, 800, 100):
+            call(model, tensors(splits["train"][slice(start, start + 100)][0]))
+    return model.eval()
+
+
+@pytest.fixture
+def resnet(_warm_resnet: ResNet) -> ResNet:
+    """A residual network, untrained, whose BatchNorms have seen the data and are no identities."""
+    return copy.deepcopy(_warm_resnet)
+
+
+@pytest.fixture(scope="session")
+def images(splits: dict[str, Split]) -> torch.Tensor:
+    """Forty validation images, 40×1×8×8."""
+    return torch.from_numpy(splits["validation"].inputs["image"][:40].copy())
+
+
+@pytest.fixture(scope="session")
+def described() -> dict[str, Artifact]:
+    """What model.json says of the models above, without edits."""
+    digits = Named("digits")
+    return {
+        "cnn": Artifact(digits, Named("cnn", {"width": 8}), [], "teacher"),
+        "resnet": Artifact(digits, Named("resnet", {"depth": 8, "width": 8, "stem_stride": 1}), [], "teacher"),
+    }
+
+
+@pytest.fixture(scope="session")
+def _document() -> dict[str, Any]:
+    recovery = {"teacher": "teacher", "epochs": 1, "lr": 0.001}
+    return {
+        "task": {"name": "digits", "args": {}},
+        "seed": 0,
+        "teacher": {"model": {"name": "resnet", "args": {"depth": 8}}, "training": {"epochs": 1, "lr": 0.01}},
+        "distill": {"from": "teacher", "model": {"name": "cnn"}, "training": {"epochs": 1, "lr": 0.01}},
+        "prune": {"from": "distill", "methods": [{"name": "structured", "ratio": 0.3}], "recovery": recovery},
+        "quantize": {"from": "prune", "methods": [{"name": "linear"}], "recovery": recovery},
+        "factorize": {"from": "quantize", "methods": [{"name": "tucker2"}, {"name": "svd"}], "recovery": recovery},
+        "export": {"stages": ["teacher", "distill", "prune", "quantize", "factorize"]},
+    }
+
+
+@pytest.fixture
+def document(_document: dict[str, Any]) -> dict[str, Any]:
+    """A small params.yaml as data: the whole default chain."""
+    return copy.deepcopy(_document)

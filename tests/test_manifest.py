@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slimline import manifest
+from slimline.errors import ArtifactError
+
+json_data = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A sealed directory with a file in a folder."""
+    with manifest.sealed(tmp_path / "made") as scratch:
+        (scratch / "a.txt").write_text("alpha")
+        (scratch / "inner").mkdir()
+        (scratch / "inner" / "b.bin").write_bytes(b"\x00\x01\x02")
+    return tmp_path / "made"
+
+
+def rewrite(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a directory's manifest by hand."""
+    path = directory / "manifest.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@given(json_data)
+def test_canonical_json_is_stable_and_loses_nothing(document: Any) -> None:
+    text = manifest.canonical(document)
+    assert json.loads(text) == document
+    assert manifest.canonical(json.loads(text)) == text
+
+
+def test_canonical_json_ignores_the_order_of_keys() -> None:
+    assert (
+        manifest.canonical({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode() == manifest.canonical({"a": "é", "b": 1})
+    )
+
+
+def test_canonical_json_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        manifest.canonical(float("nan"))
+
+
+def test_a_sealed_directory_lists_every_file(directory: Path) -> None:
+    listed = json.loads((directory / "manifest.json").read_text())
+    assert listed == {
+        "format": 1,
+        "files": {
+            "a.txt": {"bytes": 5, "sha256": hashlib.sha256(b"alpha").hexdigest()},
+            "inner/b.bin": {"bytes": 3, "sha256": hashlib.sha256(b"\x00\x01\x02").hexdigest()},
+        },
+    }
+
+
+def test_the_digest_is_the_sha256_of_the_canonical_manifest(directory: Path) -> None:
+    document = json.loads((directory / "manifest.json").read_text())
+    compact = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    assert manifest.digest(directory) == "sha256:" + hashlib.sha256(compact).hexdigest()
+    assert manifest.verify(directory) == manifest.digest(directory)
+
+
+def test_the_digest_does_not_depend_on_the_place_or_the_manifests_layout(directory: Path) -> None:
+    before = manifest.digest(directory)
+    rewrite(directory, lambda _: None)
+    moved = directory.rename(directory.with_name("moved"))
+    assert manifest.digest(moved) == before
+
+
+def write_half(folder: Path, error: BaseException) -> None:
+    (folder / "a.txt").write_text("half of")
+    raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_an_error_in_the_block_leaves_the_old_directory(directory: Path, error: BaseException) -> None:
+    before = manifest.verify(directory)
+    with pytest.raises(type(error)), manifest.sealed(directory) as scratch:
+        write_half(scratch, error)
+    assert manifest.verify(directory) == before
+    assert [path.name for path in directory.parent.iterdir()] == ["made"]
+
+
+def test_an_error_in_the_block_makes_no_directory_where_there_was_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), manifest.sealed(tmp_path / "made") as scratch:
+        write_half(scratch, ValueError("broken"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_directory_replaces_the_old_one_whole(directory: Path) -> None:
+    with manifest.sealed(directory) as scratch:
+        (scratch / "c.txt").write_text("new")
+        assert (directory / "a.txt").is_file(), "the old one stands until the block ends"
+    manifest.verify(directory)
+    assert sorted(path.name for path in directory.iterdir()) == ["c.txt", "manifest.json"]
+
+
+def test_what_a_killed_process_left_behind_is_swept(directory: Path) -> None:
+    leftover = directory.with_name(".made.999999.tmp")
+    leftover.mkdir()
+    (leftover / "half").write_text("")
+    with manifest.sealed(directory) as scratch:
+        (scratch / "a.txt").write_text("alpha")
+    assert not leftover.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_an_error_that_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ArtifactError, match="made: can't be written"), manifest.sealed(tmp_path / "made"):
+            pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(b"Alpha")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(b"alph")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(flip, "a.txt: wrong digest", id="changed byte"),
+        pytest.param(truncate, "a.txt: 4 bytes, manifest.json says 5", id="truncated"),
+        pytest.param(Path.unlink, "a.txt: missing", id="missing"),
+    ],
+)
+def test_verify_names_the_damaged_file(directory: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(directory / "a.txt")
+    with pytest.raises(ArtifactError) as caught:
+        manifest.verify(directory)
+    assert message in str(caught.value)
+    assert str(directory) in str(caught.value)
+
+
+def test_verify_names_a_file_that_nobody_listed(directory: Path) -> None:
+    (directory / "inner" / "stray").write_text("")
+    with pytest.raises(ArtifactError, match=r"inner/stray: not in manifest.json"):
+        manifest.verify(directory)
+
+
+def add_outside(document: dict[str, Any]) -> None:
+    document["files"]["../outside.txt"] = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+
+
+def add_absolute(document: dict[str, Any]) -> None:
+    document["files"]["/etc/hostname"] = {"bytes": 0, "sha256": ""}
+
+
+@pytest.mark.parametrize("add", [add_outside, add_absolute], ids=["parent", "absolute"])
+def test_a_listed_path_may_not_leave_the_directory(directory: Path, add: Callable[[dict[str, Any]], None]) -> None:
+    (directory.parent / "outside.txt").write_text("")
+    rewrite(directory, add)
+    with pytest.raises(ArtifactError, match="points outside the directory"):
+        manifest.verify(directory)
+
+
+def test_a_newer_format_asks_for_an_upgrade(directory: Path) -> None:
+    rewrite(directory, lambda document: document.update(format=2))
+    with pytest.raises(ArtifactError, match=r"format 2 is newer than this Slimline reads \(1\): upgrade"):
+        manifest.verify(directory)
+
+
+@pytest.mark.parametrize("found", ["1", None, 0, [1]], ids=str)
+def test_a_format_that_is_no_positive_number_is_refused(directory: Path, found: object) -> None:
+    rewrite(directory, lambda document: document.update(format=found))
+    with pytest.raises(ArtifactError, match=r"format: expected 1"):
+        manifest.verify(directory)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"format": 1}', '{"format": 1, "files": []}'], ids=["list", "no files", "files"]
+)
+def test_a_manifest_of_another_shape_is_refused(directory: Path, text: str) -> None:
+    (directory / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest.json: no manifest"):
+        manifest.verify(directory)
+
+
+def test_a_directory_without_a_manifest_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"manifest.json: missing; run 'dvc repro'"):
+        manifest.verify(tmp_path)
+
+
+@pytest.mark.parametrize("raw", [b"{", b"\xff\xfe"], ids=["json", "utf-8"])
+def test_damaged_json_is_named(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(raw)
+    with pytest.raises(ArtifactError, match=r"x.json: not valid JSON"):
+        manifest.read_json(tmp_path / "x.json")
+
+
+def test_write_json_makes_the_folder_and_leaves_no_scratch(tmp_path: Path) -> None:
+    path = tmp_path / "inner" / "x.json"
+    manifest.write_json(path, {"b": 1, "a": "é"})
+    assert path.read_text(encoding="utf-8") == '{\n "a": "é",\n "b": 1\n}\n'
+    assert list(path.parent.iterdir()) == [path]

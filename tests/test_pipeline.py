@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slimline import pipeline
+from slimline.errors import ParamsError
+
+CHAIN = ["teacher", "distill", "prune", "quantize", "factorize"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        pytest.param("teacher", [], id="teacher"),
+        pytest.param("distill", ["teacher"], id="its teacher once"),
+        pytest.param("prune", ["distill", "teacher"], id="recovery's teacher"),
+    ],
+)
+def test_inputs(document: dict[str, Any], stage: str, expected: list[str]) -> None:
+    assert pipeline.inputs(document, stage) == expected
+
+
+@pytest.mark.parametrize("recovery", [None, {"epochs": 1, "lr": 0.1}, {"teacher": None}], ids=["none", "plain", "null"])
+def test_a_stage_without_a_recovery_teacher_reads_its_from_alone(document: dict[str, Any], recovery: Any) -> None:
+    document["prune"]["recovery"] = recovery
+    assert pipeline.inputs(document, "prune") == ["distill"]
+
+
+def test_stages_stand_in_file_order(document: dict[str, Any]) -> None:
+    assert pipeline.stages(document) == CHAIN
+
+
+def test_ancestors_come_in_an_order_that_can_run(document: dict[str, Any]) -> None:
+    assert pipeline.ancestors(document, "factorize") == CHAIN
+    assert pipeline.ancestors(document, "prune") == CHAIN[:3]
+
+
+def test_only_what_is_needed_is_an_ancestor(document: dict[str, Any]) -> None:
+    document["quantize"]["from"] = "distill"
+    assert pipeline.ancestors(document, "quantize") == ["teacher", "distill", "quantize"]
+
+
+def test_the_other_order_needs_no_other_edit(document: dict[str, Any]) -> None:
+    document["factorize"]["from"], document["quantize"]["from"] = "prune", "factorize"
+    assert pipeline.chain(document, "quantize") == ["teacher", "distill", "prune", "factorize", "quantize"]
+    assert pipeline.last(document) == "quantize"
+
+
+def test_a_chain_follows_the_model_not_its_teachers(document: dict[str, Any]) -> None:
+    document["big"] = {"from": "teacher", "training": {"epochs": 1, "lr": 0.1}}
+    document["prune"]["recovery"] = {"teacher": "big", "epochs": 1, "lr": 0.1}
+    assert pipeline.chain(document, "prune") == ["teacher", "distill", "prune"]
+    assert pipeline.ancestors(document, "prune") == ["teacher", "distill", "big", "prune"]
+
+
+def refuse(document: dict[str, Any]) -> str:
+    with pytest.raises(ParamsError) as caught:
+        pipeline.check_order(document)
+    text = str(caught.value)
+    assert text.startswith("params.yaml: ")
+    assert "\n" not in text
+    return text.removeprefix("params.yaml: ")
+
+
+def test_check_order_returns_what_a_run_needs(document: dict[str, Any]) -> None:
+    assert pipeline.check_order(document) == CHAIN
+    document["export"]["stages"] = ["teacher", "prune"]
+    assert pipeline.check_order(document) == CHAIN[:3]
+
+
+def test_an_unknown_from_is_named_with_a_near_miss(document: dict[str, Any]) -> None:
+    document["prune"]["from"] = "distil"
+    assert refuse(document).startswith("prune.from: no stage 'distil'. Did you mean 'distill'?")
+
+
+def test_an_unknown_teacher_is_named(document: dict[str, Any]) -> None:
+    document["distill"]["teacher"] = "master"
+    assert refuse(document).startswith("distill: teacher: no stage 'master'.")
+
+
+def test_an_unknown_export_is_named(document: dict[str, Any]) -> None:
+    document["export"]["stages"].append("quantise")
+    assert refuse(document).startswith("export.stages: no stage 'quantise'. Did you mean 'quantize'?")
+
+
+@pytest.mark.parametrize(
+    ("key", "parent", "circle"),
+    [
+        pytest.param("prune", "factorize", "prune -> factorize -> quantize -> prune", id="three"),
+        pytest.param("prune", "prune", "prune -> prune", id="itself"),
+    ],
+)
+def test_a_circle_is_shown(document: dict[str, Any], key: str, parent: str, circle: str) -> None:
+    document[key]["from"] = parent
+    text = refuse(document)
+    assert "the stages make a circle" in text
+    members = text.partition("circle: ")[2].partition(";")[0].split(" -> ")
+    assert sorted(members[:-1]) == sorted(circle.split(" -> ")[:-1])
+    assert members[0] == members[-1]
+
+
+def test_a_circle_outside_what_is_exported_is_found_too(document: dict[str, Any]) -> None:
+    document["export"]["stages"] = ["teacher", "distill"]
+    document["quantize"]["from"] = "factorize"
+    assert "circle" in refuse(document)
+
+
+def test_two_ends_are_named(document: dict[str, Any]) -> None:
+    document["factorize"]["from"] = "prune"
+    assert refuse(document).startswith("export.stages: quantize and factorize are both last")
+
+
+def test_an_export_listed_twice_is_named(document: dict[str, Any]) -> None:
+    document["export"]["stages"].append("prune")
+    assert refuse(document) == "export.stages: 'prune' stands there twice"
+
+
+def test_the_teacher_must_be_exported(document: dict[str, Any]) -> None:
+    document["export"]["stages"] = ["prune"]
+    assert refuse(document).startswith("export.stages: add 'teacher'")
+
+
+def test_the_teacher_alone_is_its_own_end(document: dict[str, Any]) -> None:
+    document["export"]["stages"] = ["teacher"]
+    assert pipeline.check_order(document) == ["teacher"]
+    assert pipeline.last(document) == "teacher"
+
+
+@given(st.permutations(["distill", "prune", "quantize", "factorize"]))
+def test_any_order_of_stages_gives_that_chain(order: list[str]) -> None:
+    document: dict[str, Any] = {"teacher": {}, "export": {"stages": ["teacher", *sorted(order)]}}
+    for before, stage in zip(["teacher", *order], order, strict=False):
+        document[stage] = {"from": before}
+    assert pipeline.last(document) == order[-1]
+    assert pipeline.ancestors(document, order[-1]) == pipeline.chain(document, order[-1]) == ["teacher", *order]
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------------
+
+SOURCE = '''"""Module text."""
+
+import json  # why
+
+
+class Thing:
+    """What it is."""
+
+    def answer(self, a: int) -> int:
+        """Return the answer."""
+        text = """# not a comment"""
+        return a + len(text)
+
+
+def short(): "one line"; return 1
+'''
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param(SOURCE.replace("# why", "# another reason"), id="comment"),
+        pytest.param(SOURCE.replace("  # why", ""), id="no comment"),
+        pytest.param(SOURCE.replace("Module text.", "Other text, on\n\ntwo lines."), id="module docstring"),
+        pytest.param(SOURCE.replace("What it is.", "What it was."), id="class docstring"),
+        pytest.param(SOURCE.replace('        """Return the answer."""\n', ""), id="no docstring"),
+        pytest.param(SOURCE.replace('"one line"', '"line one"'), id="docstring in a line of code"),
+        pytest.param(SOURCE.replace("\n\n\n", "\n\n\n\n\n"), id="blank lines"),
+        pytest.param(SOURCE.replace("import json", "# first\nimport json"), id="comment line"),
+    ],
+)
+def test_words_about_code_do_not_change_its_hash(edited: str) -> None:
+    assert edited != SOURCE
+    assert pipeline._code_hash(edited.encode()) == pipeline._code_hash(SOURCE.encode())
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        pytest.param(SOURCE.replace("a + len", "a - len"), id="operator"),
+        pytest.param(SOURCE.replace("# not a comment", "# still none"), id="string with a hash"),
+        pytest.param(SOURCE.replace("import json", "import csv"), id="import"),
+        pytest.param(SOURCE.replace("return 1", "return 2"), id="code beside a docstring"),
+        pytest.param(SOURCE.replace("class Thing", "class Other"), id="name"),
+    ],
+)
+def test_code_changes_the_hash(edited: str) -> None:
+    assert edited != SOURCE
+    assert pipeline._code_hash(edited.encode()) != pipeline._code_hash(SOURCE.encode())
+
+
+FINGERPRINTS = """
+import json, sys
+from slimline import pipeline
+document = json.loads(sys.argv[1])
+prints = {stage: pipeline.fingerprint(document, stage) for stage in [*pipeline.stages(document), *pipeline.MEASURES]}
+heavy = {"torch", "numpy", "onnxruntime"} & sys.modules.keys()
+assert not heavy, heavy
+assert pipeline.__file__.startswith(sys.argv[2]), pipeline.__file__
+print(json.dumps(prints))
+"""
+Prints = dict[str, dict[str, str]]
+
+
+def prints(folder: Path, document: dict[str, Any]) -> Prints:
+    """Return the fingerprints of every stage, computed by the copy in ``folder`` in a fresh process."""
+    command = [sys.executable, "-B", "-c", FINGERPRINTS, json.dumps(document), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    done = subprocess.run(command, check=True, cwd=folder, env=environment, capture_output=True, text=True)
+    found: Prints = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def copied(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package and the stage scripts that may be edited."""
+    folder = tmp_path_factory.mktemp("copied")
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(project / "src" / "slimline", folder / "src" / "slimline", ignore=ignore)
+    shutil.copytree(project / "stages", folder / "stages", ignore=ignore)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untouched(copied: Path, _document: dict[str, Any]) -> Prints:
+    """The fingerprints of the copy before any edit."""
+    return prints(copied, _document)
+
+
+@pytest.fixture
+def after(copied: Path, untouched: Prints, document: dict[str, Any]) -> Callable[[str, str], set[str]]:
+    """Return the stages whose fingerprint changes while a file of the copy has a line more."""
+
+    def edit(path: str, line: str) -> set[str]:
+        edited = copied / path
+        before = edited.read_bytes() if edited.exists() else None
+        edited.parent.mkdir(parents=True, exist_ok=True)
+        edited.write_bytes((before or b"") + f"\n{line}\n".encode())
+        found = prints(copied, document)
+        if before is None:
+            edited.unlink()
+        else:
+            edited.write_bytes(before)
+        return {stage for stage in found if found[stage] != untouched[stage]}
+
+    return edit
+
+
+def test_a_method_is_in_the_fingerprints_of_its_stage_and_what_follows(
+    after: Callable[[str, str], set[str]], untouched: Prints
+) -> None:
+    found = after("src/slimline/methods/structured.py", "EXTRA = 1")
+    assert found >= {"prune", "quantize", "factorize"}
+    assert not found & {"teacher", "distill"}
+    assert "slimline.methods.structured" in untouched["prune"]
+
+
+def test_a_comment_is_in_no_fingerprint(after: Callable[[str, str], set[str]]) -> None:
+    assert after("src/slimline/methods/structured.py", "# EXTRA = 1") == set()
+
+
+def test_what_a_method_imports_counts_with_it(after: Callable[[str, str], set[str]]) -> None:
+    found = after("src/slimline/factorization.py", "EXTRA = 1")
+    assert "factorize" in found
+    assert not found & {"teacher", "distill", "prune", "quantize"}
+
+
+def test_a_script_counts_for_its_own_stage_alone(after: Callable[[str, str], set[str]]) -> None:
+    assert after("stages/quantize.py", "EXTRA = 1") == {"quantize"}
+
+
+def test_the_loop_counts_for_every_stage_that_trains(after: Callable[[str, str], set[str]]) -> None:
+    assert after("src/slimline/training/loop.py", "EXTRA = 1") >= set(CHAIN)
+
+
+def test_data_of_the_task_counts(after: Callable[[str, str], set[str]]) -> None:
+    assert after("data/digits/rows.csv", "1,2") >= set(CHAIN)
+
+
+def test_an_unknown_plug_in_is_named_with_its_stage(document: dict[str, Any]) -> None:
+    document["prune"]["methods"][0]["name"] = "structred"
+    with pytest.raises(ParamsError, match=r"params.yaml: prune: no plug-in 'structred'"):
+        pipeline.fingerprint(document, "prune")
