@@ -59,6 +59,7 @@ def test_the_answers_are_the_teachers_to_what_the_student_sees(
     with torch.inference_mode():
         expected = call(cnn.eval(), batch).numpy()
     np.testing.assert_allclose(cached[chosen], expected, rtol=1e-4, atol=1e-4)
+    assert y is not None
     assert y.tolist() == rows.targets[chosen].tolist()
 
 

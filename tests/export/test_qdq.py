@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import nn
+
+from slimline.export import qdq
+from slimline.export.onnx import to_onnx
+from slimline.quantizers import MinMax, QuantizedConv2d, Spec, calibrate, quantize_layer
+
+Exported = Callable[[str], tuple[nn.Module, Any]]
+Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]
+KINDS = ["symmetric", "linear"]
+
+
+def constants(model: Any) -> dict[str, NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def makers(model: Any) -> dict[str, Any]:
+    return {output: node for node in model.graph.node for output in node.output}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_is_int8_and_every_bias_int32(exported: Exported, kind: str) -> None:
+    _, graph = exported(kind)
+    values, made = constants(graph), makers(graph)
+    layers = [node for node in graph.graph.node if node.op_type in {"Conv", "Gemm"}]
+    assert len(layers) == 10
+    for node in layers:
+        x, w, bias = (made[name] for name in node.input)
+        assert {x.op_type, w.op_type, bias.op_type} == {"DequantizeLinear"}
+        assert values[w.input[0]].dtype == np.int8
+        assert values[bias.input[0]].dtype == np.int32
+        assert (values[bias.input[2]] == 0).all()
+        np.testing.assert_allclose(values[bias.input[1]], values[x.input[1]] * values[w.input[1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_float_weight_is_left(exported: Exported, kind: str) -> None:
+    _, graph = exported(kind)
+    floats = [value for value in constants(graph).values() if value.dtype == np.float32]
+    assert max(value.ndim for value in floats) <= 1, "scales alone"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_tensor_is_quantized_once(exported: Exported, kind: str) -> None:
+    """At most a pair each for conv, fc, pool, a block's two convolutions, two shortcuts, and both sides of a sum."""
+    _, graph = exported(kind)
+    counts = qdq.counts(graph)
+    values = constants(graph)
+    activations = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    assert all(node.input[0] not in values for node in activations), "weights are integers already"
+    grids = {(node.input[0], node.input[1], node.input[2]) for node in activations}
+    assert len(grids) == len(activations)
+    assert counts["QuantizeLinear"] <= 1 + 1 + 1 + 6 + 2 + 6
+    assert counts["DequantizeLinear"] == counts["QuantizeLinear"] + 2 * 10
+    assert counts["BatchNormalization"] == counts["Identity"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_are_uint8(exported: Exported, kind: str) -> None:
+    _, graph = exported(kind)
+    values = constants(graph)
+    for node in graph.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert values[node.input[2]].dtype == np.uint8
+            assert kind == "linear" or values[node.input[2]] == 128
+
+
+@pytest.mark.parametrize("kind", ["float", *KINDS])
+def test_pool_and_flatten_are_written_as_such(exported: Exported, kind: str) -> None:
+    counts = qdq.counts(exported(kind)[1])
+    assert counts["GlobalAveragePool"] == 1
+    assert counts["Flatten"] == 1
+    assert counts["Reshape"] == counts["ReduceMean"] == 0
+
+
+def test_integers_are_the_torch_models(exported: Exported) -> None:
+    """The int8 weights of the file times their scale are the weights that the fake-quantizer makes."""
+    model, graph = exported("linear")
+    values, made = constants(graph), makers(graph)
+    conv = model.get_submodule("conv")
+    assert isinstance(conv, QuantizedConv2d)
+    expected = conv.weight_quantizer(conv.weight).detach().numpy()
+    first = next(node for node in graph.graph.node if node.op_type == "Conv")
+    w = made[first.input[1]]
+    found = values[w.input[0]] * values[w.input[1]].reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_constants_are_shared_and_names_short(exported: Exported) -> None:
+    _, graph = exported("linear")
+    values = list(constants(graph).items())
+    keys = [(value.dtype.str, value.shape, value.tobytes()) for _, value in values]
+    assert len(set(keys)) == len(keys)
+    assert all(len(name) <= 3 for name, _ in values)
+    assert all(not node.doc_string and not node.name and not node.metadata_props for node in graph.graph.node)
+
+
+@pytest.mark.parametrize("dead", [1e-3, 1e-6, 1e-12, 1e-30], ids=str)
+@pytest.mark.parametrize("scheme", KINDS)
+@torch.no_grad()
+def test_a_bias_beside_dying_weights_keeps_its_value(answer: Answer, dead: float, scheme: Any) -> None:
+    """Regression: on the grid s_x · s_w of a channel whose weights are next to nothing the bias overflowed int32."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    conv.weight[1] *= dead
+    conv.get_parameter("bias").copy_(torch.tensor([0.5, 1.0, -0.5, 0.2]))
+    spec = Spec(8, scheme)
+    pool = quantize_layer(nn.AdaptiveAvgPool2d(1), spec, spec)
+    model = nn.Sequential(quantize_layer(conv, Spec(8, "symmetric", 0), spec), nn.ReLU(), pool, nn.Flatten()).eval()
+    x = torch.rand(2, 3, 8, 8)
+
+    def run() -> None:
+        model(x)
+
+    calibrate(model, run, MinMax)
+    signature = {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 8, 8]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}],
+    }
+    np.testing.assert_allclose(answer(to_onnx(model, signature), x.numpy()), model(x).numpy(), atol=0.01)
