@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimline.errors import MethodError
+from slimline.method import Batches, Context, compress
+from slimline.methods import structured
+from slimline.methods.linear import Linear
+from slimline.methods.structured import Group, Structured
+from slimline.models.cnn import Cnn
+from slimline.models.resnet import ResNet
+from slimline.quantizers import quantizers
+
+Made = Callable[..., Context]
+Importance = Literal["l1", "l2", "taylor"]
+IMPORTANCES: list[Importance] = ["l1", "l2", "taylor"]
+
+
+def widths(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return (inputs, outputs) of every convolution and linear layer."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    return {name: (layer.weight.shape[1], layer.weight.shape[0]) for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_kept_widths_are_multiples(
+    cnn: Cnn, batches: Batches, context: Made, images: Tensor, importance: Importance, multiple: int, scope: Any
+) -> None:
+    method = Structured(importance, ratio=0.4, multiple=multiple, scope=scope)
+    pruned, plan = compress(method, cnn, batches, context())
+    kept = [widths(pruned)[name][1] for name in ("0", "3", "6")]
+    assert all(width % multiple == 0 for width in kept)
+    assert sum(kept) < 8 + 16 + 8
+    assert pruned(images).shape == (40, 10)
+    assert len(plan.notes) == 3
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_layer_scope_takes_the_same_share_of_each_group(
+    cnn: Cnn, batches: Batches, context: Made, ratio: float
+) -> None:
+    pruned, _ = compress(Structured("l1", ratio=ratio, multiple=1, scope="layer"), cnn, batches, context())
+    kept = [widths(pruned)[name][1] for name in ("0", "3", "6")]
+    assert kept == [8 * (1 - ratio), 16 * (1 - ratio), 8 * (1 - ratio)]
+
+
+def test_no_group_loses_more_than_max_ratio(cnn: Cnn, batches: Batches, context: Made) -> None:
+    with torch.no_grad():
+        cnn.get_parameter("3.weight").mul_(1e-3)  # by taylor, all of this layer looks useless
+    method = Structured("taylor", ratio=0.6, multiple=1, max_ratio=0.5)
+    pruned, _ = compress(method, cnn, batches, context())
+    assert widths(pruned)["3"][1] >= 8
+
+
+def test_layers_stay_connected(cnn: Cnn, batches: Batches, context: Made) -> None:
+    pruned, _ = compress(Structured("l1", ratio=0.5, multiple=1, scope="layer"), cnn, batches, context())
+    assert widths(pruned) == {"0": (1, 4), "3": (4, 8), "6": (8, 4), "11": (4 * 4, 10)}
+
+
+def test_the_layer_that_answers_keeps_its_outputs(resnet: ResNet, batches: Batches, context: Made) -> None:
+    pruned, plan = compress(Structured("l1", ratio=0.5, multiple=2), resnet, batches, context())
+    assert pruned.get_parameter("fc.weight").shape[0] == 10
+    assert "out" not in plan.edit.data["kept"]["fc"]
+
+
+def test_both_sides_of_a_residual_sum_keep_the_same_channels(resnet: ResNet, batches: Batches, context: Made) -> None:
+    _, plan = compress(Structured("l2", ratio=0.5, multiple=2), resnet, batches, context())
+    kept = plan.edit.data["kept"]
+    assert kept["conv"]["out"] == kept["stages.0.0.conv2"]["out"] == kept["stages.1.0.conv1"]["in"]
+    assert kept["stages.1.0.conv2"]["out"] == kept["stages.1.0.shortcut.0"]["out"] == kept["stages.2.0.conv1"]["in"]
+    assert kept["stages.2.0.conv2"]["out"] == kept["stages.2.0.shortcut.0"]["out"] == kept["fc"]["in"]
+    assert "out" in kept["stages.0.0.bn1"] or "in" in kept["stages.0.0.bn1"]
+
+
+@torch.no_grad()
+def mute(model: nn.Module, group: dict[str, list[int]]) -> None:
+    """Zero channels of convolutions, and scale and shift of the norms beside them."""
+    for name, channels in group.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer.weight, Tensor)
+        layer.weight[channels] = 0
+        if isinstance(layer.bias, Tensor):
+            layer.bias[channels] = 0
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_pruning_channels_that_are_zero_changes_nothing(
+    cnn: Cnn, batches: Batches, context: Made, images: Tensor, importance: Importance
+) -> None:
+    dead = [1, 4, 6, 7]
+    mute(cnn, {"6": dead, "7": dead})
+    with torch.no_grad():
+        for channel in dead:
+            cnn.get_parameter("11.weight")[:, 4 * channel : 4 * channel + 4] = 0
+    expected = cnn(images)
+    pruned, plan = compress(Structured(importance, ratio=0.125, multiple=1), cnn, batches, context())
+    assert plan.edit.data["kept"]["6"]["out"] == [0, 2, 3, 5]
+    torch.testing.assert_close(pruned(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pruned_residual_net_is_its_masked_original(
+    resnet: ResNet, batches: Batches, context: Made, images: Tensor
+) -> None:
+    """Zeroed instead of removed, the channels give the same outputs, sums and norms included."""
+    pruned, plan = compress(Structured("l1", ratio=0.4, multiple=2), resnet, batches, context())
+    masked = copy.deepcopy(resnet)
+    for name, sides in plan.edit.data["kept"].items():
+        layer = masked.get_submodule(name)
+        side = sides.get("out", sides.get("in") if isinstance(layer, nn.BatchNorm2d) else None)
+        if side is not None:
+            assert isinstance(layer.weight, Tensor)
+            mute(masked, {name: [c for c in range(layer.weight.shape[0]) if c not in side]})
+    torch.testing.assert_close(pruned(images), masked(images), rtol=1e-4, atol=1e-4)
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in resnet.parameters())
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_a_quantized_model_can_be_pruned_and_stays_quantized(
+    resnet: ResNet, batches: Batches, context: Made, images: Tensor, importance: Importance
+) -> None:
+    quantized, _ = compress(Linear(), resnet, batches, context())
+    pruned, plan = compress(Structured(importance, ratio=0.3, multiple=2), quantized, batches, context())
+    for name, (_, out) in widths(pruned).items():
+        assert len(quantizers(pruned)[f"{name}.weight_quantizer"].scale) == out
+        kept = plan.edit.data["kept"].get(name, {}).get("out")
+        before = quantizers(quantized)[f"{name}.weight_quantizer"].scale
+        if kept:
+            assert torch.equal(quantizers(pruned)[f"{name}.weight_quantizer"].scale, before[kept])
+    assert pruned(images).shape == (40, 10)
+
+
+def test_l1_and_l2_scores_are_their_formulas() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 1, 1, bias=False))
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.tensor([3.0, -4.0]).reshape(2, 1, 1, 1))
+        model.get_parameter("1.weight").copy_(torch.tensor([[4.0, 3.0]]).reshape(1, 2, 1, 1))
+    group = Group([("0", "out", [[0], [1]]), ("1", "in", [[0], [1]])], 2)
+    assert Structured("l1")._score(group, model, {}).tolist() == [1, 1]  # (3 + 4, 4 + 3) over their mean
+    with torch.no_grad():
+        model.get_parameter("1.weight").copy_(torch.tensor([[4.0, 0.0]]).reshape(1, 2, 1, 1))
+    l1, l2 = Structured("l1")._score(group, model, {}), Structured("l2")._score(group, model, {})
+    assert l1.tolist() == pytest.approx([7 / 5.5, 4 / 5.5])
+    assert l2.tolist() == pytest.approx([5 / 4.5, 4 / 4.5])
+
+
+def test_taylor_scores_are_weight_times_gradient(cnn: Cnn, batches: Batches, context: Made) -> None:
+    made = context()
+    method = Structured("taylor")
+    gradients = method._gradients(cnn, batches, made)
+    found = structured.groups(cnn, next(iter(batches()))[0], 10)
+    group = next(each for each in found if each.members[0][0] == "6")
+    w, g = cnn.get_parameter("6.weight").detach(), gradients["6.weight"]
+    reader = (cnn.get_parameter("11.weight").detach() * gradients["11.weight"]).sum(0).abs().reshape(8, 4).sum(1)
+    expected = (w * g).sum((1, 2, 3)).abs() + reader
+    torch.testing.assert_close(method._score(group, cnn, gradients), expected.double(), rtol=1e-4, atol=1e-7)
+
+
+def test_planning_is_repeatable_and_leaves_the_model_as_it_was(cnn: Cnn, batches: Batches, context: Made) -> None:
+    before = copy.deepcopy(cnn.state_dict())
+    method = Structured("taylor", ratio=0.4, multiple=1)
+    first, second = method.plan(cnn, batches, context()), method.plan(cnn, batches, context())
+    assert first.edit == second.edit
+    assert all(torch.equal(tensor, before[name]) for name, tensor in cnn.state_dict().items())
+    assert all(parameter.grad is None for parameter in cnn.parameters())
+
+
+def test_depthwise_convolutions_follow_their_input(batches: Batches, context: Made, images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 4, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10),
+    ).eval()  # fmt: skip
+    pruned, plan = compress(Structured("l1", ratio=0.5, multiple=1, scope="layer"), model, batches, context())
+    middle = pruned.get_submodule("1")
+    assert isinstance(middle, nn.Conv2d)
+    assert middle.groups == middle.in_channels == middle.out_channels == 4
+    kept = plan.edit.data["kept"]
+    assert kept["0"]["out"] == kept["2"]["in"]
+    assert pruned(images).shape == (40, 10)
+
+
+class Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("not today")
+
+
+def test_a_model_that_cannot_be_traced_is_an_error(batches: Batches, context: Made) -> None:
+    with pytest.raises(MethodError, match="structured: the dependency graph can't be traced"):
+        Structured().plan(Untraceable(), batches, context())
+
+
+def test_a_model_without_a_hidden_layer_has_nothing_to_prune(batches: Batches, context: Made) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(MethodError, match="here: structured found no channels that can be pruned"):
+        Structured("l1").plan(model, batches, context())

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from slimline import factorization
+from slimline.method import Batches, Context
+from slimline.methods.svd import Svd
+from slimline.models.cnn import Cnn
+from slimline.models.resnet import ResNet
+from slimline.task import call
+
+Made = Callable[..., Context]
+
+
+@given(
+    st.lists(st.integers(1, 64), min_size=1, max_size=2),
+    st.lists(st.floats(0.01, 0.99), min_size=1, max_size=4),
+    st.sampled_from([1, 4, 8]),
+)
+def test_candidate_ranks_are_multiples_below_the_sizes(sizes: list[int], ratios: list[float], multiple: int) -> None:
+    found = factorization.candidate_ranks(sizes, ratios, multiple)
+    assert len(found) <= len(ratios)
+    assert len({tuple(ranks) for ranks in found}) == len(found)
+    for ranks in found:
+        assert all(0 < rank < size and rank % multiple == 0 for rank, size in zip(ranks, sizes, strict=True))
+
+
+def test_candidate_ranks_by_example() -> None:
+    assert factorization.candidate_ranks([32], [0.5, 0.25, 0.26], 8) == [[8], [16]]
+    assert factorization.candidate_ranks([8, 64], [0.5], 8) == []
+
+
+@pytest.mark.parametrize("name", ["fc", "stages.1.0.conv1"])
+def test_covariances_are_the_mean_outer_product(resnet: ResNet, batches: Batches, name: str) -> None:
+    seen: list[Tensor] = []
+    handle = resnet.get_submodule(name).register_forward_pre_hook(
+        lambda _m, args: seen.append(args[0].detach().double())
+    )
+    for inputs, _ in batches():
+        call(resnet, inputs)
+    handle.remove()
+    rows = torch.cat(seen)
+    rows = rows.movedim(1, -1).flatten(0, -2)
+    found = factorization.covariances(resnet, [name], batches)[name]
+    torch.testing.assert_close(found, rows.T @ rows / len(rows))
+
+
+def test_a_layer_that_is_never_reached_has_no_covariance(resnet: ResNet, batches: Batches) -> None:
+    resnet.stray = nn.Linear(2, 2)
+    assert factorization.covariances(resnet, ["stray"], batches) == {}
+
+
+@given(st.integers(1, 8), st.integers(0, 100))
+def test_whitening_is_a_root_of_the_covariance(size: int, seed: int) -> None:
+    x = torch.randn(50, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    covariance = x.T @ x / 50
+    lower = factorization.whitening(covariance)
+    assert torch.equal(lower, lower.tril())
+    torch.testing.assert_close(lower @ lower.T, covariance, rtol=1e-4, atol=1e-5)
+
+
+def test_no_choice_leaves_no_tensors(resnet: ResNet, batches: Batches, context: Made) -> None:
+    plan = Svd().plan(resnet, batches, context(svd={}))
+    assert plan.edit.data["ranks"] == {}
+    assert dict(plan.tensors) == {}
+
+
+def test_a_choice_is_measured_and_says_why(cnn: Cnn, batches: Batches, context: Made) -> None:
+    made = context()
+    plan = Svd(multiple=4, min_gain=1000.0).plan(cnn, batches, made)
+    (entry,) = made.decisions.choices["svd"]["layers"].values()
+    assert entry["ranks"] is None
+    assert entry["why"].startswith("stays: its fastest rank runs at")
+    assert entry["gains"]
+    assert plan.edit.data["ranks"] == {}
+    assert plan.notes[-1] == "no layer pays on this target: the model stays as it is"

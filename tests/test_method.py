@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from slimline.errors import MethodError
+from slimline.method import Batches, Context, Edit, Method, Plan, compress, load_tensors
+
+
+@dataclass(frozen=True)
+class Double(Method):
+    """Doubles the weight of a linear layer: the smallest method there is."""
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        return Plan(Edit("double", {}), {"weight": model.state_dict()["weight"] * 2})
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        return model
+
+
+def test_compress_leaves_the_model_and_returns_a_changed_copy(
+    batches: Batches, context: Callable[..., Context]
+) -> None:
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    compressed, plan = compress(Double(), model, batches, context())
+    assert torch.equal(model.weight, before)
+    assert torch.equal(compressed.state_dict()["weight"], before * 2)
+    assert plan.edit == Edit("double", {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("weight", (3, 2), r"tensor weight: the plan has shape \[3, 2\], the model \[2, 2\]"),
+        ("wight", (2, 2), r"tensor wight: the plan has shape \[2, 2\], the model no such tensor"),
+    ],
+    ids=["shape", "name"],
+)
+def test_tensors_must_fit(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        load_tensors(nn.Linear(2, 2), {name: torch.zeros(shape)})
+
+
+def test_a_method_may_leave_penalty_and_constraint_out() -> None:
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    assert Method().penalty(model) is None
+    Method().constrain(model, 1, 10)
+    assert torch.equal(model.weight, before)
