@@ -126,9 +126,7 @@ def test_skipped_layers_stay_in_floating_point(resnet: ResNet, batches: Batches,
 
 
 def test_a_glob_that_matches_nothing_is_named_with_its_key(resnet: ResNet, batches: Batches, context: Made) -> None:
-    with pytest.raises(
-        MethodError, match=r"here.skip: 'classifier\*' matches no layer; layers: conv, stages"
-    ):
+    with pytest.raises(MethodError, match=r"here.skip: 'classifier\*' matches no layer; layers: conv, stages"):
         Symmetric(skip=["classifier*"]).plan(resnet, batches, context())
 
 
