@@ -1,0 +1,70 @@
+"""Quality rows and releases, on real exports of a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from slimline import benchmark, manifest, release
+from slimline.export.onnx import export
+from slimline.predictor import Predictor
+from slimline.task import Split
+from slimline.tasks.digits import Digits
+
+
+@pytest.fixture
+def exported(cnn: nn.Module, task: Digits, tmp_path: Path) -> Path:
+    """Two sealed exports of one model, ``teacher`` and ``quantize``."""
+    for stage in ("teacher", "quantize"):
+        with manifest.sealed(tmp_path / stage) as scratch:
+            export(cnn, task.signature(), scratch, {})
+            manifest.write_json(scratch / "signature.json", task.signature())
+            manifest.write_json(scratch / "preprocess.json", task.preprocess())
+    return tmp_path
+
+
+def test_a_model_against_itself_drops_nothing(task: Digits, splits: dict[str, Split], exported: Path) -> None:
+    test = splits["test"]
+    out = benchmark.outputs(Predictor(exported / "teacher", threads=1), test.inputs)
+    assert out.shape == (len(test), 10)
+    row = benchmark.quality(task, test, out, out, 0.95)
+    assert row["accuracy_drop"] == 0
+    assert row["drop_ci"][0] <= 0 <= row["drop_ci"][1]
+    assert row["agreement"] == 1
+    assert set(row["per_class"]) == set(task.labels)
+
+
+def test_quality_counts_what_changed(task: Digits, splits: dict[str, Split]) -> None:
+    test = splits["test"]
+    right = np.eye(10, dtype=np.float32)[test.targets]
+    wrong = right.copy()
+    wrong[:30] = np.roll(right[:30], 1, axis=1)
+    row = benchmark.quality(task, test, right, wrong, 0.95)
+    assert row["accuracy_drop"] == pytest.approx(30 / len(test))
+    assert row["drop_ci"][0] < 30 / len(test) < row["drop_ci"][1]
+    assert row["drops"]["macro_f1"]["ci"][0] < row["drops"]["macro_f1"]["drop"] < row["drops"]["macro_f1"]["ci"][1]
+    assert row["agreement"] == pytest.approx(1 - 30 / len(test))
+
+
+def test_a_release_answers_its_goldens_and_names_its_revision(
+    splits: dict[str, Split], exported: Path, tmp_path: Path
+) -> None:
+    rows = {"accuracy": 0.9, "agreement": 1.0, "latency_ms": {}, "threads": 1}
+    measured = {"stages": {"teacher": rows, "quantize": rows}}
+    params = {"task": {"name": "digits"}, "budget": {"max_drop": {"accuracy": 0.01}}}
+    target = tmp_path / "release"
+    revision = release.build(target, exported, ["teacher", "quantize"], measured, params, splits["validation"], [])
+    predictor = Predictor(target)
+    assert predictor.revision == revision == manifest.verify(target)
+    golden = np.load(target / "golden.npz")
+    np.testing.assert_allclose(
+        predictor.predict({"image": golden["input/image"]})["logits"], golden["output/quantize"], atol=1e-5
+    )
+    assert manifest.read_json(target / "monitoring/objectives.json")["floors"] == {"accuracy": pytest.approx(0.89)}
+
+
+def test_peak_memory_is_that_of_a_process_without_torch(exported: Path) -> None:
+    assert 20 < benchmark.peak_rss_mb(exported / "teacher", 32, 1) < 200

@@ -1,0 +1,63 @@
+"""The verdict: judged on the bad end of each interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from slimline.errors import ParamsError
+from slimline.gate import judge, lines
+from slimline.params import Budget
+
+MEASURED: dict[str, Any] = {
+    "target": {"batch_sizes": [1, 32]},
+    "stages": {
+        "quantize": {
+            "drops": {"accuracy": {"drop": 0.008, "ci": [0.004, 0.012]}},
+            "speedup": {"1": 16.0, "32": 25.0},
+            "speedup_ci": {"1": [14.5, 17.0], "32": [24.0, 26.0]},
+            "bytes": 92_000,
+            "per_class": {"Shirt": {"recall": 0.7, "recall_ci": [0.67, 0.73]}},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("budget", "ok"),
+    [
+        ({"max_drop": {"accuracy": 0.012}}, True),
+        ({"max_drop": {"accuracy": 0.011}}, False),
+        ({"min_speedup": 14.5}, True),
+        ({"min_speedup": 15}, False),
+        ({"min_speedup": {32: 24}}, True),
+        ({"max_bytes": 92_000}, True),
+        ({"max_bytes": 91_999}, False),
+        ({"min_recall": {"Shirt": 0.67}}, True),
+        ({"min_recall": {"Shirt": 0.68}}, False),
+    ],
+    ids=str,
+)
+def test_a_line_passes_only_with_its_bad_end(budget: dict[str, Any], ok: bool) -> None:
+    (check,) = judge(Budget(**budget), MEASURED, "quantize")
+    assert check.ok is ok
+    assert lines([check])[0].startswith("ok  " if ok else "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("budget", "key"),
+    [
+        ({"max_drop": {"f1": 0.1}}, "max_drop.f1"),
+        ({"min_speedup": {8: 2}}, "min_speedup.8"),
+        ({"min_recall": {"Hat": 0.5}}, "min_recall.Hat"),
+    ],
+    ids=["metric", "batch", "label"],
+)
+def test_what_was_not_measured_is_an_error_naming_the_key(budget: dict[str, Any], key: str) -> None:
+    with pytest.raises(ParamsError, match=rf"^params\.yaml: budget\.{key}: "):
+        judge(Budget(**budget), MEASURED, "quantize")
+
+
+def test_an_empty_budget_asks_for_nothing() -> None:
+    assert judge(Budget(), MEASURED, "quantize") == []

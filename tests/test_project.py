@@ -1,0 +1,66 @@
+"""What ``slimline init`` lays out, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slimline import params, pipeline, project
+from slimline.errors import ParamsError
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "s", "--allow-empty"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / ".dvc").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("recipe", project.RECIPES)
+@pytest.mark.parametrize("task", project.tasks())
+def test_every_recipe_is_valid_and_runs_what_it_says(task: str, recipe: str) -> None:
+    document = yaml.safe_load(project.params_text(task, recipe, 500))
+    settings = params.parse(document)
+    assert settings.limit == 500
+    order = pipeline.check_order(document)
+    assert (
+        order
+        == {
+            "int8": ["teacher", "quantize"],
+            "small": ["teacher", "distill", "prune", "quantize"],
+            "smallest": ["teacher", "distill", "prune", "quantize", "factorize"],
+        }[recipe]
+    )
+    if recipe == "int8":
+        quantize = settings.compressions["quantize"]
+        assert isinstance(quantize, params.Compression)
+        assert quantize.recovery is not None
+        assert quantize.recovery.epochs == 0
+
+
+def test_a_file_of_yours_is_never_overwritten(repository: Path) -> None:
+    (repository / "dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(ParamsError, match=r"dvc\.yaml: exists and differs"):
+        project.lay_out(repository, task="digits", recipe="smallest", limit=None)
+    assert (repository / "dvc.yaml").read_text() == "stages: {}\n"
+    assert not (repository / "params.yaml").exists()
+    assert not (repository / "stages").exists()
+    assert project.differences(repository)
+
+
+@pytest.mark.parametrize(("task", "recipe"), [("digit", "int8"), ("digits", "smaller")])
+def test_unknown_choices_name_the_near_miss(repository: Path, task: str, recipe: str) -> None:
+    with pytest.raises(ParamsError, match="Did you mean"):
+        project.lay_out(repository, task=task, recipe=recipe, limit=None)
+
+
+def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="git init"):
+        project.lay_out(tmp_path, task="digits", recipe="int8", limit=None)
