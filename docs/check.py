@@ -37,7 +37,7 @@ def broken_links(page: Path) -> list[str]:
 
 def unknown_commands(page: Path) -> list[str]:
     """Return the make targets and slimline commands in a page's code that don't exist."""
-    text = page.read_text(encoding="utf-8")
+    text = "\n".join(re.findall(r"```.*?```", page.read_text(encoding="utf-8"), re.DOTALL))
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     shown = subprocess.run(
         [sys.executable, "-m", "slimline", "--help"], capture_output=True, text=True, check=True
