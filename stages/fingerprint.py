@@ -19,7 +19,8 @@ def main() -> None:
         document = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
     FOLDER.mkdir(exist_ok=True)
     index = FileIndex(FILE)
-    for stage in [*pipeline.stages(document), *pipeline.MEASURES]:
+    exports = [f"export@{stage}" for stage in document["export"]["stages"]]
+    for stage in [*pipeline.stages(document), *exports, *pipeline.MEASURES]:
         write_json(FOLDER / f"{stage}.json", pipeline.fingerprint(document, stage, index=index))
     index.save()
 

@@ -22,7 +22,7 @@ from slimline.manifest import sha256
 
 ROOT = "teacher"
 CODE = (".py", ".pyc", ".typed")
-MEASURES = ("export", "latency", "benchmark", "report", "release")
+MEASURES = ("latency", "benchmark", "report", "release")
 
 
 def inputs(document: Mapping[str, Any], stage: str) -> list[str]:
@@ -106,17 +106,13 @@ def check_order(document: Mapping[str, Any], *, path: str = "params.yaml") -> li
 def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
     """Return the plug-ins that ``stage`` uses, by kind, as params.yaml names them."""
     used: dict[str, list[str]] = {"tasks": [document["task"]["name"]]}
+    exported = stage.removeprefix("export@")
+    if exported != stage:
+        made_by = code(document, exported)
+        used |= {"models": made_by["models"], "methods": made_by["methods"]}
+        used["exporters"] = list(document["export"].get("formats", ["onnx"]))
     if stage not in stages(document):
-        if stage in {"export", "benchmark"}:
-            used["models"] = [
-                _section_model(document, each) for each in stages(document) if _section_model(document, each)
-            ]
-            used["methods"] = [
-                method["name"] for each in stages(document) for method in (document.get(each) or {}).get("methods", [])
-            ]
-        if stage == "export":
-            used["exporters"] = list(document["export"].get("formats", ["onnx"]))
-        if stage in {"latency", "benchmark"}:
+        if exported != stage or stage in {"latency", "benchmark"}:
             used["runtimes"] = [document.get("target", {}).get("runtime", "onnxruntime")]
         if stage == "benchmark":
             used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
@@ -157,7 +153,7 @@ def fingerprint(
                 raise ParamsError(str(error)) from error
             roots.add(module.partition(".")[0])
             pending.append(module)
-    script = scripts / f"{stage}.py"
+    script = scripts / f"{stage.partition('@')[0]}.py"
     prints: dict[str, str] = {}
     if script.is_file():
         prints[script.name], found = index.facts(script, _read_code)

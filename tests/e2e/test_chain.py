@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -37,10 +36,9 @@ def test_nothing_to_do_trains_nothing(finished: Project) -> None:
 def test_one_parameter_reruns_its_stage_and_what_follows(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "p")
     project.edit("params.yaml", "{name: linear, bits: 8}", "{name: symmetric, bits: 8}")
-    assert project.repro("--dry") == ["quantize", "factorize", "export@quantize", "export@factorize", *MEASURED[5:]]
-    project.run("git", "checkout", "params.yaml")
+    assert project.repro() == ["quantize", "factorize", "export@quantize", "export@factorize", *MEASURED[5:]]
     project.edit("params.yaml", "max_bytes: 20000", "max_bytes: 30000")
-    assert project.repro("--dry") == ["report", "release"]
+    assert project.repro() == ["report", "release"]
 
 
 def test_code_of_a_method_reruns_the_stages_that_use_it_alone(finished: Project, tmp_path: Path) -> None:
@@ -55,8 +53,8 @@ def test_code_of_a_method_reruns_the_stages_that_use_it_alone(finished: Project,
     assert "factorize" not in changed(project, env)
     method.write_text(method.read_text() + "\nUNUSED = 1\n")
     project.run("python", "-P", "stages/fingerprint.py", **env)
-    assert {"factorize", "export@teacher"} <= changed(project, env)
-    assert not {"teacher", "distill", "prune", "quantize"} & changed(project, env)
+    assert {"factorize", "export@factorize"} <= changed(project, env)
+    assert not {"teacher", "distill", "prune", "quantize", "export@teacher"} & changed(project, env)
 
 
 def changed(project: Project, env: dict[str, str]) -> set[str]:
@@ -124,7 +122,8 @@ def test_plots_render(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "p")
     project.run("dvc", "plots", "show", "-o", "plots")
     page = (project.root / "plots/index.html").read_text()
-    assert re.search(r"curves.teacher", page)
+    for path in ("teacher/plots/metrics/loss.tsv", "prune/plots/metrics/validation/accuracy.tsv"):
+        assert path in page
 
 
 def test_same_seed_twice_gives_the_same_digests(finished: Project, tmp_path: Path) -> None:

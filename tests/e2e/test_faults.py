@@ -29,7 +29,7 @@ def test_kill_9_inside_a_stage_ends_in_the_same_weights(finished: Project, tmp_p
         if f"{stage}: " in line:  # the first epoch is done, or the first choice made
             break
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (project.root / "artifacts" / stage / "manifest.json").exists()
     resumed = project.run(*command).stdout
     assert project.digest(f"artifacts/{stage}") == finished.digest(f"artifacts/{stage}")
