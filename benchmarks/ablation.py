@@ -69,9 +69,10 @@ def from_scratch(stage: Stage, named: Named, edits: list[artifact.Edit], seed: i
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, torch.nn.Linear):
             module.reset_parameters()
+    settings = stage.section.training.model_copy(update={"mixup": 0.0})  # a blended row has no hard label
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            model, stage.task, stage.splits["train"], stage.splits["validation"], stage.section.training,
+            model, stage.task, stage.splits["train"], stage.splits["validation"], settings,
             loss=SoftTargets(), seed=seed, state=State({"seed": seed}, Path(folder)),
             where="params.yaml: distill.training",
         )  # fmt: skip
