@@ -121,6 +121,8 @@ class Stage:
         task = Named(self.params.task.name, self.params.task.args)
         whole = replace(described, task=task, stage=self.name, seed=self.params.seed, versions=artifact.versions())
         artifact.save(self.output, model, whole)
+        if not (CURVES / self.name).exists():  # nothing was trained, but dvc.yaml names the folder as an output
+            manifest.write_json(CURVES / self.name / "metrics.json", {"step": 0})
         while _finished:
             _finished.pop().clear()
         print(f"{self.name}: {manifest.digest(self.output)}")
@@ -171,8 +173,6 @@ def compression(stage: Stage) -> None:
             model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
             loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),
         )  # fmt: skip
-    else:
-        manifest.write_json(CURVES / stage.name / "metrics.json", {"step": 0})
     stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
 
 
