@@ -1,28 +1,42 @@
-"""Write fingerprints/STAGE.json: a hash of all first-party code that each stage runs; each depends on its own."""
+"""Write fingerprints/STAGE.json: a hash of all first-party code that each stage runs; each depends on its own.
+
+DVC runs this at every ``dvc repro``, so it first asks whether anything it reads has changed at all.
+"""
 
 import sys
 from pathlib import Path
 
-import yaml
-
-from slimline import pipeline
 from slimline.errors import SlimlineError
 from slimline.file_index import FILE, FileIndex
-from slimline.manifest import write_json
 
+PARAMS = Path("params.yaml")
 FOLDER = Path("fingerprints")
 
 
 def main() -> None:
     """Write one file a stage of params.yaml and one for each measuring stage. Imports no torch."""
-    with Path("params.yaml").open(encoding="utf-8") as file:
+    index = FileIndex(FILE)
+    read = [PARAMS, FOLDER, *map(Path, sys.path)]  # sys.path: a plug-in may be installed or removed
+    if index.is_current(read):
+        return
+    import yaml
+
+    from slimline import pipeline
+    from slimline.manifest import as_json, write_text
+
+    with PARAMS.open(encoding="utf-8") as file:
         document = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
     FOLDER.mkdir(exist_ok=True)
-    index = FileIndex(FILE)
     exports = [f"export@{stage}" for stage in document["export"]["stages"]]
+    stale = set(FOLDER.iterdir())
     for stage in [*pipeline.stages(document), *exports, *pipeline.MEASURES]:
-        write_json(FOLDER / f"{stage}.json", pipeline.fingerprint(document, stage, index=index))
-    index.save()
+        path, text = FOLDER / f"{stage}.json", as_json(pipeline.fingerprint(document, stage, index=index))
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+        stale.discard(path)
+    for path in stale:
+        path.unlink()
+    index.save(also=[*read, *FOLDER.iterdir()])
 
 
 if __name__ == "__main__":

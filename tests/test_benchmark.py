@@ -49,6 +49,14 @@ def test_quality_counts_what_changed(task: Digits, splits: dict[str, Split]) -> 
     assert row["agreement"] == pytest.approx(1 - 30 / len(test))
 
 
+def test_no_error_in_few_rows_is_no_proof(task: Digits, splits: dict[str, Split]) -> None:
+    test = splits["test"].head(40)
+    right = np.eye(10, dtype=np.float32)[test.targets]
+    row = benchmark.quality(task, test, right, right, 0.95)
+    assert row["drops"]["macro_f1"]["ci"] == row["drops"]["accuracy"]["ci"]
+    assert row["drops"]["macro_f1"]["ci"][1] > 0.05
+
+
 def test_a_release_answers_its_goldens_and_names_its_revision(
     splits: dict[str, Split], exported: Path, tmp_path: Path
 ) -> None:

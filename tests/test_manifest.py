@@ -110,6 +110,15 @@ def test_a_new_directory_replaces_the_old_one_whole(directory: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == ["c.txt", "manifest.json"]
 
 
+def test_what_a_killed_write_set_aside_is_put_back_first(directory: Path) -> None:
+    before = manifest.digest(directory)
+    directory.rename(directory.with_name(".made.999999.old.tmp"))  # killed between its two renames
+    with pytest.raises(RuntimeError), manifest.sealed(directory):
+        raise RuntimeError
+    assert manifest.verify(directory) == before
+    assert [path.name for path in directory.parent.iterdir()] == ["made"]
+
+
 def test_what_a_killed_process_left_behind_is_swept(directory: Path) -> None:
     leftover = directory.with_name(".made.999999.tmp")
     leftover.mkdir()

@@ -17,9 +17,11 @@ from slimline.methods.structured import Structured
 def path(tmp_path: Path) -> Iterator[Path]:
     """A folder on sys.path where distributions can be laid out."""
     sys.path.insert(0, str(tmp_path))
+    plugins._all_entry_points.cache_clear()
     plugins._entry_points.cache_clear()
     yield tmp_path
     sys.path.remove(str(tmp_path))
+    plugins._all_entry_points.cache_clear()
     plugins._entry_points.cache_clear()
 
 

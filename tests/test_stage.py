@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from slimline import artifact, params, stage
 from slimline.artifact import Artifact
+from slimline.channels import slice_model
 from slimline.method import Batches, Context, Edit, Method, Plan
-from slimline.methods.structured import slice_model
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage, compression
 

@@ -40,6 +40,8 @@ def quality(
 ) -> dict[str, Any]:
     """Return metrics of ``own`` outputs and their drops from ``base`` outputs on the same test rows.
 
+    The interval of a drop in accuracy is Newcombe's; any other metric's is a paired bootstrap, or, where no resample
+    differs, that of the share of correct answers: few rows without an error don't prove that none will come.
     Keys: each metric; for the primary P also ``P_ci``, ``P_drop`` and ``drop_ci``; ``drops`` {metric: {drop, ci}};
     ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels.
     """
@@ -66,6 +68,8 @@ def quality(
             ci = intervals.paired_drop(hits["base"], hits["own"], confidence)
         else:
             ci = sorted(sign * bound for bound in boots[name])
+            if ci[0] == ci[1]:
+                ci = intervals.paired_drop(hits["base"], hits["own"], confidence)
         drops[name] = {"drop": sign * (before[name] - value), "ci": ci}
     primary = task.primary
     if primary == "accuracy":

@@ -47,9 +47,14 @@ def _check_dvc(settings: Params, document: dict[str, Any]) -> None:
     for key in [*tracked, *templated]:
         at: Any = document
         for part in key.split("."):
+            if isinstance(at, dict) and at.get(part, at) is None and part == "recovery":
+                raise ParamsError(f"{params.FILE}: {key.rpartition('.')[0]}: null; write epochs: 0 for no recovery")
             if not isinstance(at, dict) or part not in at:
                 raise ParamsError(f"{params.FILE}: {key}: missing; dvc.yaml reads it, so write it out, defaults too")
             at = at[part]
+        if at is None and key in templated:
+            hint = "; to recover on labels alone give the loss alpha: 0" if key.endswith("recovery.teacher") else ""
+            raise ParamsError(f"{params.FILE}: {key}: null, but dvc.yaml names a folder by it: name a stage{hint}")
 
 
 def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured, str]]:

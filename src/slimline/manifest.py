@@ -33,9 +33,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def as_json(document: Any) -> str:
+    """Return ``document`` as readable JSON with a newline at the end."""
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, document: Any) -> None:
-    """Write ``document`` as readable JSON with a newline at the end, atomically."""
-    write_text(path, json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write ``document`` as readable JSON, atomically."""
+    write_text(path, as_json(document))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,9 +73,13 @@ def sealed(target: Path) -> Iterator[Path]:
     """Yield a temporary folder; when the block ends well, seal it and rename it to ``target``.
 
     Whatever stood at ``target`` is replaced only then. On any error the temporary folder is removed and ``target``
-    is as it was. Leftovers of a killed process are swept by the next write to the same target.
+    is as it was. Leftovers of a killed process are swept by the next write to the same target; what it had set aside
+    and not yet replaced is put back first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for aside in target.parent.glob(f".{target.name}.*.old.tmp"):
+        if not target.exists():
+            aside.rename(target)
     for leftover in target.parent.glob(f".{target.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = target.parent / f".{target.name}.{os.getpid()}.tmp"

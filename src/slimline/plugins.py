@@ -10,9 +10,9 @@ import importlib
 import sys
 from collections.abc import Collection
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from slimline.errors import PluginError, near_miss
 
@@ -30,9 +30,14 @@ class Offer(NamedTuple):
 
 
 @cache
+def _all_entry_points() -> EntryPoints:
+    return cast(EntryPoints, entry_points())  # reads every installed distribution: once, whatever the number of kinds
+
+
+@cache
 def _entry_points(kind: str) -> tuple[EntryPoint, ...]:
     found: dict[tuple[str, str, str], EntryPoint] = {}
-    for point in entry_points(group=f"slimline.{kind}"):
+    for point in _all_entry_points().select(group=f"slimline.{kind}"):
         found.setdefault((point.name, point.value, _distribution(point)), point)
     return tuple(found.values())
 

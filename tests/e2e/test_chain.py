@@ -88,6 +88,28 @@ def test_int8_only_runs_only_its_stages(tmp_path: Path) -> None:
     assert not (project.root / "curves/quantize/plots").exists(), "int8 trains nothing after the teacher"
 
 
+def test_a_teacher_from_weights_is_taken_not_trained(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    shutil.copy(project.root / "artifacts/teacher/model.safetensors", project.root / "mine.safetensors")
+    project.edit("params.yaml", "weights: null", "weights: mine.safetensors")
+    project.edit("params.yaml", "  training: {epochs: 6, batch_size: 64, lr: 1.0e-2, weight_decay: 1.0e-2}\n", "")
+    project.edit("params.yaml", "budget: {", "budget: {min_recall: {'3': 0.99999}, ")
+    project.run("slimline", "check")
+    ran = project.repro()
+    assert ran[0] == "teacher"
+    assert "export@teacher" in ran
+    before, after = (each.json("metrics/benchmark.json")["stages"]["teacher"] for each in (finished, project))  # type: ignore[index]
+    assert before["accuracy"] == after["accuracy"]
+    assert not (project.root / "curves/teacher/plots").exists()
+    verdict = project.run("slimline", "gate", ok=False)
+    assert verdict.returncode == 1
+    assert "FAIL recall of 3" in verdict.stdout
+    (project.root / "mine.safetensors").write_bytes(b"\0" * 100)
+    broken = project.run("dvc", "repro", "teacher", ok=False)
+    assert broken.returncode != 0
+    assert "mine.safetensors" in broken.stderr
+
+
 def test_push_clone_pull_predict(finished: Project, tmp_path: Path) -> None:
     source = finished.copy(tmp_path / "source")
     source.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from slimline.channels import Cost, Group, groups
 from slimline.errors import MethodError
+from slimline.layers import macs
 from slimline.method import Batches, Context, compress
-from slimline.methods import structured
 from slimline.methods.linear import Linear
-from slimline.methods.structured import Group, Structured
+from slimline.methods.structured import Structured
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.quantizers import quantizers
@@ -78,6 +79,48 @@ def test_both_sides_of_a_residual_sum_keep_the_same_channels(resnet: ResNet, bat
     assert kept["stages.1.0.conv2"]["out"] == kept["stages.1.0.shortcut.0"]["out"] == kept["stages.2.0.conv1"]["in"]
     assert kept["stages.2.0.conv2"]["out"] == kept["stages.2.0.shortcut.0"]["out"] == kept["fc"]["in"]
     assert "out" in kept["stages.0.0.bn1"] or "in" in kept["stages.0.0.bn1"]
+
+
+def test_the_share_of_macs_and_of_bytes_goes(resnet: ResNet, batches: Batches, context: Made) -> None:
+    whole = costs(resnet)
+    for of, index in (("macs", 0), ("bytes", 1)):
+        method = Structured("taylor", ratio=0.5, of=cast(Any, of), multiple=1, max_ratio=0.9)
+        pruned, _ = compress(method, resnet, batches, context())
+        assert 0.44 < costs(pruned)[index] / whole[index] <= 0.5
+
+
+def test_pruning_by_macs_spares_more_weights_than_pruning_by_bytes(
+    resnet: ResNet, batches: Batches, context: Made
+) -> None:
+    by_macs, _ = compress(Structured("taylor", ratio=0.5, of="macs", multiple=1), resnet, batches, context())
+    by_bytes, _ = compress(Structured("taylor", ratio=0.5, of="bytes", multiple=1), resnet, batches, context())
+    assert costs(by_macs)[0] < costs(by_bytes)[0]
+    assert costs(by_macs)[1] > costs(by_bytes)[1]
+
+
+@pytest.mark.parametrize("of", ["macs", "bytes"])
+def test_the_cost_at_given_widths_is_what_the_sliced_model_costs(
+    resnet: ResNet, batches: Batches, context: Made, of: str
+) -> None:
+    inputs, _ = next(iter(batches()))
+    found = groups(resnet, inputs, 10)
+    full = macs(resnet, lambda: resnet(inputs["image"][:1])) if of == "macs" else sizes(resnet)
+    cost = Cost(found, resnet, {name: float(value) for name, value in full.items()})
+    pruned, plan = compress(Structured("l2", ratio=0.4, multiple=1), resnet, batches, context())
+    kept = plan.edit.data["kept"]
+    widths = [len(kept[group.members[0][0]][group.members[0][1]]) for group in found]
+    assert cost.total(widths) == pytest.approx(costs(pruned)[0 if of == "macs" else 1])
+
+
+def costs(model: nn.Module) -> tuple[int, int]:
+    """Return the multiply-adds of an 8×8 image and the weights of all convolutions and linear layers."""
+    return sum(macs(model, lambda: model(torch.zeros(1, 1, 8, 8))).values()), sum(sizes(model).values())
+
+
+def sizes(model: nn.Module) -> dict[str, int]:
+    """Return how many weights each convolution and linear layer has."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    return {name: layer.weight.numel() for name, layer in layers.items()}
 
 
 @torch.no_grad()
@@ -155,7 +198,7 @@ def test_taylor_scores_are_weight_times_gradient(cnn: Cnn, batches: Batches, con
     made = context()
     method = Structured("taylor")
     gradients = method._gradients(cnn, batches, made)
-    found = structured.groups(cnn, next(iter(batches()))[0], 10)
+    found = groups(cnn, next(iter(batches()))[0], 10)
     group = next(each for each in found if each.members[0][0] == "6")
     w, g = cnn.get_parameter("6.weight").detach(), gradients["6.weight"]
     reader = (cnn.get_parameter("11.weight").detach() * gradients["11.weight"]).sum(0).abs().reshape(8, 4).sum(1)

@@ -31,7 +31,8 @@ def tasks() -> dict[str, Path]:
 def shipped() -> dict[Path, Path]:
     """Return {path in the project: shipped file} of everything but params.yaml."""
     root = source()
-    return {path.relative_to(root): path for path in [root / "dvc.yaml", *sorted((root / "stages").glob("*.py"))]}
+    scripts = [path for path in sorted((root / "stages").iterdir()) if path.suffix in {".py", ".yaml"}]
+    return {path.relative_to(root): path for path in [root / "dvc.yaml", *scripts]}
 
 
 def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[str]:

@@ -1,0 +1,158 @@
+"""Channels: which of them must go together, and slicing a model to those that stay.
+
+Channels that must go together (a convolution's outputs, its BatchNorm, the inputs of what reads it, both sides of a
+residual sum) form a group; torch-pruning's dependency graph finds them (Fang et al. 2023, arXiv:2301.12900). Slicing
+is our own and needs nothing but indices, so that a stored model is rebuilt without tracing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimline.errors import MethodError
+from slimline.quantizers import Quantizer
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that live and die together: for each root channel, what it covers in each layer.
+
+    ``members`` are (layer, side, indices): ``indices[c]`` are the positions that root channel c owns on that side.
+    """
+
+    members: list[tuple[str, str, list[list[int]]]]
+    channels: int
+
+
+def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str = "") -> list[Group]:
+    """Return the prunable groups of a plain model. Layers that make the ``outputs`` answers are left alone.
+
+    ``where`` begins the message of an error.
+    """
+    import torch_pruning as tp
+
+    names = {module: name for name, module in model.named_modules()}
+    last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == outputs][-1:]
+    model.eval()
+    graph = tp.DependencyGraph()
+    example: Any = next(iter(inputs.values()))[:2] if len(inputs) == 1 else {k: v[:2] for k, v in inputs.items()}
+    try:
+        graph.build_dependency(model, example_inputs=example)
+    except Exception as error:  # the tracer raises whatever the model's forward raises
+        raise MethodError(f"{where}the dependency graph can't be traced: {error!r}") from error
+    found = []
+    for raw in graph.get_all_groups(ignored_layers=last, root_module_types=[nn.Conv2d, nn.Linear]):
+        members: dict[tuple[str, str], list[list[int]]] = {}
+        channels = len(raw[0].idxs)
+        for item in raw:
+            module = item.dep.target.module
+            if module not in names or not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d):
+                continue
+            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+            owned = members.setdefault((names[module], side), [[] for _ in range(channels)])
+            for position, root in zip(item.idxs, item.root_idxs, strict=True):
+                owned[root].append(position)
+        if any(names.get(module) == layer and side == "out" for module in last for layer, side in members):
+            continue
+        found.append(Group([(layer, side, owned) for (layer, side), owned in members.items()], channels))
+    return found
+
+
+class Cost:
+    """What a model costs at given group widths: each layer's full cost times the shares of its two sides that stay."""
+
+    def __init__(self, found: list[Group], model: nn.Module, full: dict[str, float]) -> None:
+        self._full = full
+        self._channels = [group.channels for group in found]
+        self._sides: dict[str, dict[int, list[tuple[int, float]]]] = {name: {} for name in full}
+        self._layers: list[list[str]] = [[] for _ in found]
+        for index, group in enumerate(found):
+            for layer, side, owned in group.members:
+                if layer not in full:
+                    continue
+                module = model.get_submodule(layer)
+                axis = 0 if side == "out" or is_depthwise(module) else 1  # a depthwise layer's two sides are one
+                size = module.get_parameter("weight").shape[axis]
+                shares = self._sides[layer].setdefault(axis, [])
+                if any(at == index for at, _ in shares):
+                    continue
+                shares.append((index, sum(map(len, owned)) / size))
+                self._layers[index].append(layer)
+
+    def layer(self, name: str, widths: list[int]) -> float:
+        """Return what one layer costs when group g keeps ``widths[g]`` channels."""
+        cost = self._full[name]
+        for shares in self._sides[name].values():
+            cost *= 1 - sum(share * (1 - widths[at] / self._channels[at]) for at, share in shares)
+        return cost
+
+    def total(self, widths: list[int]) -> float:
+        """Return what all layers cost."""
+        return sum(self.layer(name, widths) for name in self._full)
+
+    def saved(self, widths: list[int], index: int, narrower: int) -> float:
+        """Return what is saved when group ``index`` alone goes down to ``narrower``."""
+        after = [*widths[:index], narrower, *widths[index + 1 :]]
+        return sum(self.layer(name, widths) - self.layer(name, after) for name in set(self._layers[index]))
+
+
+def slice_model(model: nn.Module, layers: dict[str, dict[str, list[int]]]) -> nn.Module:
+    """Slice every layer to the kept positions of its output and input side, quantizers included."""
+    for name, sides in layers.items():
+        slice_layer(model.get_submodule(name), sides.get("out"), sides.get("in"))
+    return model
+
+
+def slice_layer(module: nn.Module, out: list[int] | None, into: list[int] | None) -> None:
+    """Keep only output positions ``out`` and input positions ``into`` of a layer (None = all), in place."""
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if out is not None or into is not None:
+            rows = torch.tensor(out if out is not None else into)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                _narrow(module, name, rows, 0)
+            module.num_features = len(rows)
+        return
+    if is_depthwise(module):
+        rows = torch.tensor(out if out is not None else into)
+        for name in ("weight", "bias"):
+            _narrow(module, name, rows, 0)
+        module.groups = module.in_channels = module.out_channels = len(rows)  # type: ignore[assignment]
+        _narrow_scales(module, rows)
+        return
+    kind = ("in_channels", "out_channels") if isinstance(module, nn.Conv2d) else ("in_features", "out_features")
+    if out is not None:
+        rows = torch.tensor(out)
+        for name in ("weight", "bias"):
+            _narrow(module, name, rows, 0)
+        _narrow_scales(module, rows)
+        setattr(module, kind[1], len(out))
+    if into is not None:
+        _narrow(module, "weight", torch.tensor(into), 1)
+        setattr(module, kind[0], len(into))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Return whether a convolution has one input channel a group."""
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and module.groups == module.in_channels
+
+
+def _narrow(module: nn.Module, name: str, rows: Tensor, axis: int) -> None:
+    tensor = getattr(module, name, None)
+    if tensor is None:
+        return
+    sliced = tensor.detach().index_select(axis, rows).clone()
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, nn.Parameter(sliced, requires_grad=tensor.requires_grad))
+    else:
+        module.register_buffer(name, sliced)
+
+
+def _narrow_scales(module: nn.Module, rows: Tensor) -> None:
+    quantizer = getattr(module, "weight_quantizer", None)
+    if isinstance(quantizer, Quantizer) and quantizer.spec.axis == 0:
+        for name in ("scale", "zero_point"):
+            _narrow(quantizer, name, rows, 0)
