@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from slimline import plugins
 from slimline.errors import MethodError
+from slimline.factorization import Energy, Ratio
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
@@ -47,8 +48,10 @@ def test_structured_on_the_default_models() -> None:
         ("linear", {"weights": "symmetric"}, "cnn", {}),
         ("svd", {"multiple": 2}, "cnn", forced("svd", **{"11": [4]})),
         ("tucker2", {"multiple": 2}, "resnet", forced("tucker2", stages_1_0_conv2=[4, 6])),
+        ("spatial", {"rank": Energy(0.8), "multiple": 2}, "cnn", {}),
+        ("cp", {"rank": Ratio(0.5), "multiple": 2, "whiten": False}, "cnn", {}),
     ],
-    ids=["symmetric", "linear", "svd", "tucker2"],
+    ids=["symmetric", "linear", "svd", "tucker2", "spatial", "cp"],
 )
 def test_built_in_methods(
     name: str,

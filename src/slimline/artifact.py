@@ -47,7 +47,8 @@ class Artifact:
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a trained model's bits."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "slimline", "torch")}}
+    python = ".".join(platform.python_version_tuple()[:2])  # a patch release changes no weights
+    return {"python": python, **{name: version(name) for name in ("numpy", "slimline", "torch")}}
 
 
 def save(directory: Path, model: nn.Module, artifact: Artifact, assets: Path | None = None) -> str:

@@ -104,7 +104,8 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
         else:
             constants[weight] = np.ones(tuple(layer.weight.shape), np.float32)
         if isinstance(layer, nn.Conv2d):
-            pads = layer.padding if isinstance(layer.padding, tuple) else (layer.kernel_size[0] // 2,) * 2
+            same = [step * (size - 1) // 2 for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+            pads = layer.padding if isinstance(layer.padding, tuple) else same
             shape_of = {"strides": list(layer.stride), "pads": [*pads, *pads], "dilations": list(layer.dilation)}
             conv = helper.make_node("Conv", [x, weight], [f"{index}.y"], group=layer.groups, **shape_of)
             nodes.append(conv)
