@@ -117,6 +117,24 @@ def show(folder: Annotated[Path, typer.Argument(help="An artifact, export or rel
                 print(f"  edits: {', '.join(edits) or 'none'}")
 
 
+@app.command()
+def sensitivity(
+    stage: Annotated[str, typer.Argument(help="A stage whose artifact is measured, such as teacher.")],
+    rows: Annotated[Optional[int], typer.Option(help="At most so many validation rows.")] = None,  # noqa: UP045
+    out: Annotated[Path, typer.Option(help="Folder for the table, the numbers and the heat map.")] = Path(
+        "sensitivity"
+    ),
+) -> None:
+    """Compress one layer at a time and measure what it costs and gains; nothing is trained."""
+    from slimline import params
+    from slimline import sensitivity as study
+
+    settings = params.load()
+    results = study.run(stage, settings, rows)
+    for line in study.write(out, stage, results, settings):
+        print(line)
+
+
 def main() -> None:
     """Run the command line; a SlimlineError ends it as one line on stderr and exit 2."""
     try:
