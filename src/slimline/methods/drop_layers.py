@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -59,23 +59,21 @@ class DropLayers(Method):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        found = [(_container(model, name, "kept"), kept) for name, kept in edit.data["kept"].items()]
-        for container, kept in found:
+        found = [(model.get_submodule(name), kept) for name, kept in edit.data["kept"].items()]
+        for container, kept in cast(list[tuple[nn.Sequential, list[int]]], found):
             for position in reversed(range(len(container))):
                 if position not in kept:
                     del container[position]
         return model
 
 
-def _container(model: nn.Module, name: str, where: str) -> nn.Sequential | nn.ModuleList:
+def _container(model: nn.Module, name: str, where: str) -> nn.Module:
     kinds = (nn.Sequential, nn.ModuleList)
     known = [each for each, layer in model.named_modules() if isinstance(layer, kinds)]
     if name not in known:
         lists = ", ".join(repr(each) for each in known) or "none"
         raise MethodError(f"{where}: {name!r} is no list of blocks.{near_miss(name, known)} Lists: {lists}")
-    found = model.get_submodule(name)
-    assert isinstance(found, kinds)  # noqa: S101  (``known`` holds no other)
-    return found
+    return model.get_submodule(name)
 
 
 @torch.inference_mode()
