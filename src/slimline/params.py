@@ -247,9 +247,10 @@ def configure(kind: str, chosen: Configured, where: str) -> Any:
     factory = plugins.find(kind, chosen.name, where=where)
     if not is_dataclass(factory):
         raise ParamsError(f"{where}: plug-in {chosen.name!r} must be a dataclass, its fields are its params.yaml keys")
-    known = [field.name for field in fields(factory)]
+    own = [field.name for field in fields(factory)]
+    known = [*own, *(key for key in type(chosen).model_fields if key != "name")]
     for key in chosen.settings:
-        if key not in known:
+        if key not in own:
             raise ParamsError(
                 f"{where}.{key}: unknown key of {chosen.name!r}.{near_miss(key, known)} Known: {', '.join(known)}"
             )

@@ -117,16 +117,15 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
         if stage == "benchmark":
             used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
         return used
-    used["models"], used["methods"], used["losses"] = [], [], []
+    used["models"], used["methods"] = [], []
     for each in ancestors(document, stage):
         section = document[each] or {}
         used["models"] += [name for name in [_section_model(document, each)] if name]
         used["methods"] += [method["name"] for method in section.get("methods", [])]
         used["methods"] += ["drop-layers"] if section.get("keep") else []
     section = document[stage]
-    for holder in (section, section.get("recovery") or {}):
-        if holder is not section or "methods" not in section:
-            used["losses"] += _losses(holder.get("loss") or {})
+    taught = section if "methods" not in section else section.get("recovery") or {}
+    used["losses"] = _losses(taught.get("loss") or {})
     return used
 
 
