@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimline import pipeline
+from slimline import pipeline, plugins
 from slimline.errors import ParamsError
 
 CHAIN = ["teacher", "distill", "prune", "quantize", "factorize"]
@@ -35,6 +35,15 @@ def test_inputs(document: dict[str, Any], stage: str, expected: list[str]) -> No
 def test_a_stage_without_a_recovery_teacher_reads_its_from_alone(document: dict[str, Any], recovery: Any) -> None:
     document["prune"]["recovery"] = recovery
     assert pipeline.inputs(document, "prune") == ["distill"]
+
+
+def test_further_teachers_are_read_too(document: dict[str, Any]) -> None:
+    document["distill"]["teachers"] = ["big", "teacher"]
+    document["prune"]["recovery"] = {"teacher": "teacher", "teachers": ["distill", "big"], "epochs": 1, "lr": 0.1}
+    document["big"] = {"from": "teacher", "training": {"epochs": 1, "lr": 0.1}}
+    assert pipeline.inputs(document, "distill") == ["teacher", "big"]
+    assert pipeline.inputs(document, "prune") == ["distill", "teacher", "big"]
+    assert pipeline.ancestors(document, "prune") == ["teacher", "big", "distill", "prune"]
 
 
 def test_stages_stand_in_file_order(document: dict[str, Any]) -> None:
@@ -285,6 +294,32 @@ def test_the_loop_counts_for_every_stage_that_trains(after: Callable[[str, str],
 
 def test_data_of_the_task_counts(after: Callable[[str, str], set[str]]) -> None:
     assert after("data/digits/rows.csv", "1,2") >= set(CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (None, ["soft-targets"]),
+        ({"name": "soft", "temperature": 2}, ["soft"]),
+        ([{"name": "hard"}, {"name": "hint", "layers": {"a": "b"}}], ["hard", "hint"]),
+    ],
+    ids=["default", "one", "several"],
+)
+def test_every_loss_counts(document: dict[str, Any], loss: Any, names: list[str]) -> None:
+    document["distill"]["loss"] = loss
+    document["prune"]["recovery"] = {**document["prune"]["recovery"], "loss": loss}
+    modules = {plugins.locate("losses", name).partition(":")[0] for name in names}
+    for stage in ("distill", "prune"):
+        assert pipeline.code(document, stage)["losses"] == names
+        assert modules <= pipeline.fingerprint(document, stage).keys()
+    assert pipeline.code(document, "teacher")["losses"] == ["soft-targets"]
+
+
+def test_dropping_layers_counts_where_blocks_are_kept(document: dict[str, Any]) -> None:
+    document["distill"] |= {"model": None, "keep": {"stages.0": []}}
+    for stage in ("distill", "quantize"):
+        assert "drop-layers" in pipeline.code(document, stage)["methods"]
+    assert "drop-layers" not in pipeline.code(document, "teacher")["methods"]
 
 
 def test_an_unknown_plug_in_is_named_with_its_stage(document: dict[str, Any]) -> None:

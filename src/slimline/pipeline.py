@@ -26,13 +26,13 @@ MEASURES = ("latency", "benchmark", "report", "release")
 
 
 def inputs(document: Mapping[str, Any], stage: str) -> list[str]:
-    """Return the stages that ``stage`` reads: its ``from`` first, then its teacher."""
+    """Return the stages that ``stage`` reads: its ``from`` first, then its teachers."""
     if stage == ROOT:
         return []
     section = document[stage]
-    recovery = section.get("recovery") or {}
-    teacher = section.get("teacher", ROOT) if "methods" not in section else recovery.get("teacher")
-    return list(dict.fromkeys(each for each in (section["from"], teacher) if each))
+    taught = section if "methods" not in section else section.get("recovery") or {}
+    teacher = taught.get("teacher", ROOT if taught is section else None)
+    return list(dict.fromkeys(each for each in (section["from"], teacher, *(taught.get("teachers") or [])) if each))
 
 
 def stages(document: Mapping[str, Any]) -> list[str]:
@@ -117,16 +117,21 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
         if stage == "benchmark":
             used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
         return used
-    used["models"], used["methods"], used["losses"] = [], [], []
+    used["models"], used["methods"] = [], []
     for each in ancestors(document, stage):
         section = document[each] or {}
         used["models"] += [name for name in [_section_model(document, each)] if name]
         used["methods"] += [method["name"] for method in section.get("methods", [])]
+        used["methods"] += ["drop-layers"] if section.get("keep") else []
     section = document[stage]
-    for holder in (section, section.get("recovery") or {}):
-        if stage != ROOT and (holder is not section or "methods" not in section):
-            used["losses"].append((holder.get("loss") or {}).get("name", "soft-targets"))
+    taught = section if "methods" not in section else section.get("recovery") or {}
+    used["losses"] = _losses(taught.get("loss") or {})
     return used
+
+
+def _losses(chosen: Any) -> list[str]:
+    several = chosen if isinstance(chosen, list) else [chosen]
+    return [str(each.get("name", "soft-targets")) if isinstance(each, Mapping) else str(each) for each in several]
 
 
 def _section_model(document: Mapping[str, Any], stage: str) -> str:

@@ -22,10 +22,10 @@ from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
 from slimline.errors import SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
-from slimline.params import Compression, Configured, Params, Training
+from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
 from slimline.task import Split, Task, tensors
-from slimline.training import Epoch, State, TeacherCache, fit
+from slimline.training import Epoch, State, TeacherCache, Term, fit
 
 CURVES = Path("curves")
 BATCH = 100
@@ -73,6 +73,21 @@ class Stage:
 
         return each
 
+    def context(self, where: str, decisions: Decisions) -> Context:
+        """Return what a method of this stage plans with; ``where`` is the file and key of its settings."""
+        parts = self.splits["calibration"], self.splits["validation"]
+        return Context(self.task, *parts, self.params.target, decisions, self.params.seed, where)
+
+    def keep(self, model: nn.Module, blocks: dict[str, list[int]]) -> tuple[nn.Module, Edit]:
+        """Return a copy of ``model`` with these blocks of its containers alone, and the edit that says so."""
+        where = f"{params.FILE}: {self.name}"
+        method = params.configure("methods", Configured.model_validate({"name": "drop-layers", "keep": blocks}), where)
+        context = self.context(where, Decisions(None, {}))
+        smaller, plan = compress(method, model, self.batches(self.splits["calibration"]), context)
+        for note in plan.notes:
+            print(f"{self.name}: {note}")
+        return smaller, plan.edit
+
     def train(
         self,
         model: nn.Module,
@@ -80,22 +95,28 @@ class Stage:
         *,
         key: str,
         inputs: list[str | None],
-        loss: Configured | None = None,
-        teacher: str | None = None,
+        taught: Taught | None = None,
         methods: tuple[Method, ...] = (),
     ) -> str | None:
         """Train ``model`` by ``settings`` (their key in this stage's section is ``key``). Returns the teacher's digest.
 
-        ``inputs`` are the digests that decide where training starts from.
+        ``inputs`` are the digests that decide where training starts from, ``taught`` names teachers and losses. The
+        digest of several teachers is that of the list of theirs.
         """
         train, validation = self.splits["train"], self.splits["validation"]
-        cache, teacher_digest = None, None
-        if teacher is not None:
-            taught, _, teacher_digest = self.load(teacher)
-            name = manifest.canonical([teacher_digest, train.digest, self.params.seed])
-            cache = TeacherCache(taught, self.task, train, _short(name), self.params.seed)
+        taught = taught or Taught()
+        caches, digests = [], []
+        for teacher in taught.heard:
+            model_of_teacher, _, digest = self.load(teacher)
+            name = manifest.canonical([digest, train.digest, self.params.seed])
+            caches.append(TeacherCache(model_of_teacher, self.task, train, _short(name), self.params.seed))
+            digests.append(digest)
+        teacher_digest = digests[0] if len(digests) == 1 else _digest_of(digests)
         where = f"{params.FILE}: {self.name}.{key}"
-        chosen = loss or Configured(name="soft-targets")
+        section = f"{params.FILE}: {self.name}" if key == "training" else where
+        terms = [
+            Term(params.configure("losses", chosen, at), chosen.weight, at) for chosen, at in taught.losses(section)
+        ]
         state = State(
             {
                 "stage": self.name,
@@ -110,8 +131,8 @@ class Stage:
         with curves(self.name) as log:
             fit(
                 model, self.task, train, validation, settings,
-                loss=params.configure("losses", chosen, f"{where}.loss"), seed=self.params.seed, state=state,
-                where=where, teacher=cache, methods=methods, on_epoch=log,
+                loss=terms, seed=self.params.seed, state=state, where=where, teacher=caches[0] if caches else None,
+                others=caches[1:], methods=methods, on_epoch=log,
             )  # fmt: skip
         _finished.append(state)
         return teacher_digest
@@ -151,16 +172,13 @@ def compression(stage: Stage) -> None:
     edits: list[Edit] = list(before.edits)
     for index, chosen in enumerate(section.methods):
         where = f"{params.FILE}: {stage.name}.methods.{index}"
-        context = Context(
-            stage.task, stage.splits["calibration"], stage.splits["validation"], stage.params.target, decisions,
-            stage.params.seed, where,
-        )  # fmt: skip
         method = params.configure("methods", chosen, where)
         given = model
-        model, plan = compress(method, given, stage.batches(stage.splits["calibration"]), context)
+        batches = stage.batches(stage.splits["calibration"])
+        model, plan = compress(method, given, batches, stage.context(where, decisions))
         for note in plan.notes:
             print(f"{stage.name}: {chosen.name}: {note}")
-        if plan.tensors or _shapes(model) != _shapes(given) or _trains(method):
+        if plan.tensors or _structure(model) != _structure(given) or _trains(method):
             methods.append(method)
             edits.append(plan.edit)
     decisions.write()
@@ -171,13 +189,15 @@ def compression(stage: Stage) -> None:
     if methods and recovery is not None and recovery.epochs:
         teacher = stage.train(
             model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
-            loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),
+            taught=recovery, methods=tuple(methods),
         )  # fmt: skip
     stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
 
 
-def _shapes(model: nn.Module) -> dict[str, Any]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+def _structure(model: nn.Module) -> list[Any]:
+    """Return the names and kinds of all layers and the names and shapes of all tensors."""
+    layers = [(name, type(layer)) for name, layer in model.named_modules()]
+    return [layers, {name: tensor.shape for name, tensor in model.state_dict().items()}]
 
 
 def _trains(method: Method) -> bool:
@@ -245,6 +265,10 @@ def _threads() -> int:
     if wanted := os.environ.get("OMP_NUM_THREADS"):
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _digest_of(digests: list[str]) -> str | None:
+    return f"sha256:{hashlib.sha256(manifest.canonical(digests)).hexdigest()}" if digests else None
 
 
 def _short(data: bytes) -> str:

@@ -86,6 +86,17 @@ class Task(ABC):
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         """Return the mean loss of outputs against targets, a scalar."""
 
+    def smoothed_loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        """Return ``loss`` with the share ``smoothing`` of each label spread evenly over all; optional."""
+        raise NotImplementedError
+
+    @property
+    def smooths(self) -> bool:
+        """Whether ``smoothed_loss`` is that of ``loss``: a class that changes one has to change the other."""
+        kinds = type(self).__mro__
+        smoothed, loss = (next(kind for kind in kinds if name in vars(kind)) for name in ("smoothed_loss", "loss"))
+        return smoothed is not Task and kinds.index(smoothed) <= kinds.index(loss)
+
     @abstractmethod
     def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
         """Return {metric: value} of raw model outputs (N first) against targets; ``primary`` is among them."""
@@ -137,6 +148,9 @@ class Classification(Task):
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(out, y)
+
+    def smoothed_loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        return F.cross_entropy(out, y, label_smoothing=smoothing)
 
     def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
         values = {}

@@ -97,11 +97,13 @@ class TeacherCache:
     @torch.inference_mode()
     def _compute(self, path: Path, view: View, batch_size: int) -> None:
         outputs = []
+        device = next(self.teacher.parameters()).device
         starts = range(0, len(self.split), batch_size)
         for start in tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None):
             rows = np.arange(start, min(start + batch_size, len(self.split)))
             batch, _ = view_batch(self.task, self.split, rows, view)
-            outputs.append(call(self.teacher, batch).float().numpy())
+            batch = {name: value.to(device) for name, value in batch.items()}
+            outputs.append(call(self.teacher, batch).float().cpu().numpy())
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
         try:
