@@ -12,7 +12,7 @@ def main(stage: Stage) -> None:
     named, edits = before.model, before.edits
     if section.model is not None:
         named, edits = Named(section.model.name, section.model.args), []
-        model = artifact.build_model(stage.task, named, "params.yaml: distill")
+        model = artifact.build_model(stage.task, named, "params.yaml: distill.model")
     if section.keep is not None:
         model, edit = stage.keep(model, section.keep)
         edits = [*edits, edit]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -326,3 +327,23 @@ def test_an_unknown_plug_in_is_named_with_its_stage(document: dict[str, Any]) ->
     document["prune"]["methods"][0]["name"] = "structred"
     with pytest.raises(ParamsError, match=r"params.yaml: prune: no plug-in 'structred'"):
         pipeline.fingerprint(document, "prune")
+
+
+def test_what_a_foreign_task_names_is_in_its_fingerprint(document: dict[str, Any]) -> None:
+    document["task"], document["teacher"]["model"] = {"name": "wine"}, {"name": "mlp"}
+    document["distill"]["model"] = {"name": "mlp"}
+    found = pipeline.fingerprint(document, "teacher", Path("no scripts here"))
+    assert {"slimline_wine.task", "slimline_wine.metric", "slimline_wine.preprocess"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        pytest.param("factorize", "the stages make a circle", id="circle"),
+        pytest.param("destill", "no stage 'destill'. Did you mean 'distill'?", id="unknown"),
+    ],
+)
+def test_a_chain_that_leads_nowhere_is_an_error_not_a_loop(document: dict[str, Any], before: str, message: str) -> None:
+    document["prune"]["from"] = before
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        pipeline.last(document)

@@ -118,7 +118,7 @@ def _check_task(settings: Params, path: Path) -> list[str]:
     row = tensors(splits["validation"][slice(0, 2)][0])
     want = task.signature()["outputs"][0]["shape"][1:]
     for where, plugin in _models(settings, path):
-        model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), where)
+        model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), f"{where}.model")
         try:
             with torch.inference_mode():
                 out = call(model.eval(), row)
@@ -180,12 +180,14 @@ def _untouched(settings: Params, name: str, task: Any, splits: dict[str, Any], p
 
     if name == pipeline.ROOT:
         named = settings.teacher.model
-        return artifact.build_model(task, artifact.Named(named.name, named.args), f"{path}: {name}")
+        return artifact.build_model(task, artifact.Named(named.name, named.args), f"{path}: {name}.model")
     section = settings.compressions[name]
     if not isinstance(section, Distill):
         return None
     if section.model is not None:
-        return artifact.build_model(task, artifact.Named(section.model.name, section.model.args), f"{path}: {name}")
+        return artifact.build_model(
+            task, artifact.Named(section.model.name, section.model.args), f"{path}: {name}.model"
+        )
     model = _untouched(settings, section.from_, task, splits, path)
     if model is None or section.keep is None:
         return model

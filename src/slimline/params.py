@@ -200,10 +200,24 @@ class Params(Section):
 FIXED = tuple(name for name in Params.model_fields if name != "compressions")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep=deep)
+
+
 def read(path: Path = FILE) -> dict[str, Any]:
     """Read a params file as plain data. Raises ParamsError when it is missing or not a YAML mapping."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a safe loader)
     except FileNotFoundError as error:
         raise ParamsError(
             f"{path}: not found; run this in the project's folder, or 'slimline init' to make one"

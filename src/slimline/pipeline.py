@@ -68,7 +68,11 @@ def chain(document: Mapping[str, Any], stage: str) -> list[str]:
     """Return the models that became ``stage``: from the teacher along each ``from``."""
     line = [stage]
     while line[-1] != ROOT:
-        line.append(document[line[-1]]["from"])
+        before = (document.get(line[-1]) or {}).get("from")
+        if before is None or before in line:
+            ancestors(document, stage)  # says what is wrong
+            raise ParamsError(f"params.yaml: {line[-1]}.from: {before!r} leads to no teacher")
+        line.append(before)
     return line[::-1]
 
 
@@ -158,6 +162,7 @@ def fingerprint(
                 raise ParamsError(str(error)) from error
             roots.add(module.partition(".")[0])
             pending.append(module)
+    pending += _implied({module.partition(".")[0] for module in pending})
     script = scripts / f"{stage.partition('@')[0]}.py"
     prints: dict[str, str] = {}
     if script.is_file():
@@ -182,6 +187,13 @@ def fingerprint(
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
             pending.extend(target.partition(":")[0] for target in used)
     return dict(sorted(prints.items()))
+
+
+def _implied(packages: set[str]) -> list[str]:
+    """Return modules of metrics and preprocessing steps that foreign packages in use offer: tasks only name them."""
+    offers = [*plugins.offers("metrics"), *plugins.offers("preprocess")]
+    modules = [offer.target.partition(":")[0] for offer in offers]
+    return [module for module in modules if module.partition(".")[0] in packages - {"slimline"}]
 
 
 def data(document: Mapping[str, Any], stage: str) -> list[Path]:
