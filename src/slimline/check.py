@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from slimline import params, pipeline, plugins
-from slimline.errors import DataError, ParamsError
+from slimline.errors import DataError, ParamsError, near_miss
 from slimline.params import Compression, Configured, Distill, Params, Plugin, Taught
 
 DVC_FILE = Path("dvc.yaml")
@@ -122,16 +122,35 @@ def _check_task(settings: Params, path: Path) -> list[str]:
         try:
             with torch.inference_mode():
                 out = call(model.eval(), row)
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:  # a model's forward raises what it likes
             raise ParamsError(
                 f"{where}.model: it can't take this task's input: {' '.join(str(error).split())}"
             ) from error
         if list(out.shape[1:]) != want:
             raise ParamsError(f"{where}.model.args: outputs {list(out.shape[1:])} a row, the task wants {want}")
+    _check_budget(settings, task, out.float().numpy(), splits["validation"][slice(0, 2)][1], path)
     for name in settings.compressions:
         _check_learning(settings, name, task, splits, path)
     limit = f", at most {settings.limit} used" if settings.limit else ""
     return [f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"]
+
+
+def _check_budget(settings: Params, task: Any, out: Any, y: Any, path: Path) -> None:
+    """Every line of the budget must be about something that will be measured."""
+    measured = [*task.metrics(out, y), *(name.replace("-", "_") for name in settings.benchmark.metrics)]
+    wanted = settings.budget.min_speedup
+    speeds = list(wanted) if isinstance(wanted, dict) else []
+    lines: list[tuple[str, list[Any], list[Any]]] = [
+        ("max_drop", list(settings.budget.max_drop), measured),
+        ("min_speedup", speeds, settings.target.batch_sizes),
+        ("min_recall", list(settings.budget.min_recall), list(task.labels or [])),
+    ]
+    for key, names, known in lines:
+        for name in names:
+            if name not in known:
+                near = near_miss(str(name), [str(each) for each in known])
+                shown = ", ".join(map(str, known)) or "none"
+                raise ParamsError(f"{path}: budget.{key}.{name}: not measured.{near} Measured: {shown}")
 
 
 def _models(settings: Params, path: Path) -> Iterator[tuple[str, Plugin]]:

@@ -9,18 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from slimline import artifact, manifest, params, pipeline, times
+from slimline import artifact, manifest, params, pipeline, plugins, times
 from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
-from slimline.errors import SlimlineError
+from slimline.errors import ArtifactError, SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
 from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
@@ -61,6 +61,11 @@ class Stage:
         """Return the model of ``artifacts/stage``, its description and its digest."""
         folder = artifact.FOLDER / stage
         model, described = artifact.load(folder, trust=self.params.trusted, task=self.task)
+        if described.task.name != self.params.task.name:
+            raise ArtifactError(
+                f"{folder / 'model.json'}: made for task {described.task.name!r}, {params.FILE} says "
+                f"{self.params.task.name!r}; run {stage} again"
+            )
         return model, described, manifest.digest(folder)
 
     def batches(self, split: Split) -> Batches:
@@ -105,10 +110,11 @@ class Stage:
         """
         train, validation = self.splits["train"], self.splits["validation"]
         taught = taught or Taught()
+        code = pipeline.fingerprint(params.read(), self.name)
         caches, digests = [], []
         for teacher in taught.heard:
             model_of_teacher, _, digest = self.load(teacher)
-            name = manifest.canonical([digest, train.digest, self.params.seed])
+            name = manifest.canonical([digest, train.digest, self.params.seed, self._view_code(code)])
             caches.append(TeacherCache(model_of_teacher, self.task, train, _short(name), self.params.seed))
             digests.append(digest)
         teacher_digest = digests[0] if len(digests) == 1 else _digest_of(digests)
@@ -124,7 +130,7 @@ class Stage:
                 "inputs": [*inputs, teacher_digest],
                 "data": [train.digest, validation.digest],
                 "seed": self.params.seed,
-                "code": pipeline.fingerprint(params.read(), self.name),
+                "code": code,
                 "threads": _threads(),
             }
         )
@@ -137,11 +143,18 @@ class Stage:
         _finished.append(state)
         return teacher_digest
 
+    def _view_code(self, code: dict[str, str]) -> dict[str, str]:
+        """Return the part of a stage's fingerprint that decides what the teacher sees: the task and the views."""
+        package = plugins.locate("tasks", self.params.task.name).partition(":")[0].rpartition(".")[0]
+        seen = ("slimline.task", "slimline.training.teacher_cache")
+        return {name: code[name] for name in code if name in seen or (package and name.startswith(package))}
+
     def save(self, model: nn.Module, described: Artifact) -> None:
         """Write ``artifacts/STAGE``; only then forget the training state."""
         task = Named(self.params.task.name, self.params.task.args)
         whole = replace(described, task=task, stage=self.name, seed=self.params.seed, versions=artifact.versions())
-        artifact.save(self.output, model, whole)
+        assets = None if self.name == ROOT else artifact.FOLDER / self.section.from_ / "assets"
+        artifact.save(self.output, model, whole, assets)
         if not (CURVES / self.name).exists():  # nothing was trained, but dvc.yaml names the folder as an output
             manifest.write_json(CURVES / self.name / "metrics.json", {"step": 0})
         while _finished:
@@ -158,11 +171,16 @@ def compression(stage: Stage) -> None:
     if not isinstance(section, Compression):
         raise SlimlineError(f"{params.FILE}: {stage.name}.methods: missing; this stage compresses by methods")
     model, before, parent = stage.load(section.from_)
+    planned: list[tuple[str, Any, str]] = []
+    for index, chosen in enumerate(section.methods):
+        where = f"{params.FILE}: {stage.name}.methods.{index}"
+        planned.append((chosen.name, params.configure("methods", chosen, where), where))
     decisions = Decisions(
         DECISIONS / f"{stage.name}.json",
         {
             "input": parent,
-            "section": section.model_dump(by_alias=True, exclude={"remeasure"}),
+            "section": section.model_dump(by_alias=True, exclude={"remeasure", "methods"}),
+            "methods": [[name, asdict(method)] for name, method, _ in planned],
             "target": stage.params.target.model_dump(),
             "data": [stage.splits[name].digest for name in ("calibration", "validation")],
         },
@@ -170,14 +188,12 @@ def compression(stage: Stage) -> None:
     )
     methods: list[Method] = []
     edits: list[Edit] = list(before.edits)
-    for index, chosen in enumerate(section.methods):
-        where = f"{params.FILE}: {stage.name}.methods.{index}"
-        method = params.configure("methods", chosen, where)
+    for name, method, where in planned:
         given = model
         batches = stage.batches(stage.splits["calibration"])
         model, plan = compress(method, given, batches, stage.context(where, decisions))
         for note in plan.notes:
-            print(f"{stage.name}: {chosen.name}: {note}")
+            print(f"{stage.name}: {name}: {note}")
         if plan.tensors or _structure(model) != _structure(given) or _trains(method):
             methods.append(method)
             edits.append(plan.edit)
@@ -235,7 +251,7 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
     parser = argparse.ArgumentParser(
         description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}."
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="use at most N rows of every split")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
     try:
         settings = params.load()
@@ -250,6 +266,12 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
             raise
         print(f"error: {error.filename or Path.cwd()}: the disk is full; nothing was changed", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+    return int(text)
 
 
 def _fix_randomness(seed: int) -> None:
