@@ -206,7 +206,9 @@ def main() -> None:
         leave_out = order if "left-out" in options.parts else []
         lines = stages_left_out(document, leave_out, options.seeds, Path(folder))
     chain = lines["whole"]["values"]
-    measured["left_out"] = lines
+    measured["chain"] = {"values": chain, "mean": float(np.mean(chain))}
+    if leave_out:
+        measured["left_out"] = lines
     if "from-scratch" in options.parts:
         measured["from_scratch"] = own_size(last, options.seeds)
     for row in [*lines.values(), *measured.get("from_scratch", {}).values()]:

@@ -75,18 +75,19 @@ def ablation_table() -> str:
         low, mean, high = (100 * each for each in bounds)
         return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
-    batches = list(measured["left_out"]["whole"]["latency_ms"][0])
+    left_out = measured.get("left_out", {})
+    batches = list(left_out["whole"]["latency_ms"][0]) if left_out else []
     head = ["left out", "accuracy", "the chain gains, points", "bytes", *(f"ms, batch {batch}" for batch in batches)]
     lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
-    for stage, row in measured["left_out"].items():
+    for stage, row in left_out.items():
         size = sum(row["bytes"]) / len(row["bytes"])
         times = [sum(each[batch] for each in row["latency_ms"]) / len(row["latency_ms"]) for batch in batches]
         name, gains = ("nothing", "") if stage == "whole" else (stage, points(row["chain_minus_this"]))
         lines.append(
             " | ".join([name, f"{row['mean']:.4f}", gains, f"{size:,.0f}", *(f"{each:.3f}" for each in times)])
         )
+    lines = [*lines, ""] if left_out else []
     lines += [
-        "",
         "from scratch, without a teacher | parameters | accuracy | the chain gains, points",
         "---|---:|---:|---:",
     ]
