@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import latency, measure, metrics
+from slimline import latency, masks, measure, metrics
 from slimline.method import Batches, Context, Edit, Plan
 from slimline.quantizers import (
     MinMax,
@@ -74,6 +74,8 @@ def plan(
     choice = context.decisions.choose(method, decide)
     notes = [f"{name}: {entry['why']}" for name, entry in choice["layers"].items()] + [choice["summary"]]
     ranks = {name: entry["ranks"] for name, entry in choice["layers"].items() if entry["ranks"]}
+    lost = [name for name in ranks if masks.mask_of(model.get_submodule(name)) is not None]
+    notes += [f"{name}: its mask is dropped, the factors are dense" for name in lost]
     changed, edit = factorized(ranks)
     before, after = model.state_dict(), changed.state_dict()
     tensors = {

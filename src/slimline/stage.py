@@ -156,6 +156,8 @@ def compression(stage: Stage) -> None:
             stage.params.seed, where,
         )  # fmt: skip
         method = params.configure("methods", chosen, where)
+        if not method.settled(0, 0) and not (section.recovery and section.recovery.epochs):
+            raise SlimlineError(f"{where}: {chosen.name} needs training; give recovery epochs")
         given = model
         model, plan = compress(method, given, stage.batches(stage.splits["calibration"]), context)
         for note in plan.notes:
