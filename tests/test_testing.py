@@ -49,8 +49,11 @@ def test_structured_on_the_default_models() -> None:
         ("tucker2", {"multiple": 2}, "resnet", forced("tucker2", stages_1_0_conv2=[4, 6])),
         ("magnitude", {"ratio": 0.7, "schedule": "cubic", "start": 0.3, "every": 1}, "resnet", {}),
         ("n-m", {"n": 1, "m": 2}, "cnn", {}),
+        ("structured", {"importance": "fisher", "multiple": 2}, "cnn", {}),
+        ("structured", {"importance": "hessian", "multiple": 2}, "cnn", {}),
+        ("structured", {"importance": "bn-scale", "multiple": 2, "scope": "sensitivity"}, "cnn", {}),
     ],
-    ids=["symmetric", "linear", "svd", "tucker2", "magnitude", "n-m"],
+    ids=["symmetric", "linear", "svd", "tucker2", "magnitude", "n-m", "fisher", "hessian", "bn-scale"],
 )
 def test_built_in_methods(
     name: str,
