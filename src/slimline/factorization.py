@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import latency, measure, metrics
+from slimline import latency, masks, measure, metrics
 from slimline.errors import MethodError
 from slimline.layers import macs
 from slimline.method import Batches, Context, Edit, Method, Plan
@@ -138,6 +138,8 @@ def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) 
     choice = context.decisions.choose(method.name, decide)
     notes = [f"{name}: {entry['why']}" for name, entry in choice["layers"].items()] + [choice["summary"]]
     ranks = {name: entry["ranks"] for name, entry in choice["layers"].items() if entry["ranks"]}
+    lost = [name for name in ranks if masks.mask_of(model.get_submodule(name)) is not None]
+    notes += [f"{name}: its mask is dropped, the factors are dense" for name in lost]
     changed, edit = factorized(ranks)
     before, after = model.state_dict(), changed.state_dict()
     tensors = {

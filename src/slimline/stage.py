@@ -189,6 +189,8 @@ def compression(stage: Stage) -> None:
     methods: list[Method] = []
     edits: list[Edit] = list(before.edits)
     for name, method, where in planned:
+        if not method.settled(0, 0) and not (section.recovery and section.recovery.epochs):
+            raise SlimlineError(f"{where}: {name} needs training; give recovery epochs")
         given = model
         batches = stage.batches(stage.splits["calibration"])
         model, plan = compress(method, given, batches, stage.context(where, decisions))

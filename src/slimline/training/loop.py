@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slimline import metrics
+from slimline import masks, metrics
 from slimline.errors import TrainingError
 from slimline.method import Method
 from slimline.params import Training
@@ -60,7 +60,8 @@ def fit(
 
     ``where`` is the file and key of ``settings``, named in errors. ``loss`` is one loss or several with weights;
     ``others`` are teachers beside ``teacher``, whose answers count as much. ``methods`` may add a penalty to the loss
-    and a constraint after each step. ``on_epoch`` is called once for each epoch, those of a resumed run included.
+    and a constraint after each step; masks hold whatever the methods are. ``on_epoch`` is called once for each epoch,
+    those of a resumed run included.
     Raises TrainingError at a loss that is not finite; the best weights so far are then kept beside the state.
     """
     terms = [Term(loss)] if callable(loss) else loss
@@ -90,7 +91,7 @@ def fit(
         record = Epoch(run.epoch, mean_loss, measured, schedule.get_last_lr()[0])
         run.history.append(record)
         best = run.history[run.best].validation[task.primary] if run.best >= 0 else None
-        if best is None or task.better(measured[task.primary], best):
+        if _settled(methods, run, settings, steps) and (best is None or task.better(measured[task.primary], best)):
             run.best, run.best_weights = run.epoch, copy.deepcopy(model.state_dict())
         run.epoch += 1
         state.save(_snapshot(run, model, optimizer, schedule, objective))
@@ -140,6 +141,7 @@ def _train_epoch(
         _batches(len(train), settings.batch_size, seed, run.epoch, accelerator),
         desc=f"{name} epoch {run.epoch + 1}/{settings.epochs}", total=steps, leave=False, disable=None,
     )  # fmt: skip
+    masked = masks.masked(model)
     for step, rows in enumerate(bar):
         inputs, y = view_batch(task, train, rows, view)
         inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
@@ -161,6 +163,7 @@ def _train_epoch(
         schedule.step()
         for method in methods:
             method.constrain(model, run.epoch * steps + step + 1, settings.epochs * steps)
+        masks.enforce(masked)
         total += seen * len(rows)
         bar.set_postfix(loss=f"{seen:.4f}", refresh=False)
     return total / len(train)
@@ -195,6 +198,12 @@ def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
     return factor
+
+
+def _settled(methods: Sequence[Method], run: _Run, settings: Training, steps: int) -> bool:
+    """Return whether the epoch that just ended may be kept: no method's schedule is still on its way."""
+    end = run.epoch + 1
+    return end == settings.epochs or all(each.settled(end * steps, settings.epochs * steps) for each in methods)
 
 
 def _stalled(run: _Run, settings: Training) -> bool:
