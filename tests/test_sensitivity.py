@@ -29,8 +29,8 @@ def settings(
 def test_each_layer_is_measured_by_each_method_that_takes_it(settings: params.Params) -> None:
     results = sensitivity.run("teacher", settings, rows=100)
     assert {trial.layer for trial in results} == {"0", "3", "6", "11"}
-    assert {trial.method for trial in results if trial.layer == "11"} == {"symmetric", "svd"}
-    assert {trial.method for trial in results if trial.layer == "3"} == {"symmetric", "tucker2"}
+    assert {trial.method for trial in results if trial.layer == "11"} == {"symmetric", "magnitude", "svd"}
+    assert {trial.method for trial in results if trial.layer == "3"} == {"symmetric", "magnitude", "tucker2"}
     harsh, mild = (results[Trial("3", "tucker2", f"{ratio} of rank")] for ratio in (0.125, 0.5))
     assert harsh.drop >= mild.drop
     assert all(result.drop_ci[0] <= result.drop <= result.drop_ci[1] for result in results.values())

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from slimline import intervals, manifest, measure, metrics, params
 from slimline.decisions import Decisions
 from slimline.errors import MethodError
+from slimline.factorization import LowRank
 from slimline.method import Context, compress
 from slimline.params import Configured
 from slimline.quantizers import is_quantizable, plain_layer
@@ -29,6 +30,7 @@ from slimline.stage import Stage
 CACHE = Path(".slimline/sensitivity")
 GRID: dict[str, dict[str, dict[str, Any]]] = {
     "symmetric": {"8 bits": {"bits": 8}},
+    "magnitude": {f"{share:.0%} zero": {"ratio": share, "max_ratio": 1.0} for share in (0.5, 0.75, 0.9)},
     "svd": {f"{r:g} of rank": {"rank": {"ratio": r}, "multiple": 1} for r in (0.5, 0.25, 0.125)},
     "tucker2": {f"{r:g} of rank": {"rank": {"ratio": r}, "multiple": 1} for r in (0.5, 0.25, 0.125)},
 }
@@ -110,16 +112,16 @@ def _compress(trial: Trial, model: nn.Module, stage: Stage, context: Context) ->
     """Return the model with one layer compressed, or None where the method doesn't take that layer."""
     others = [name for name, layer in model.named_modules() if name and name != trial.layer and _is_leaf(layer)]
     method = _configure(trial, {}, context.where)
-    if not _takes(method, model.get_submodule(trial.layer)):
+    if not _takes(trial.method, method, model.get_submodule(trial.layer)):
         return None
-    skip = [name for name in others if _takes(method, model.get_submodule(name))]
+    skip = [name for name in others if _takes(trial.method, method, model.get_submodule(name))]
     alone = _configure(trial, {"skip": skip}, context.where)
     try:
         compressed, _ = compress(alone, model, stage.batches(stage.splits["calibration"]), context)
     except MethodError:
         return None
-    changed = type(compressed.get_submodule(trial.layer)) is not type(model.get_submodule(trial.layer))
-    return compressed.eval() if changed else None
+    before, after = (each.get_submodule(trial.layer).state_dict() for each in (model, compressed))
+    return compressed.eval() if before.keys() != after.keys() else None
 
 
 def _configure(trial: Trial, extra: dict[str, Any], where: str) -> Any:
@@ -131,9 +133,11 @@ def _is_leaf(layer: nn.Module) -> bool:
     return not any(True for _ in plain_layer(layer).children())
 
 
-def _takes(method: Any, layer: nn.Module) -> bool:
+def _takes(name: str, method: Any, layer: nn.Module) -> bool:
     """Return whether a method would change this layer."""
-    return bool(method.takes(layer)) if hasattr(method, "takes") else is_quantizable(plain_layer(layer))
+    if isinstance(method, LowRank):
+        return method.takes(layer)
+    return is_quantizable(plain_layer(layer)) if name == "symmetric" else isinstance(layer, nn.Conv2d | nn.Linear)
 
 
 def table(results: dict[Trial, Result], metric: str) -> list[str]:
