@@ -291,3 +291,9 @@ def test_an_unknown_plug_in_is_named_with_its_stage(document: dict[str, Any]) ->
     document["prune"]["methods"][0]["name"] = "structred"
     with pytest.raises(ParamsError, match=r"params.yaml: prune: no plug-in 'structred'"):
         pipeline.fingerprint(document, "prune")
+
+
+def test_methods_that_train_before_count_with_the_stage(document: dict[str, Any]) -> None:
+    document["prune"]["before"] = {"epochs": 1, "lr": 0.1, "methods": [{"name": "sparsify"}]}
+    assert pipeline.code(document, "prune")["methods"] == ["sparsify", "structured"]
+    assert "slimline.methods.sparsify" in pipeline.fingerprint(document, "prune")

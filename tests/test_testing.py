@@ -52,8 +52,9 @@ def test_structured_on_the_default_models() -> None:
         ("structured", {"importance": "fisher", "multiple": 2}, "cnn", {}),
         ("structured", {"importance": "hessian", "multiple": 2}, "cnn", {}),
         ("structured", {"importance": "bn-scale", "multiple": 2, "scope": "sensitivity"}, "cnn", {}),
+        ("sparsify", {"kind": "group-lasso"}, "cnn", {}),
     ],
-    ids=["symmetric", "linear", "svd", "tucker2", "magnitude", "n-m", "fisher", "hessian", "bn-scale"],
+    ids=["symmetric", "linear", "svd", "tucker2", "magnitude", "n-m", "fisher", "hessian", "bn-scale", "sparsify"],
 )
 def test_built_in_methods(
     name: str,

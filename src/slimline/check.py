@@ -62,8 +62,9 @@ def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured,
         if isinstance(section, Distill):
             yield "losses", section.loss, f"{path}: {name}.loss"
             continue
-        for index, method in enumerate(section.methods):
-            yield "methods", method, f"{path}: {name}.methods.{index}"
+        for key, methods in section.steps.items():
+            for index, method in enumerate(methods):
+                yield "methods", method, f"{path}: {name}.{key}.{index}"
         if section.recovery is not None:
             yield "losses", section.recovery.loss, f"{path}: {name}.recovery.loss"
 

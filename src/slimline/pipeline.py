@@ -121,7 +121,8 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
     for each in ancestors(document, stage):
         section = document[each] or {}
         used["models"] += [name for name in [_section_model(document, each)] if name]
-        used["methods"] += [method["name"] for method in section.get("methods", [])]
+        for holder in (section.get("before") or {}, section):
+            used["methods"] += [method["name"] for method in holder.get("methods", [])]
     section = document[stage]
     for holder in (section, section.get("recovery") or {}):
         if stage != ROOT and (holder is not section or "methods" not in section):

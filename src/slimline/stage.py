@@ -99,6 +99,7 @@ class Stage:
         state = State(
             {
                 "stage": self.name,
+                "key": key,
                 "section": self.section.model_dump(by_alias=True),
                 "inputs": [*inputs, teacher_digest],
                 "data": [train.digest, validation.digest],
@@ -107,7 +108,7 @@ class Stage:
                 "threads": _threads(),
             }
         )
-        with curves(self.name) as log:
+        with curves(self.name, resume=bool(_finished)) as log:
             fit(
                 model, self.task, train, validation, settings,
                 loss=params.configure("losses", chosen, f"{where}.loss"), seed=self.params.seed, state=state,
@@ -132,50 +133,70 @@ _finished: list[State] = []
 
 
 def compression(stage: Stage) -> None:
-    """Run a compression stage: its methods in order on its input, recovery, and out comes an artifact."""
+    """Run a compression stage: its methods in order on its input, recovery, and out comes an artifact.
+
+    With a section ``before``, the input is trained under that section's methods first.
+    """
     section = stage.section
     if not isinstance(section, Compression):
         raise SlimlineError(f"{params.FILE}: {stage.name}.methods: missing; this stage compresses by methods")
     model, before, parent = stage.load(section.from_)
+    unset = set() if section.before else {"before"}
     decisions = Decisions(
         DECISIONS / f"{stage.name}.json",
         {
             "input": parent,
-            "section": section.model_dump(by_alias=True, exclude={"remeasure"}),
+            "section": section.model_dump(by_alias=True, exclude={"remeasure", *unset}),
             "target": stage.params.target.model_dump(),
             "data": [stage.splits[name].digest for name in ("calibration", "validation")],
         },
         remeasure=section.remeasure,
     )
-    methods: list[Method] = []
+    recovery = section.recovery
+    trainings = {"before.methods": section.before, "methods": recovery if recovery and recovery.epochs else None}
     edits: list[Edit] = list(before.edits)
-    for index, chosen in enumerate(section.methods):
-        where = f"{params.FILE}: {stage.name}.methods.{index}"
+    teacher = None
+    for key, chosen in section.steps.items():
+        settings = trainings[key]
+        model, methods, made = _compress(stage, model, chosen, key, decisions, trains=settings is not None)
+        edits += made
+        if not methods:
+            print(f"{stage.name}: nothing was changed, so there is nothing to recover")
+        elif settings is not None:
+            teacher = stage.train(
+                model, settings, key="recovery" if key == "methods" else "before",
+                inputs=[parent, _short(manifest.canonical(decisions.choices))], methods=tuple(methods),
+                loss=recovery.loss if recovery else None, teacher=recovery.teacher if recovery else None,
+            )  # fmt: skip
+    decisions.write()
+    stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
+
+
+def _compress(
+    stage: Stage, model: nn.Module, chosen: list[Configured], key: str, decisions: Decisions, *, trains: bool
+) -> tuple[nn.Module, list[Method], list[Edit]]:
+    """Compress ``model`` by the methods that stand under ``key``, in order.
+
+    Returns it with the methods that changed it or join the training, and their edits.
+    """
+    methods, edits = [], []
+    for index, each in enumerate(chosen):
+        where = f"{params.FILE}: {stage.name}.{key}.{index}"
         context = Context(
             stage.task, stage.splits["calibration"], stage.splits["validation"], stage.params.target, decisions,
             stage.params.seed, where,
         )  # fmt: skip
-        method = params.configure("methods", chosen, where)
-        if not method.settled(0, 0) and not (section.recovery and section.recovery.epochs):
-            raise SlimlineError(f"{where}: {chosen.name} needs training; give recovery epochs")
+        method = params.configure("methods", each, where)
+        if not trains and not method.settled(0, 0):
+            raise SlimlineError(f"{where}: {each.name} needs training; give recovery epochs")
         given = model
         model, plan = compress(method, given, stage.batches(stage.splits["calibration"]), context)
         for note in plan.notes:
-            print(f"{stage.name}: {chosen.name}: {note}")
+            print(f"{stage.name}: {each.name}: {note}")
         if plan.tensors or _shapes(model) != _shapes(given) or _trains(method):
             methods.append(method)
             edits.append(plan.edit)
-    decisions.write()
-    teacher = None
-    recovery = section.recovery
-    if not methods:
-        print(f"{stage.name}: nothing was changed, so there is nothing to recover")
-    if methods and recovery is not None and recovery.epochs:
-        teacher = stage.train(
-            model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
-            loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),
-        )  # fmt: skip
-    stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
+    return model, methods, edits
 
 
 def _shapes(model: nn.Module) -> dict[str, Any]:
@@ -189,12 +210,16 @@ def _trains(method: Method) -> bool:
 
 
 @contextmanager
-def curves(stage: str) -> Iterator[Callable[[Epoch], None]]:
-    """Yield a function that logs an epoch's numbers through DVCLive into ``curves/STAGE`` and prints a line."""
+def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], None]]:
+    """Yield a function that logs an epoch's numbers through DVCLive into ``curves/STAGE`` and prints a line.
+
+    With ``resume`` the curves of the stage's earlier training go on.
+    """
     from dvclive import Live
 
     started = time.monotonic()
-    with Live(str(CURVES / stage), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
+    folder = str(CURVES / stage)
+    with Live(folder, resume=resume, dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
 
         def log(epoch: Epoch) -> None:
             live.log_metric("loss", epoch.loss)
