@@ -18,6 +18,8 @@ from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, PluginError, SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
 from slimline.methods.linear import Linear
+from slimline.methods.magnitude import Magnitude
+from slimline.methods.n_m import NM
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.methods.symmetric import Symmetric
@@ -32,13 +34,21 @@ METHODS: dict[str, Method] = {
     "symmetric": Symmetric(),
     "svd": Svd(),
     "tucker2": Tucker2(),
+    "magnitude": Magnitude(0.6),
+    "n-m": NM(1, 2),
 }
 RANKS = {"svd": {"fc": [4], "stages.1.0.shortcut.0": [3]}, "tucker2": {"stages.2.0.conv2": [5, 4]}}
 ORDERS = [
     order
     for quantize, factorize in itertools.product(("linear", "symmetric"), ("svd", "tucker2"))
     for order in itertools.permutations(("structured", quantize, factorize))
-] + [("svd", "tucker2", "structured", "linear"), ("linear", "structured", "linear", "tucker2", "svd", "structured")]
+] + [
+    ("svd", "tucker2", "structured", "linear"),
+    ("linear", "structured", "linear", "tucker2", "svd", "structured"),
+    ("magnitude", "structured", "linear", "tucker2", "svd"),
+    ("linear", "n-m", "svd", "structured"),
+    ("tucker2", "magnitude", "n-m", "symmetric"),
+]
 
 
 def reseal(directory: Path) -> None:

@@ -196,7 +196,7 @@ def test_configure_builds_the_plug_in_with_its_settings() -> None:
         pytest.param({"ration": 0.3}, "here.ration: unknown key of 'structured'. Did you mean 'ratio'?", id="unknown"),
         pytest.param({"ratio": 1.5}, "here.ratio: input should be less than 1, found 1.5", id="range"),
         pytest.param({"ratio": "half"}, "here.ratio: input should be a valid number", id="type"),
-        pytest.param({"importance": "l3"}, "here.importance: input should be 'l1', 'l2' or 'taylor'", id="choice"),
+        pytest.param({"importance": "l3"}, "here.importance: input should be 'l1', 'l2', 'taylor', ", id="choice"),
         pytest.param({"multiple": 0}, "here.multiple: input should be greater than or equal to 1", id="multiple"),
     ],
 )
@@ -233,3 +233,20 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, key: str)
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=f"the key '{key}' stands there twice"):
         params.read(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ({"epochs": 1, "lr": 0.1}, "prune.before.methods: missing; it has no default"),
+        ({"epochs": 0, "lr": 0.1, "methods": [{"name": "x"}]}, "prune.before.epochs: input should be greater than"),
+        (
+            {"epochs": 1, "lr": 0.1, "teacher": "teacher", "methods": [{"name": "x"}]},
+            "prune.before.teacher: unknown key",
+        ),
+    ],
+    ids=["methods", "epochs", "teacher"],
+)
+def test_a_mistake_in_before_is_named(document: dict[str, Any], before: dict[str, Any], message: str) -> None:
+    document["prune"]["before"] = before
+    assert mistake(document).startswith(message)

@@ -347,3 +347,9 @@ def test_a_chain_that_leads_nowhere_is_an_error_not_a_loop(document: dict[str, A
     document["prune"]["from"] = before
     with pytest.raises(ParamsError, match=re.escape(message)):
         pipeline.last(document)
+
+
+def test_methods_that_train_before_count_with_the_stage(document: dict[str, Any]) -> None:
+    document["prune"]["before"] = {"epochs": 1, "lr": 0.1, "methods": [{"name": "sparsify"}]}
+    assert pipeline.code(document, "prune")["methods"] == ["sparsify", "structured"]
+    assert "slimline.methods.sparsify" in pipeline.fingerprint(document, "prune")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from slimline import artifact, masks, params, stage
 from slimline.artifact import Artifact
 from slimline.channels import slice_model
+from slimline.decisions import Decisions
 from slimline.errors import SlimlineError
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.models.cnn import Cnn
@@ -63,7 +64,7 @@ class Undecided(Method):
 
 
 @contextmanager
-def _no_curves(name: str) -> Iterator[Any]:
+def _no_curves(name: str, *, resume: bool = False) -> Iterator[Any]:
     yield lambda _: None
 
 
@@ -125,3 +126,44 @@ def test_a_schedule_without_recovery_is_named(prune: Any, recovery: dict[str, An
     section = {"from": "teacher", "methods": [{"name": "magnitude", "schedule": "cubic"}], "recovery": recovery}
     with pytest.raises(SlimlineError, match=r"prune\.methods\.0: magnitude needs training; give recovery epochs"):
         prune(section)
+
+
+def test_training_before_the_cut_draws_channels_to_zero(prune: Any) -> None:
+    methods = [{"name": "structured", "importance": "l2", "ratio": 0.25, "multiple": 1}]
+    recovery = {"epochs": 1, "lr": 1e-6}
+    sparsify = [{"name": "sparsify", "kind": "l1", "strength": 0.1}]
+    before = {"epochs": 4, "batch_size": 10, "lr": 0.01, "methods": sparsify}
+    bare = prune({"from": "teacher", "methods": methods, "recovery": recovery})
+    drawn = prune({"from": "teacher", "before": before, "methods": methods, "recovery": recovery})
+    assert [each.method for each in artifact.read(Path("artifacts/prune")).edits] == ["sparsify", "structured"]
+    assert _size(drawn) < 0.5 * _size(bare)
+    assert sum(p.numel() for p in drawn.parameters()) < sum(p.numel() for p in Cnn(width=8).parameters())
+
+
+def _size(model: nn.Module) -> float:
+    """Return the mean |w| of a model's convolutions."""
+    weights = [layer.weight.detach().abs().flatten() for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    return float(torch.cat(weights).mean())
+
+
+def test_sparsify_without_training_is_named(prune: Any) -> None:
+    with pytest.raises(SlimlineError, match=r"prune\.methods\.0: sparsify needs training; give recovery epochs"):
+        prune({"from": "teacher", "methods": [{"name": "sparsify"}]})
+
+
+def test_an_unset_before_changes_no_recorded_decision(prune: Any) -> None:
+    """The key of decisions/STAGE.json hangs on the section as it was before ``before`` existed."""
+    section = {"from": "teacher", "methods": [{"name": "magnitude"}]}
+    prune(section)
+    parent = artifact.manifest.digest(Path("artifacts/teacher"))
+    task = artifact.build_task(artifact.Named("digits"), "here")
+    inputs = {
+        "input": parent,
+        "section": {**section, "recovery": None},
+        "target": params.Target().model_dump(),
+        "data": [task.splits()[name].head(60).digest for name in ("calibration", "validation")],
+    }
+    assert (
+        Decisions(Path("decisions/prune.json"), inputs).key
+        == yaml.safe_load(Path("decisions/prune.json").read_text())["key"]
+    )

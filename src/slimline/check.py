@@ -88,8 +88,9 @@ def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured,
         if isinstance(section, Distill):
             yield from (("losses", *each) for each in section.losses(f"{path}: {name}"))
             continue
-        for index, method in enumerate(section.methods):
-            yield "methods", method, f"{path}: {name}.methods.{index}"
+        for key, methods in section.steps.items():
+            for index, method in enumerate(methods):
+                yield "methods", method, f"{path}: {name}.{key}.{index}"
         if section.recovery is not None:
             yield from (("losses", *each) for each in section.recovery.losses(f"{path}: {name}.recovery"))
 

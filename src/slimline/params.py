@@ -106,6 +106,12 @@ class Recovery(Training, Taught):
     epochs: Annotated[int, Field(ge=0)]
 
 
+class Before(Training):
+    """Training before the methods, taught as ``recovery`` is; its own ``methods`` draw weights towards zero."""
+
+    methods: list[Configured] = Field(min_length=1)
+
+
 class Teacher(Section):
     """The model that everything is measured against: trained here, or taken from ``weights`` (safetensors)."""
 
@@ -128,12 +134,19 @@ class Distill(Taught):
 
 
 class Compression(Section):
-    """A compression stage: methods in order, then recovery."""
+    """A compression stage: training that prepares it, if any, methods in order, then recovery."""
 
     from_: str = Field(alias="from")
+    before: Before | None = None
     methods: list[Configured] = Field(min_length=1)
     recovery: Recovery | None = None
     remeasure: bool = False
+
+    @property
+    def steps(self) -> dict[str, list[Configured]]:
+        """Return the methods by the key they stand under, in the order in which they run."""
+        before = {"before.methods": self.before.methods} if self.before else {}
+        return {**before, "methods": self.methods}
 
 
 class Target(Section):

@@ -125,7 +125,8 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
     for each in ancestors(document, stage):
         section = document[each] or {}
         used["models"] += [name for name in [_section_model(document, each)] if name]
-        used["methods"] += [method["name"] for method in section.get("methods", [])]
+        for holder in (section.get("before") or {}, section):
+            used["methods"] += [method["name"] for method in holder.get("methods", [])]
         used["methods"] += ["drop-layers"] if section.get("keep") else []
     section = document[stage]
     taught = section if "methods" not in section else section.get("recovery") or {}

@@ -126,6 +126,7 @@ class Stage:
         state = State(
             {
                 "stage": self.name,
+                "key": key,
                 "section": self.section.model_dump(by_alias=True),
                 "inputs": [*inputs, teacher_digest],
                 "data": [train.digest, validation.digest],
@@ -134,7 +135,7 @@ class Stage:
                 "threads": _threads(),
             }
         )
-        with curves(self.name) as log:
+        with curves(self.name, resume=bool(_finished)) as log:
             fit(
                 model, self.task, train, validation, settings,
                 loss=terms, seed=self.params.seed, state=state, where=where, teacher=caches[0] if caches else None,
@@ -166,30 +167,68 @@ _finished: list[State] = []
 
 
 def compression(stage: Stage) -> None:
-    """Run a compression stage: its methods in order on its input, recovery, and out comes an artifact."""
+    """Run a compression stage: its methods in order on its input, recovery, and out comes an artifact.
+
+    With a section ``before``, the input is trained under that section's methods first.
+    """
     section = stage.section
     if not isinstance(section, Compression):
         raise SlimlineError(f"{params.FILE}: {stage.name}.methods: missing; this stage compresses by methods")
     model, before, parent = stage.load(section.from_)
-    planned: list[tuple[str, Any, str]] = []
-    for index, chosen in enumerate(section.methods):
-        where = f"{params.FILE}: {stage.name}.methods.{index}"
-        planned.append((chosen.name, params.configure("methods", chosen, where), where))
+    unset = set() if section.before else {"before"}
+    planned = {key: _configure(stage, key, chosen) for key, chosen in section.steps.items()}
     decisions = Decisions(
         DECISIONS / f"{stage.name}.json",
         {
             "input": parent,
-            "section": section.model_dump(by_alias=True, exclude={"remeasure", "methods"}),
-            "methods": [[name, asdict(method)] for name, method, _ in planned],
+            "section": section.model_dump(by_alias=True, exclude={"remeasure", "methods", *unset}),
+            "methods": [[name, asdict(method)] for steps in planned.values() for name, method, _ in steps],
             "target": stage.params.target.model_dump(),
             "data": [stage.splits[name].digest for name in ("calibration", "validation")],
         },
         remeasure=section.remeasure,
     )
-    methods: list[Method] = []
+    recovery = section.recovery
+    trainings = {"before.methods": section.before, "methods": recovery if recovery and recovery.epochs else None}
     edits: list[Edit] = list(before.edits)
-    for name, method, where in planned:
-        if not method.settled(0, 0) and not (section.recovery and section.recovery.epochs):
+    teacher = None
+    for key, steps in planned.items():
+        settings = trainings[key]
+        model, methods, made = _compress(stage, model, steps, decisions, trains=settings is not None)
+        edits += made
+        if not methods:
+            print(f"{stage.name}: nothing was changed, so there is nothing to recover")
+        elif settings is not None:
+            teacher = stage.train(
+                model, settings, key="recovery" if key == "methods" else "before",
+                inputs=[parent, _short(manifest.canonical(decisions.choices))], methods=tuple(methods), taught=recovery,
+            )  # fmt: skip
+    decisions.write()
+    stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
+
+
+Step = tuple[str, Any, str]
+
+
+def _configure(stage: Stage, key: str, chosen: list[Configured]) -> list[Step]:
+    """Return (name, method, file and key) of the methods that stand under ``key``."""
+    steps = []
+    for index, each in enumerate(chosen):
+        where = f"{params.FILE}: {stage.name}.{key}.{index}"
+        steps.append((each.name, params.configure("methods", each, where), where))
+    return steps
+
+
+def _compress(
+    stage: Stage, model: nn.Module, steps: list[Step], decisions: Decisions, *, trains: bool
+) -> tuple[nn.Module, list[Method], list[Edit]]:
+    """Compress ``model`` by methods in order.
+
+    Returns it with the methods that changed it or join the training, and their edits.
+    """
+    methods, edits = [], []
+    for name, method, where in steps:
+        if not trains and not method.settled(0, 0):
             raise SlimlineError(f"{where}: {name} needs training; give recovery epochs")
         given = model
         batches = stage.batches(stage.splits["calibration"])
@@ -199,17 +238,7 @@ def compression(stage: Stage) -> None:
         if plan.tensors or _structure(model) != _structure(given) or _trains(method):
             methods.append(method)
             edits.append(plan.edit)
-    decisions.write()
-    teacher = None
-    recovery = section.recovery
-    if not methods:
-        print(f"{stage.name}: nothing was changed, so there is nothing to recover")
-    if methods and recovery is not None and recovery.epochs:
-        teacher = stage.train(
-            model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
-            taught=recovery, methods=tuple(methods),
-        )  # fmt: skip
-    stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
+    return model, methods, edits
 
 
 def _structure(model: nn.Module) -> list[Any]:
@@ -225,12 +254,16 @@ def _trains(method: Method) -> bool:
 
 
 @contextmanager
-def curves(stage: str) -> Iterator[Callable[[Epoch], None]]:
-    """Yield a function that logs an epoch's numbers through DVCLive into ``curves/STAGE`` and prints a line."""
+def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], None]]:
+    """Yield a function that logs an epoch's numbers through DVCLive into ``curves/STAGE`` and prints a line.
+
+    With ``resume`` the curves of the stage's earlier training go on.
+    """
     from dvclive import Live
 
     started = time.monotonic()
-    with Live(str(CURVES / stage), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
+    folder = str(CURVES / stage)
+    with Live(folder, resume=resume, dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
 
         def log(epoch: Epoch) -> None:
             live.log_metric("loss", epoch.loss)

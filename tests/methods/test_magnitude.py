@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimline import masks
+from slimline import masks, sensitivity
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.methods.magnitude import Magnitude
@@ -44,6 +44,18 @@ def test_layer_scope_zeroes_the_same_share_of_each(cnn: Cnn, batches: Batches, c
     pruned, _ = compress(Magnitude(ratio, scope="layer"), cnn, batches, context())
     for layer in masks.masked(pruned).values():
         assert int((~masks.live(layer)).sum()) == round(ratio * masks.weight(layer).numel())
+
+
+def test_sensitivity_scope_spares_the_layer_that_the_loss_hangs_on(cnn: Cnn, batches: Batches, context: Made) -> None:
+    """The readers of most of layer 3's outputs are zero, so nearly all of that layer can go."""
+    with torch.no_grad():
+        cnn.get_parameter("6.weight")[:, :12] = 0
+    pruned, _ = compress(Magnitude(0.6, scope="sensitivity", max_ratio=0.95), cnn, batches, context())
+    zeros = {name: float((~masks.live(layer)).float().mean()) for name, layer in masks.masked(pruned).items()}
+    assert share(pruned) == pytest.approx(0.6, abs=0.01)
+    assert max(zeros, key=lambda name: zeros[name]) in {"3", "6"}
+    evenly, _ = compress(Magnitude(0.6, scope="layer"), cnn, batches, context())
+    assert sensitivity.loss(pruned, context()) < sensitivity.loss(evenly, context())
 
 
 def test_no_layer_loses_more_than_max_ratio(cnn: Cnn, batches: Batches, context: Made) -> None:

@@ -2,8 +2,9 @@
 
     w ← w · 1[|w| > threshold]                                         (Han et al. 2015, arXiv:1506.02626)
 
-``scope: global`` takes one threshold for all layers, ``layer`` the same share of each. With ``schedule: cubic`` the
-share of zeros grows while recovery trains (Zhu & Gupta 2017, arXiv:1710.01878): at step t, in between every Δt steps,
+``scope: global`` takes one threshold for all layers, ``layer`` the same share of each, ``sensitivity`` of each what
+alone would cost the model alike (``slimline.shares``). With ``schedule: cubic`` the share of zeros grows while
+recovery trains (Zhu & Gupta 2017, arXiv:1710.01878): at step t, in between every Δt steps,
 
     s_t = s_f + (s_i − s_f) · (1 − t / (nΔt))³
 
@@ -13,6 +14,7 @@ to its own s_f, which is fixed before recovery.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, cast
@@ -21,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import masks
+from slimline import masks, shares
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan
 
@@ -33,7 +35,7 @@ class Magnitude(Method):
     """Zero ``ratio`` of the weights outside ``skip`` (globs); no layer loses over ``max_ratio`` of its own."""
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    scope: Literal["global", "layer"] = "global"
+    scope: Literal["global", "layer", "sensitivity"] = "global"
     schedule: Literal["at-once", "cubic"] = "at-once"
     start: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ramp: Annotated[float, Field(gt=0, le=1)] = 0.75
@@ -50,7 +52,10 @@ class Magnitude(Method):
         if self.ratio > self.max_ratio:
             raise MethodError(f"{context.where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
         layers = masks.maskable(model, self.skip, context.where)
-        shares = self._shares({name: masks.weight(layer).abs() for name, layer in layers.items()})
+        if self.scope == "sensitivity":
+            shares = self._sensitive_shares(model, layers, context)
+        else:
+            shares = self._shares({name: masks.weight(layer).abs() for name, layer in layers.items()})
         keep = {}
         for name, layer in layers.items():
             size = masks.weight(layer).numel()
@@ -99,6 +104,19 @@ class Magnitude(Method):
         order = torch.cat(pool).argsort(stable=True)[:wanted]
         gone = owner[order].bincount(minlength=len(pool)).tolist()
         return {name: count / values.numel() for (name, values), count in zip(magnitudes.items(), gone, strict=True)}
+
+    def _sensitive_shares(self, model: nn.Module, layers: dict[str, nn.Module], context: Context) -> dict[str, float]:
+        """Return the share of zeros of each layer at which each alone costs the model the same."""
+        whole = shares.loss(model, context)
+
+        def damage(name: str, ratio: float) -> float:
+            trial = copy.deepcopy(model)
+            weight = masks.weight(trial.get_submodule(name))
+            weight.masked_fill_(~kept(layers[name], round(ratio * weight.numel())), 0)
+            return shares.loss(trial, context) - whole
+
+        sizes = {name: masks.weight(layer).numel() for name, layer in layers.items()}
+        return shares.shares(sizes, damage, self.ratio, self.max_ratio)
 
 
 def kept(layer: nn.Module, count: int) -> Tensor:

@@ -5,7 +5,7 @@ in ``slimline.importances``). A group keeps a multiple of ``multiple`` channels,
 ``ratio`` is the share that goes, ``of`` says of what:
 
     channels        the lowest scores go, of all groups (``scope: global``), the same share of each (``layer``), or of
-                    each what costs the model alike (``sensitivity``: ``slimline.sensitivity``)
+                    each what costs the model alike (``sensitivity``: ``slimline.shares``)
     macs, bytes     step by step, ``multiple`` channels go where the score lost per multiply-add (per weight) saved is
                     least, at the widths reached by then, until the share is gone
     latency         the same per time saved on the target (``slimline.layer_times``); the whole model is measured at the
