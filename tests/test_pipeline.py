@@ -291,3 +291,9 @@ def test_an_unknown_plug_in_is_named_with_its_stage(document: dict[str, Any]) ->
     document["prune"]["methods"][0]["name"] = "structred"
     with pytest.raises(ParamsError, match=r"params.yaml: prune: no plug-in 'structred'"):
         pipeline.fingerprint(document, "prune")
+
+
+def test_a_format_with_keys_is_found_by_its_name(document: dict[str, Any]) -> None:
+    document["export"]["formats"] = ["onnx", {"name": "tensorrt", "compute": [86]}]
+    assert pipeline.code(document, "export@teacher")["exporters"] == ["onnx", "tensorrt"]
+    assert "slimline.export.signed" in pipeline.fingerprint(document, "export@teacher")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from slimline import plugins
 from slimline.errors import ParamsError, near_miss
@@ -43,6 +43,13 @@ class Configured(BaseModel):
     def settings(self) -> dict[str, Any]:
         """Return the keys beside ``name``."""
         return dict(self.model_extra or {})
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Format = Annotated[Configured, BeforeValidator(_by_name)]
 
 
 class Training(Section):
@@ -112,10 +119,13 @@ class Target(Section):
 
 
 class Export(Section):
-    """Which stages are exported, to which formats, and how closely a runtime must agree with torch."""
+    """Which stages are exported, to which formats, and how closely a runtime must agree with torch.
+
+    A format is a plug-in's name, or a mapping with its keys: ``{name: tensorrt, compute: [86, 89]}``.
+    """
 
     stages: list[str] = Field(min_length=1)
-    formats: list[str] = Field(default=["onnx"], min_length=1)
+    formats: list[Format] = Field(default=[Configured(name="onnx")], min_length=1)
     samples: Count = 512
     min_agreement: Share = 0.99
 
