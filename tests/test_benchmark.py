@@ -76,3 +76,20 @@ def test_a_release_answers_its_goldens_and_names_its_revision(
 
 def test_peak_memory_is_that_of_a_process_without_torch(exported: Path) -> None:
     assert 20 < benchmark.peak_rss_mb(exported / "teacher", 32, 1) < 200
+
+
+def test_engines_are_targets_that_were_built_not_run() -> None:
+    engine = {
+        "status": "built", "bytes": 7, "library": "tensorrt-rtx 1.7.1.116", "compute": [86],
+        "profile": {"x": [[1], [8], [32]]}, "engine": "model.engine",
+    }  # fmt: skip
+    facts = {
+        "teacher": {"formats": {"onnx-trt": {"status": "run", "bytes": 5}}},
+        "quantize": {"formats": {"onnx-trt": {"status": "run", "bytes": 5}, "tensorrt": engine}},
+        "prune": {},
+    }
+    (target,) = benchmark.built(facts, threads=2).items()
+    assert target[0] == "tensorrt-rtx/tensorrt/t2"
+    assert target[1]["status"] == "built"
+    assert list(target[1]["stages"]) == ["quantize"]
+    assert target[1]["stages"]["quantize"]["compute"] == [86]
