@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-e2e check format ablation bench-noop lock clean
+.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -12,6 +12,9 @@ repro: .venv/installed  ## run the whole chain: train, compress, export, measure
 
 test: .venv/installed  ## unit tests
 	pytest -n 2 -m "not e2e"
+
+test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
+	pytest -n 2 -m tensorrt
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -38,6 +41,10 @@ bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e examples/plugin
+	touch $@
+
+.venv/tensorrt: .venv/installed
+	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)

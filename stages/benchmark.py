@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     test, validation = stage.splits["test"], stage.splits["validation"]
     speed = manifest.read_json(LATENCY)
     target, confidence = params.target, params.budget.confidence
-    stages, base = {}, None
+    stages, exported, base = {}, {}, None
     for name in tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None):
         predictor = Predictor(EXPORTS / name, runtime=target.runtime, threads=target.threads)
         own = benchmark.outputs(predictor, test.inputs)
@@ -26,7 +26,7 @@ def main(stage: Stage) -> None:
         row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
         checked = task.metrics(benchmark.outputs(predictor, validation.inputs), validation.targets)
         row[f"validation_{task.primary}"] = checked[task.primary]
-        facts = manifest.read_json(EXPORTS / name / "facts.json")
+        facts = exported[name] = manifest.read_json(EXPORTS / name / "facts.json")
         row |= {key: facts[key] for key in ("params", "macs", "bytes")}
         row |= speed["stages"][name] | {"variant": facts["variant"], "threads": target.threads}
         stages[name] = row
@@ -41,7 +41,7 @@ def main(stage: Stage) -> None:
         "target": target.model_dump(),
         "rows": {"test": len(test), "validation": len(validation)},
         "stages": {name: stages[name] for name in params.export.stages},
-        "targets": {where: {"stages": speed["stages"], "status": "run"}},
+        "targets": {where: {"stages": speed["stages"], "status": "run"}, **benchmark.built(exported, target.threads)},
     }
     manifest.write_json(benchmark.FILE, document)
 

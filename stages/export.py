@@ -3,12 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from slimline import manifest, metrics, plugins
 from slimline.errors import ExportError
+from slimline.export import formats
 from slimline.export.facts import count_macs, count_params
 from slimline.quantizers import is_quantized
 from slimline.stage import Stage, run
@@ -18,16 +20,18 @@ FOLDER = Path("exports")
 
 def main(stage: Stage) -> None:
     """Write the model in every format of params.yaml's ``export``, with signature, preprocessing and facts."""
-    name, settings = stage.name, stage.params.export
+    name = stage.name
     model, described, digest = stage.load(name)
     signature = stage.task.signature()
     metadata = {"slimline.stage": name, "slimline.artifact": digest, "slimline.task": stage.params.task.name}
     with manifest.sealed(FOLDER / name) as scratch:
-        for each in settings.formats:
-            plugins.find("exporters", each, where="params.yaml: export.formats")(model, signature, scratch, metadata)
+        made = {
+            each: exporter(model, signature, scratch, metadata)
+            for each, exporter in formats.exporters(stage.params.export, stage.params.target).items()
+        }
         manifest.write_json(scratch / "signature.json", signature)
         manifest.write_json(scratch / "preprocess.json", stage.task.preprocess())
-        facts = {
+        facts: dict[str, Any] = {
             "format": 1,
             "stage": name,
             "artifact": digest,
@@ -39,8 +43,12 @@ def main(stage: Stage) -> None:
             "edits": [edit.method for edit in described.edits],
             "parity": parity(model, scratch, stage),
         }
+        if others := {each: written for each, written in made.items() if written}:
+            facts["formats"] = formats.complete(others, scratch, model, stage.task, stage.splits["validation"])
         manifest.write_json(scratch / "facts.json", facts)
     print(f"{name}: {facts['bytes']:,} bytes, {facts['parity']}")
+    for each, written in facts.get("formats", {}).items():
+        print(f"{name}: {each}: {formats.describe(written, stage.task.primary)}")
 
 
 def parity(model: nn.Module, scratch: Path, stage: Stage) -> dict[str, float]:

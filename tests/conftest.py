@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from slimline import engines
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.method import Batch, Batches, Context
@@ -26,6 +27,14 @@ from slimline.training import State, fit
 from slimline.training.losses import SoftTargets
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs TensorRT where it is not installed; make test-tensorrt installs it."""
+    if not engines.is_installed():
+        for item in items:
+            if "tensorrt" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs the extra tensorrt"))
 
 
 @pytest.fixture(scope="session", autouse=True)

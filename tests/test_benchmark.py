@@ -100,3 +100,20 @@ def test_a_rise_of_what_should_fall_is_a_drop(splits: dict[str, Split]) -> None:
     assert drop["drop"] == pytest.approx(np.log(0.91) - np.log(0.1), abs=0.02)
     assert 0 < drop["ci"][0] <= drop["drop"] <= drop["ci"][1]
     assert row["lower_is_better"] == ["log_loss"]
+
+
+def test_engines_are_targets_that_were_built_not_run() -> None:
+    engine = {
+        "status": "built", "bytes": 7, "library": "tensorrt-rtx 1.7.1.116", "compute": [86],
+        "profile": {"x": [[1], [8], [32]]}, "engine": "model.engine",
+    }  # fmt: skip
+    facts = {
+        "teacher": {"formats": {"onnx-trt": {"status": "run", "bytes": 5}}},
+        "quantize": {"formats": {"onnx-trt": {"status": "run", "bytes": 5}, "tensorrt": engine}},
+        "prune": {},
+    }
+    (target,) = benchmark.built(facts, threads=2).items()
+    assert target[0] == "tensorrt-rtx/tensorrt/t2"
+    assert target[1]["status"] == "built"
+    assert list(target[1]["stages"]) == ["quantize"]
+    assert target[1]["stages"]["quantize"]["compute"] == [86]

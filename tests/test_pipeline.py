@@ -353,3 +353,9 @@ def test_methods_that_train_before_count_with_the_stage(document: dict[str, Any]
     document["prune"]["before"] = {"epochs": 1, "lr": 0.1, "methods": [{"name": "sparsify"}]}
     assert pipeline.code(document, "prune")["methods"] == ["sparsify", "structured"]
     assert "slimline.methods.sparsify" in pipeline.fingerprint(document, "prune")
+
+
+def test_a_format_with_keys_is_found_by_its_name(document: dict[str, Any]) -> None:
+    document["export"]["formats"] = ["onnx", {"name": "tensorrt", "compute": [86]}]
+    assert pipeline.code(document, "export@teacher")["exporters"] == ["onnx", "tensorrt"]
+    assert "slimline.export.signed" in pipeline.fingerprint(document, "export@teacher")

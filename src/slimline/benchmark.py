@@ -25,6 +25,21 @@ BATCH = 500
 RESAMPLES = 400
 
 
+def built(facts: Mapping[str, Mapping[str, Any]], threads: int) -> dict[str, Any]:
+    """Return the ``targets`` of engines that were built but not run here: {"LIBRARY/FORMAT/tN": stages, status}.
+
+    ``facts`` are {stage: facts.json}.
+    """
+    targets: dict[str, Any] = {}
+    for stage, own in facts.items():
+        for name, written in own.get("formats", {}).items():
+            if written["status"] == "built":
+                library = written["library"].partition(" ")[0]
+                target = targets.setdefault(f"{library}/{name}/t{threads}", {"stages": {}, "status": "built"})
+                target["stages"][stage] = {key: written[key] for key in ("bytes", "compute", "profile", "library")}
+    return targets
+
+
 def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the first output for every row of ``inputs``, N first."""
     count = len(next(iter(inputs.values())))

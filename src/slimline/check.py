@@ -26,6 +26,9 @@ def check(path: Path = params.FILE) -> list[str]:
         params.configure(kind, chosen, where)
     for kind, name, where in _named(settings, path):
         plugins.find(kind, name, where=where)
+    from slimline.export import formats
+
+    formats.exporters(settings.export, settings.target, path)
     shown = _check_task(settings, path)
     return [f"runs: {' -> '.join(order)}", f"exports: {', '.join(settings.export.stages)}", *shown]
 
@@ -97,7 +100,6 @@ def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured,
 
 def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:
     yield "runtimes", settings.target.runtime, f"{path}: target.runtime"
-    yield from (("exporters", each, f"{path}: export.formats") for each in settings.export.formats)
     yield from (("metrics", each, f"{path}: benchmark.metrics") for each in settings.benchmark.metrics)
 
 

@@ -74,6 +74,20 @@ def gate(
         raise typer.Exit(1)
 
 
+@app.command()
+def lint(
+    model: Annotated[Path, typer.Argument(help="An ONNX file, or an export directory.")],
+    target: Annotated[str, typer.Option("--for", help="tensorrt or onnxruntime.")],
+) -> None:
+    """Name each node that a runtime rejects, misreads or runs slowly, and what to change; exit 1 when there is one."""
+    from slimline.lint import lint as run
+
+    found = run(model, target)
+    print("\n".join(map(str, found)) or f"{model}: nothing to change for {target}")
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command(name="plugins")
 def list_plugins(kind: Annotated[Optional[str], typer.Argument(help="tasks, models, methods, …")] = None) -> None:  # noqa: UP045
     """List every plug-in and the distribution it comes from."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from slimline import plugins
 from slimline.errors import ParamsError, near_miss
@@ -56,6 +56,13 @@ Losses = Annotated[
     Annotated[Weighted, Tag("[one]")] | Annotated[list[Weighted], Field(min_length=1), Tag("[several]")],
     Discriminator(lambda value: "[several]" if isinstance(value, list) else "[one]"),
 ]
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Format = Annotated[Configured, BeforeValidator(_by_name)]
 
 
 class Training(Section):
@@ -158,10 +165,13 @@ class Target(Section):
 
 
 class Export(Section):
-    """Which stages are exported, to which formats, and how closely a runtime must agree with torch."""
+    """Which stages are exported, to which formats, and how closely a runtime must agree with torch.
+
+    A format is a plug-in's name, or a mapping with its keys: ``{name: tensorrt, compute: [86, 89]}``.
+    """
 
     stages: list[str] = Field(min_length=1)
-    formats: list[str] = Field(default=["onnx"], min_length=1)
+    formats: list[Format] = Field(default=[Configured(name="onnx")], min_length=1)
     samples: Count = 512
     min_agreement: Share = 0.99
 

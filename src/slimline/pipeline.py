@@ -114,7 +114,8 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
     if exported != stage:
         made_by = code(document, exported)
         used |= {"models": made_by["models"], "methods": made_by["methods"]}
-        used["exporters"] = list(document["export"].get("formats", ["onnx"]))
+        formats = document["export"].get("formats", ["onnx"])
+        used["exporters"] = [each["name"] if isinstance(each, Mapping) else each for each in formats]
     if stage not in stages(document):
         if exported != stage or stage in {"latency", "benchmark"}:
             used["runtimes"] = [document.get("target", {}).get("runtime", "onnxruntime")]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import slimline
+from slimline import engines
 from slimline.predictor import Predictor
 
 from .conftest import STAGES, Project
@@ -135,6 +136,34 @@ def test_another_order_with_nothing_else_edited(finished: Project, tmp_path: Pat
     shown = project.run("dvc", "exp", "show", "--md", "--only-changed").stdout
     assert "factorize" in shown
     assert "accuracy" in project.run("dvc", "metrics", "diff", "--md").stdout
+
+
+def test_other_formats_stand_beside_the_first_and_in_benchmark_and_report(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "p")
+    built = engines.is_installed()
+    engine = ", {name: tensorrt, compute: [86, 120]}" if built else ""
+    project.edit("params.yaml", "formats: [onnx]", f"formats: [onnx, onnx-fp16, onnx-trt{engine}]")
+    project.run("slimline", "check")
+    assert "onnx-trt" in project.run("python", "-P", "stages/export.py", "quantize").stdout
+    folder = project.root / "exports/quantize"
+    assert (folder / "model.onnx").read_bytes() == (finished.root / "exports/quantize/model.onnx").read_bytes()
+    found = project.json("exports/quantize/facts.json")["formats"]
+    assert isinstance(found, dict)
+    assert found["onnx-trt"]["requantized"] > 0
+    assert found["onnx-trt"]["validation"]["drop"] <= 0.01
+    assert (
+        project.run("slimline", "lint", "exports/quantize", "--for", "tensorrt").stdout.count("nothing to change") == 1
+    )
+    Predictor(folder).close()
+    project.run("python", "-P", "stages/benchmark.py")
+    project.run("python", "-P", "stages/report.py")
+    targets = project.json("metrics/benchmark.json")["targets"]
+    assert isinstance(targets, dict)
+    assert targets["onnxruntime/onnx/t1"]["status"] == "run"
+    assert "quantize: onnx-trt" in (project.root / "report/report.md").read_text()
+    if built:
+        assert (folder / "model.engine").is_file()
+        assert targets["tensorrt-rtx/tensorrt/t1"]["status"] == "built"
 
 
 def test_plots_render(finished: Project, tmp_path: Path) -> None:

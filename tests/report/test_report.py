@@ -358,6 +358,25 @@ def test_verdict_line_by_line(project: Project) -> None:
     assert "- ✓ speed-up at batch 32: 34.09 [33.58, 34.54], budget ≥ 20" in markdown
 
 
+def test_other_formats_say_what_was_run_and_what_only_built(project: Project) -> None:
+    assert "Other formats" not in project.report()[1]
+    path = project.root / "exports/quantize/facts.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    validation = {"accuracy": 0.9012, "drop": 0.0021, "agreement": 0.99, "rows": 5000}
+    engine = {"status": "built", "bytes": 841_988, "library": "tensorrt-rtx 1.7.1.116", "compute": [80, 120]}
+    facts["formats"] = {
+        "onnx-trt": {"status": "run", "bytes": 4626, "validation": validation},
+        "tensorrt": engine,
+    }
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    html, markdown = project.report()
+    rows = table(markdown, "Other formats")
+    assert rows["quantize: onnx-trt"]["accuracy on validation"] == "90.12% (drop 0.21 points on 5,000 rows)"
+    assert rows["quantize: onnx-trt"]["size"] == "4.63 kB"
+    assert rows["quantize: tensorrt"]["status"] == "built, not run: tensorrt-rtx 1.7.1.116 for SM80, SM120"
+    assert "built, not run" in html
+
+
 def test_times_are_those_of_stages_that_ran_here(project: Project) -> None:
     record = {"seconds": 4871.2, "when": "2026-11-24T13:02:11+00:00"}
     project.file(f"{times.FOLDER}/teacher.json", json.dumps(record))

@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,21 @@ def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, meta
 
     Raises ExportError when torch can't export the model.
     """
+    save(to_onnx(model, signature), directory / "model.onnx", metadata)
+
+
+def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX model with ``metadata`` in it."""
     import onnx
 
-    graph = to_onnx(model, signature)
     for key, value in metadata.items():
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    onnx.save(graph, directory / "model.onnx")
+    onnx.save(graph, path)
 
 
-def to_onnx(model: nn.Module, signature: Mapping[str, Any]) -> Any:
-    """Return the tidied ONNX model of ``model`` in evaluation mode."""
+def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any], Any] = qdq.tidy) -> Any:
+    """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     axes = {
         name: torch.export.Dim(name) for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str)
@@ -58,7 +62,7 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any]) -> Any:
         first = str(error).strip().splitlines()
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
-    return qdq.tidy(program.model_proto)
+    return tidy(program.model_proto)
 
 
 @contextmanager

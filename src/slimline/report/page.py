@@ -58,6 +58,7 @@ def content(study: Study) -> dict[str, Any]:
         "curves": plots.curves(study),
         "times": tables.stage_times(study),
         "machine": tables.machine(study),
+        "formats": tables.formats(study),
         "digests": tables.digests(study),
         "commands": COMMANDS,
         "notes": _notes(study),
@@ -88,6 +89,8 @@ def _notes(study: Study) -> dict[str, str]:
         "per_class": f"{study.last} against the teacher with {confidence} intervals, worst first"
         + (f", the {tables.MOST_CLASSES} worst." if tables.classes(study) > tables.MOST_CLASSES else ".")
         + " An interval that misses zero is coloured.",
+        "formats": "Made from the same model and quantizers for other runtimes; ONNX Runtime answered with them to "
+        "measure their quality again. An engine built on a machine without its GPU is not run and has no latency.",
         "times": "Wall-clock time of each stage's last run on this machine, as DVC or the script alone ran it.",
         "reproduce": "The same params.yaml and code give the same artifacts: choices made by measurement are replayed "
         "from decisions/. Latency is measured anew.",

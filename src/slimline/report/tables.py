@@ -245,5 +245,24 @@ def digests(study: Study) -> Table:
     return Table(["stage", "artifact", "edits", "agrees with torch on"], rows)
 
 
+def formats(study: Study) -> Table | None:
+    """Return what each export holds beside model.onnx, or None where no stage has other formats."""
+    rows = []
+    for stage in study.line:
+        for name, written in study.facts[stage].get("formats", {}).items():
+            checked = written.get("validation")
+            quality = NONE
+            if checked:
+                drop = f"drop {study.primary.difference(checked['drop'])} on {checked['rows']:,} rows"
+                quality = Cell(study.primary.value(checked[study.primary.name]), drop)
+            status = "answers checked by ONNX Runtime"
+            if written["status"] == "built":
+                compute = ", ".join(f"SM{each}" for each in written["compute"])
+                status = f"built, not run: {written['library']} for {compute}"
+            rows.append((f"{stage}: {name}", [Cell(numbers.count(written["bytes"], "B")), quality, Cell(status)]))
+    head = ["stage: format", "size", f"{study.primary.title} on validation", "status"]
+    return Table(head, rows) if rows else None
+
+
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -13,9 +13,9 @@ FORMATS = ("onnx",)
 
 
 class OnnxRuntime:
-    """Runs ``model.onnx`` of an export directory with ``threads`` intra-op threads that don't spin when idle."""
+    """Runs ``file`` of an export directory with ``threads`` intra-op threads that don't spin when idle."""
 
-    def __init__(self, directory: Path, threads: int | None) -> None:
+    def __init__(self, directory: Path, threads: int | None, file: str = "model.onnx") -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -25,7 +25,7 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         # several sessions share a process when models are compared: spinning threads of one would slow the next
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = directory / "model.onnx"
+        path = directory / file
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own undocumented classes
