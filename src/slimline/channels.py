@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.errors import MethodError
-from slimline.quantizers import Quantizer
+from slimline.quantizers import Quantizer, weight_quantizer
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def slice_layer(module: nn.Module, out: list[int] | None, into: list[int] | None
         setattr(module, kind[1], len(out))
     if into is not None:
         _narrow(module, "weight", torch.tensor(into), 1)
+        _renew_blocks(module)
         setattr(module, kind[0], len(into))
 
 
@@ -156,3 +157,13 @@ def _narrow_scales(module: nn.Module, rows: Tensor) -> None:
     if isinstance(quantizer, Quantizer) and quantizer.spec.axis == 0:
         for name in ("scale", "zero_point"):
             _narrow(quantizer, name, rows, 0)
+
+
+def _renew_blocks(module: nn.Module) -> None:
+    """Give weights that are quantized in blocks along their inputs new blocks, fitted to the weights that stay."""
+    quantizer = getattr(module, "weight_quantizer", None)
+    if isinstance(quantizer, Quantizer) and quantizer.spec.block is not None:
+        weight = module.get_parameter("weight")
+        renewed = weight_quantizer(quantizer.spec, weight)
+        renewed.fit(weight)
+        module.weight_quantizer = renewed
