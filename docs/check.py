@@ -1,26 +1,28 @@
-"""Check the documents: links lead somewhere, make targets and commands exist, and README's table is the report's.
+"""Check the documents: links lead somewhere, make targets and commands exist, and tables are those last measured.
 
 python docs/check.py           # what ``make check`` runs
-python docs/check.py --write   # copy the report's table into README.md
+python docs/check.py --write   # copy the report's table into README.md, the ablation's into docs/methods.md
 """
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MARKS = ("<!-- report: begin -->", "<!-- report: end -->")
+METHODS = ROOT / "docs" / "methods.md"
 
 
 def main() -> int:
     """Print every mistake and return how many there are."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
     wrong = [each for page in pages for each in broken_links(page) + unknown_commands(page)]
-    if "--write" in sys.argv:
-        write_table()
-    elif table_of(ROOT / "README.md") != report_table():
-        wrong.append("README.md: its table is not the report's; run python docs/check.py --write")
+    for page, name, text in ((ROOT / "README.md", "report", report_table()), (METHODS, "ablation", ablation_table())):
+        if "--write" in sys.argv:
+            write_table(page, name, text)
+        elif table_of(page, name) != text:
+            wrong.append(f"{page.name}: its {name} table is not what was measured; run python docs/check.py --write")
     print("\n".join(wrong) or f"docs: {len(pages)} pages hold")
     return len(wrong)
 
@@ -62,18 +64,56 @@ def report_table() -> str:
     return rows.group(0).strip() if rows else ""
 
 
-def table_of(page: Path) -> str:
+def ablation_table() -> str:
+    """Return metrics/ablation.json as two markdown tables; a mean of differences stands with its 95% interval."""
+    path = ROOT / "metrics" / "ablation.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+
+    def points(bounds: list[float]) -> str:
+        low, mean, high = (100 * each for each in bounds)
+        return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+    left_out = measured.get("left_out", {})
+    batches = list(left_out["whole"]["latency_ms"][0]) if left_out else []
+    head = ["left out", "accuracy", "the chain gains, points", "bytes", *(f"ms, batch {batch}" for batch in batches)]
+    lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
+    for stage, row in left_out.items():
+        size = sum(row["bytes"]) / len(row["bytes"])
+        times = [sum(each[batch] for each in row["latency_ms"]) / len(row["latency_ms"]) for batch in batches]
+        name, gains = ("nothing", "") if stage == "whole" else (stage, points(row["chain_minus_this"]))
+        lines.append(
+            " | ".join([name, f"{row['mean']:.4f}", gains, f"{size:,.0f}", *(f"{each:.3f}" for each in times)])
+        )
+    lines = [*lines, ""] if left_out else []
+    lines += [
+        "from scratch, without a teacher | parameters | accuracy | the chain gains, points",
+        "---|---:|---:|---:",
+    ]
+    for name, row in measured.get("from_scratch", {}).items():
+        lines.append(f"{name} | {row['params']:,} | {row['mean']:.4f} | {points(row['chain_minus_this'])}")
+    return "\n".join(f"| {line} |" if line else "" for line in lines)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the comments between which a table stands."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def table_of(page: Path, name: str) -> str:
     """Return what stands between the marks."""
-    _, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    return rest.partition(MARKS[1])[0].strip()
+    begin, end = marks(name)
+    return page.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0].strip()
 
 
-def write_table() -> None:
-    """Put the report's table between README's marks."""
-    page = ROOT / "README.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    page.write_text(f"{before}{MARKS[0]}\n{report_table()}\n{MARKS[1]}{after}", encoding="utf-8")
+def write_table(page: Path, name: str, table: str) -> None:
+    """Put a table between a page's marks."""
+    begin, end = marks(name)
+    before, mark, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not mark:
+        return
+    page.write_text(f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,13 +19,12 @@ def main() -> None:
     read = [PARAMS, FOLDER, *map(Path, sys.path)]  # sys.path: a plug-in may be installed or removed
     if index.is_current(read):
         return
-    import yaml
-
-    from slimline import pipeline
+    from slimline import params, pipeline
     from slimline.manifest import as_json, write_text
 
-    with PARAMS.open(encoding="utf-8") as file:
-        document = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (both are safe)
+    document = params.read(PARAMS)
+    params.parse(document, PARAMS)
+    pipeline.check_order(document, path=str(PARAMS))
     FOLDER.mkdir(exist_ok=True)
     exports = [f"export@{stage}" for stage in document["export"]["stages"]]
     stale = set(FOLDER.iterdir())
@@ -43,4 +42,5 @@ if __name__ == "__main__":
     try:
         main()
     except SlimlineError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

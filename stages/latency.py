@@ -19,12 +19,19 @@ def main(stage: Stage) -> None:
         name: Predictor(EXPORTS / name, runtime=target.runtime, threads=target.threads) for name in params.export.stages
     }
     rows, _ = stage.splits["calibration"][slice(0, max(target.batch_sizes))]
-    with tqdm(total=params.latency.rounds, desc="latency rounds", disable=None) as bar:
-        samples = latency.measure(
-            {name: predictor.runtime.run for name, predictor in predictors.items()},
-            latency.sample_inputs(stage.task.signature(), target.batch_sizes, rows),
-            rounds=params.latency.rounds, repeats=params.latency.repeats, seed=params.seed, progress=bar.update,
-        )  # fmt: skip
+    calls = {name: predictor.runtime.run for name, predictor in predictors.items()}
+    inputs = latency.sample_inputs(stage.task.signature(), target.batch_sizes, rows)
+
+    def once() -> latency.Measured:
+        with tqdm(total=params.latency.rounds, desc="latency rounds", disable=None) as bar:
+            return latency.measure(
+                calls, inputs,
+                rounds=params.latency.rounds, repeats=params.latency.repeats, seed=params.seed, progress=bar.update,
+            )  # fmt: skip
+
+    samples, spread = latency.steadiest(once, "teacher", params.budget.confidence)
+    if spread > latency.STEADY:
+        print(f"latency: a busy machine: one speed-up is known to a factor of {spread:.2f} only")
     stages = {}
     for name, by_batch in samples.items():
         ratios = {
@@ -38,7 +45,13 @@ def main(stage: Stage) -> None:
             "speedup_ci": {str(batch): interval for batch, (_, interval) in ratios.items()},
             "peak_rss_mb": benchmark.peak_rss_mb(EXPORTS / name, max(target.batch_sizes), target.threads),
         }
-    document = {"format": 1, "machine": benchmark.machine(), "target": target.model_dump(), "stages": stages}
+    document = {
+        "format": 1,
+        "machine": benchmark.machine(),
+        "target": target.model_dump(),
+        "spread": round(spread, 3),
+        "stages": stages,
+    }
     manifest.write_json(FILE, document)
 
 

@@ -12,7 +12,7 @@ def main(stage: Stage) -> None:
     """Build the model, load or train its weights, and save it as an artifact without edits."""
     section = stage.section
     named = Named(section.model.name, section.model.args)
-    model = artifact.build_model(stage.task, named, "params.yaml: teacher")
+    model = artifact.build_model(stage.task, named, "params.yaml: teacher.model")
     if section.weights:
         artifact.load_weights(model, Path(section.weights))
     if section.training:

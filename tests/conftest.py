@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from slimline.artifact import Artifact, Named
@@ -153,3 +156,17 @@ def _document() -> dict[str, Any]:
 def document(_document: dict[str, Any]) -> dict[str, Any]:
     """A small params.yaml as data: the whole default chain."""
     return copy.deepcopy(_document)
+
+
+@pytest.fixture(scope="session")
+def answer() -> Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]:
+    """Run an ONNX model in ONNX Runtime and return its first output."""
+
+    def run(model: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        out: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: x})[0]
+        return out
+
+    return run

@@ -298,5 +298,5 @@ def test_a_replayed_edit_changes_structure_alone(cnn: Cnn, batches: Batches, con
 
 
 def test_bad_model_arguments_of_params_name_their_key(context: Made) -> None:
-    with pytest.raises(ArtifactError, match=r"params.yaml: teacher: model.args: depth: 9 is not one of 8, 10"):
-        artifact.build_model(context().task, Named("resnet", {"depth": 9}), "params.yaml: teacher")
+    with pytest.raises(ArtifactError, match=r"params.yaml: teacher.model.args: depth: 9 is not one of 8, 10"):
+        artifact.build_model(context().task, Named("resnet", {"depth": 9}), "params.yaml: teacher.model")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from torch import nn
 
 from slimline import benchmark, manifest, release
@@ -76,3 +78,25 @@ def test_a_release_answers_its_goldens_and_names_its_revision(
 
 def test_peak_memory_is_that_of_a_process_without_torch(exported: Path) -> None:
     assert 20 < benchmark.peak_rss_mb(exported / "teacher", 32, 1) < 200
+
+
+class Loss(Digits):
+    """Digits with a secondary metric that falls when things get better."""
+
+    def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+        log_loss = -np.log(np.clip(out[np.arange(len(y)), y], 1e-6, None)).mean()
+        return super().metrics(out, y) | {"log_loss": float(log_loss)}
+
+    def higher_is_better_of(self, metric: str) -> bool:
+        return metric != "log_loss" and super().higher_is_better_of(metric)
+
+
+def test_a_rise_of_what_should_fall_is_a_drop(splits: dict[str, Split]) -> None:
+    test = splits["test"]
+    sure = np.eye(10, dtype=np.float32)[test.targets] * 0.9 + 0.01
+    unsure = np.full_like(sure, 0.1)
+    row = benchmark.quality(Loss(), test, sure, unsure, 0.95)
+    drop = row["drops"]["log_loss"]
+    assert drop["drop"] == pytest.approx(np.log(0.91) - np.log(0.1), abs=0.02)
+    assert 0 < drop["ci"][0] <= drop["drop"] <= drop["ci"][1]
+    assert row["lower_is_better"] == ["log_loss"]

@@ -61,3 +61,9 @@ def test_what_was_not_measured_is_an_error_naming_the_key(budget: dict[str, Any]
 
 def test_an_empty_budget_asks_for_nothing() -> None:
     assert judge(Budget(), MEASURED, "quantize") == []
+
+
+def test_a_stage_that_was_not_measured_is_named() -> None:
+    measured = {"stages": {"teacher": {}, "quantize": {}}}
+    with pytest.raises(ParamsError, match=r"factorize, the last stage, is not in it"):
+        judge(Budget(), measured, "factorize")

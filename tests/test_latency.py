@@ -69,3 +69,24 @@ def test_sample_inputs_are_real_rows_repeated_as_needed(size: int) -> None:
     assert list(batch) == ["x"]
     assert batch["x"].dtype == np.float32
     np.testing.assert_array_equal(batch["x"], rows["x"][np.arange(size) % 3])
+
+
+def fixed(values: list[float]) -> Samples:
+    """Return rounds of one call each."""
+    return Samples(np.array(values)[:, None])
+
+
+def test_a_disturbed_measurement_is_taken_again_and_the_steadiest_kept() -> None:
+    calm = {"teacher": {1: fixed([2.0] * 20)}, "last": {1: fixed([1.0] * 20)}}
+    wild = {"teacher": {1: fixed([2.0] * 10 + [6.0] * 10)}, "last": {1: fixed([1.0] * 20)}}
+    for runs, expected in (([wild, calm, wild], 2), ([calm], 1), ([wild, wild, wild], 3)):
+        taken: list[Any] = []
+
+        def once(taken: list[Any] = taken, runs: list[Any] = runs) -> Any:
+            taken.append(runs[len(taken)])
+            return taken[-1]
+
+        found, spread = latency.steadiest(once, "teacher", 0.95)
+        assert len(taken) == expected
+        assert found is (calm if any(each is calm for each in runs) else wild)
+        assert (spread <= latency.STEADY) is any(each is calm for each in runs)

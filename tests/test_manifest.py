@@ -223,3 +223,9 @@ def test_write_json_makes_the_folder_and_leaves_no_scratch(tmp_path: Path) -> No
     manifest.write_json(path, {"b": 1, "a": "é"})
     assert path.read_text(encoding="utf-8") == '{\n "a": "é",\n "b": 1\n}\n'
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_manifest_entry_without_its_facts_is_named(directory: Path) -> None:
+    rewrite(directory, lambda document: document["files"].update({"a.txt": {}}))
+    with pytest.raises(ArtifactError, match=r"manifest.json: files.a.txt: no bytes and sha256"):
+        manifest.verify(directory)

@@ -222,3 +222,14 @@ def test_an_unknown_method_is_named_with_its_key() -> None:
 def test_a_plug_in_that_is_no_dataclass_cannot_be_configured() -> None:
     with pytest.raises(ParamsError, match="must be a dataclass"):
         params.configure("methods", Configured(name="slimline.task:Task"), "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("seed: 1\nseed: 2\n", "seed"), ("task: {name: digits, name: wine}\n", "name")],
+    ids=["top", "inner"],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=f"the key '{key}' stands there twice"):
+        params.read(tmp_path / "params.yaml")

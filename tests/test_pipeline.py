@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimline import pipeline
+from slimline import pipeline, plugins
 from slimline.errors import ParamsError
 
 CHAIN = ["teacher", "distill", "prune", "quantize", "factorize"]
@@ -35,6 +36,15 @@ def test_inputs(document: dict[str, Any], stage: str, expected: list[str]) -> No
 def test_a_stage_without_a_recovery_teacher_reads_its_from_alone(document: dict[str, Any], recovery: Any) -> None:
     document["prune"]["recovery"] = recovery
     assert pipeline.inputs(document, "prune") == ["distill"]
+
+
+def test_further_teachers_are_read_too(document: dict[str, Any]) -> None:
+    document["distill"]["teachers"] = ["big", "teacher"]
+    document["prune"]["recovery"] = {"teacher": "teacher", "teachers": ["distill", "big"], "epochs": 1, "lr": 0.1}
+    document["big"] = {"from": "teacher", "training": {"epochs": 1, "lr": 0.1}}
+    assert pipeline.inputs(document, "distill") == ["teacher", "big"]
+    assert pipeline.inputs(document, "prune") == ["distill", "teacher", "big"]
+    assert pipeline.ancestors(document, "prune") == ["teacher", "big", "distill", "prune"]
 
 
 def test_stages_stand_in_file_order(document: dict[str, Any]) -> None:
@@ -287,7 +297,53 @@ def test_data_of_the_task_counts(after: Callable[[str, str], set[str]]) -> None:
     assert after("data/digits/rows.csv", "1,2") >= set(CHAIN)
 
 
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (None, ["soft-targets"]),
+        ({"name": "soft", "temperature": 2}, ["soft"]),
+        ([{"name": "hard"}, {"name": "hint", "layers": {"a": "b"}}], ["hard", "hint"]),
+    ],
+    ids=["default", "one", "several"],
+)
+def test_every_loss_counts(document: dict[str, Any], loss: Any, names: list[str]) -> None:
+    document["distill"]["loss"] = loss
+    document["prune"]["recovery"] = {**document["prune"]["recovery"], "loss": loss}
+    modules = {plugins.locate("losses", name).partition(":")[0] for name in names}
+    for stage in ("distill", "prune"):
+        assert pipeline.code(document, stage)["losses"] == names
+        assert modules <= pipeline.fingerprint(document, stage).keys()
+    assert pipeline.code(document, "teacher")["losses"] == ["soft-targets"]
+
+
+def test_dropping_layers_counts_where_blocks_are_kept(document: dict[str, Any]) -> None:
+    document["distill"] |= {"model": None, "keep": {"stages.0": []}}
+    for stage in ("distill", "quantize"):
+        assert "drop-layers" in pipeline.code(document, stage)["methods"]
+    assert "drop-layers" not in pipeline.code(document, "teacher")["methods"]
+
+
 def test_an_unknown_plug_in_is_named_with_its_stage(document: dict[str, Any]) -> None:
     document["prune"]["methods"][0]["name"] = "structred"
     with pytest.raises(ParamsError, match=r"params.yaml: prune: no plug-in 'structred'"):
         pipeline.fingerprint(document, "prune")
+
+
+def test_what_a_foreign_task_names_is_in_its_fingerprint(document: dict[str, Any]) -> None:
+    document["task"], document["teacher"]["model"] = {"name": "wine"}, {"name": "mlp"}
+    document["distill"]["model"] = {"name": "mlp"}
+    found = pipeline.fingerprint(document, "teacher", Path("no scripts here"))
+    assert {"slimline_wine.task", "slimline_wine.metric", "slimline_wine.preprocess"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        pytest.param("factorize", "the stages make a circle", id="circle"),
+        pytest.param("destill", "no stage 'destill'. Did you mean 'distill'?", id="unknown"),
+    ],
+)
+def test_a_chain_that_leads_nowhere_is_an_error_not_a_loop(document: dict[str, Any], before: str, message: str) -> None:
+    document["prune"]["from"] = before
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        pipeline.last(document)

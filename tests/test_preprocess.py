@@ -147,7 +147,7 @@ def test_preprocessing_needs_no_torch() -> None:
     code = (
         "import sys, numpy as np; from slimline import preprocess\n"
         "steps = [{'op': 'decode_image', 'mode': 'L'}, {'op': 'normalize', 'mean': [0], 'std': [1]}]\n"
-        "preprocess.run({'input': 'x', 'steps': steps}, [np.zeros((8, 8), np.uint8)])\n"
+        "preprocess.run({'format': 1, 'input': 'x', 'steps': steps}, [np.zeros((8, 8), np.uint8)])\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -264,7 +264,7 @@ def test_no_calibration_rows_are_an_error(cnn: Cnn, context: Made) -> None:
 
 def test_a_layer_that_no_row_reaches_is_named_with_the_key(cnn: Cnn, batches: Batches, context: Made) -> None:
     cnn.stray = nn.Linear(2, 2)
-    cnn.forward = lambda x: nn.Sequential(*list(cnn)[:-1])(x)  # type: ignore[method-assign]
+    cnn.forward = nn.Sequential(*list(cnn)[:-1]).forward  # type: ignore[method-assign]
     with pytest.raises(MethodError, match=r"here: layer stray: calibration saw no data; is it reached in forward"):
         Linear().plan(cnn, batches, context())
 

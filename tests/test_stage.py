@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import Tensor, nn
 
-from slimline import artifact, params, stage
+from slimline import artifact, masks, params, stage
 from slimline.artifact import Artifact
 from slimline.channels import slice_model
+from slimline.errors import SlimlineError
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage, compression
@@ -87,3 +89,39 @@ def test_a_methods_edit_is_kept_when_it_changed_something_or_joins_the_training(
     model, written = artifact.load(Path("artifacts/prune"), trust=[name])
     assert [edit.method for edit in written.edits] == ([name] if kept else [])
     assert model.get_submodule("0").out_channels == (4 if method is Halve else 8)
+
+
+@pytest.fixture
+def prune(cnn: Cnn, described: dict[str, Artifact], document: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> Any:
+    """Run the prune stage of a params.yaml section on the small network and return the model that it writes."""
+
+    def run(section: dict[str, Any], name: str = "prune") -> nn.Module:
+        document[name] = section
+        Path("params.yaml").write_text(yaml.safe_dump(document))
+        compression(Stage(name, params.load(), 60))
+        return artifact.load(Path("artifacts", name))[0]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "curves", _no_curves)
+    document["limit"] = 60
+    artifact.save(Path("artifacts/teacher"), cnn, described["cnn"])
+    return run
+
+
+def test_masks_of_an_earlier_stage_hold_in_the_recovery_of_a_later_one(prune: Any) -> None:
+    recovery = {"epochs": 2, "lr": 0.05, "optimizer": "sgd", "weight_decay": 0.01}
+    pruned = prune({"from": "teacher", "methods": [{"name": "magnitude", "ratio": 0.8}], "recovery": recovery})
+    quantized = prune({"from": "prune", "methods": [{"name": "linear"}], "recovery": recovery}, "quantize")
+    before, after = masks.masked(pruned), masks.masked(quantized)
+    assert before.keys() == after.keys()
+    for name, layer in after.items():
+        assert torch.equal(masks.live(layer), masks.live(before[name]))
+        assert not torch.equal(masks.weight(layer), masks.weight(before[name]))
+        assert not masks.weight(layer)[~masks.live(layer)].any()
+
+
+@pytest.mark.parametrize("recovery", [None, {"epochs": 0, "lr": 0.1}], ids=["none", "no epochs"])
+def test_a_schedule_without_recovery_is_named(prune: Any, recovery: dict[str, Any] | None) -> None:
+    section = {"from": "teacher", "methods": [{"name": "magnitude", "schedule": "cubic"}], "recovery": recovery}
+    with pytest.raises(SlimlineError, match=r"prune\.methods\.0: magnitude needs training; give recovery epochs"):
+        prune(section)

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import plugins
+from slimline import masks, plugins
 from slimline.errors import MethodError
+from slimline.factorization import Energy, Ratio
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
@@ -51,8 +52,30 @@ def test_structured_on_the_default_models() -> None:
         ("linear", {"bits": 12, "layers": {"3": Override(bits=5)}, "calibrator": "mse"}, "cnn", {}),
         ("svd", {"multiple": 2}, "cnn", forced("svd", **{"11": [4]})),
         ("tucker2", {"multiple": 2}, "resnet", forced("tucker2", stages_1_0_conv2=[4, 6])),
+        ("spatial", {"rank": Energy(0.8), "multiple": 2}, "cnn", {}),
+        ("cp", {"rank": Ratio(0.5), "multiple": 2, "whiten": False}, "cnn", {}),
+        ("magnitude", {"ratio": 0.7, "schedule": "cubic", "start": 0.3, "every": 1}, "resnet", {}),
+        ("n-m", {"n": 1, "m": 2}, "cnn", {}),
+        ("structured", {"importance": "fisher", "multiple": 2}, "cnn", {}),
+        ("structured", {"importance": "hessian", "multiple": 2}, "cnn", {}),
+        ("structured", {"importance": "bn-scale", "multiple": 2, "scope": "sensitivity"}, "cnn", {}),
     ],
-    ids=["symmetric", "linear", "blocks", "weights alone", "own widths", "svd", "tucker2"],
+    ids=[
+        "symmetric",
+        "linear",
+        "blocks",
+        "weights alone",
+        "own widths",
+        "svd",
+        "tucker2",
+        "spatial",
+        "cp",
+        "magnitude",
+        "n-m",
+        "fisher",
+        "hessian",
+        "bn-scale",
+    ],
 )
 def test_built_in_methods(
     name: str,
@@ -314,6 +337,24 @@ class DropsQuantizers(Nothing):
         return plain(model)
 
 
+@dataclass(frozen=True)
+class DropsMasks(Nothing):
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        for layer in masks.masked(model).values():
+            del layer.weight_mask
+        return model
+
+
+@dataclass(frozen=True)
+class CutsMasksAlone(Nothing):
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        for layer in masks.masked(model).values():
+            layer.weight_mask = masks.live(layer)[:1]
+        return model
+
+
 class OtherWhenExported(nn.Flatten):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return super().forward(input) * (0 if torch.compiler.is_exporting() else 1)
@@ -373,6 +414,8 @@ BAD_METHODS: dict[type[Method], str] = {
     ConstrainChangesStructure: "training with penalty and constrain changes the structure",
     GrowsBack: r"GrowsBack on Cnn after structured: 0.weight grows from \[\d, 1, 3, 3\] to \[8, 1, 3, 3\]",
     DropsQuantizers: "DropsQuantizers on Cnn after linear: the quantizers of 0 are gone",
+    DropsMasks: "DropsMasks on Cnn after magnitude: the mask of 0 is gone",
+    CutsMasksAlone: r"CutsMasksAlone on Cnn after magnitude: a mask no longer fits: MethodError: 0: its mask is \[1, 1",
     ExportsOtherwise: "ONNX Runtime is off",
     CantBeExported: "the model can't be exported and run: ExportError",
 }

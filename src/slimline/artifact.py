@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline import manifest, plugins
-from slimline.errors import ArtifactError, PluginError
+from slimline.errors import ArtifactError, MethodError, PluginError, SlimlineError
 from slimline.method import VERSION, Edit
 from slimline.task import Task
 
@@ -47,7 +47,8 @@ class Artifact:
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a trained model's bits."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "slimline", "torch")}}
+    python = ".".join(platform.python_version_tuple()[:2])  # a patch release changes no weights
+    return {"python": python, **{name: version(name) for name in ("numpy", "slimline", "torch")}}
 
 
 def save(directory: Path, model: nn.Module, artifact: Artifact, assets: Path | None = None) -> str:
@@ -97,7 +98,7 @@ def load(directory: Path, *, trust: Collection[str] = (), task: Task | None = No
     """
     artifact = read(directory)
     where = str(directory / "model.json")
-    task = task or build_task(artifact.task, where, trust)
+    task = task or build_task(artifact.task, f"{where}: task", trust)
     model = rebuild(task, artifact.model, artifact.edits, where=where, trust=trust)
     load_weights(model, directory / "model.safetensors")
     return model.eval(), artifact
@@ -105,21 +106,29 @@ def load(directory: Path, *, trust: Collection[str] = (), task: Task | None = No
 
 def build_task(named: Named, where: str, trust: Collection[str] | None = None) -> Task:
     """Build a task by plug-in name. Raises ArtifactError or PluginError naming ``where``."""
-    factory = plugins.find("tasks", named.name, where=f"{where}: task", trust=trust)
+    factory = plugins.find("tasks", named.name, where=where, trust=trust)
     try:
         task: Task = factory(**named.args)
-    except TypeError as error:
-        raise ArtifactError(f"{where}: task.args: {error}") from error
+    except SlimlineError:
+        raise
+    except Exception as error:  # a plug-in's constructor raises what it likes
+        raise ArtifactError(f"{where}.args: {_line(error)}") from error
     return task
 
 
 def build_model(task: Task, named: Named, where: str, trust: Collection[str] | None = None) -> nn.Module:
     """Build an untrained model for ``task``; bad arguments are an ArtifactError naming ``where``."""
-    plugins.find("models", named.name, where=f"{where}: model.name", trust=trust)
+    plugins.find("models", named.name, where=f"{where}.name", trust=trust)
     try:
         return task.build_model(named.name, **named.args)
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{where}: model.args: {error}") from error
+    except SlimlineError:
+        raise
+    except Exception as error:  # a plug-in's constructor raises what it likes
+        raise ArtifactError(f"{where}.args: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def rebuild(
@@ -127,7 +136,7 @@ def rebuild(
 ) -> nn.Module:
     """Build the model fresh and replay ``edits`` on it; its weights are still untrained."""
     random_state = torch.get_rng_state()
-    model = build_model(task, named, where, trust)
+    model = build_model(task, named, f"{where}: model", trust)
     torch.set_rng_state(random_state)
     for index, edit in enumerate(edits):
         model = replay(model, edit, where=f"{where}: edits.{index}", trust=trust)
@@ -144,7 +153,7 @@ def replay(model: nn.Module, edit: Edit, *, where: str, trust: Collection[str] |
         raise type(error)(f"{error}. Install the plug-in that made this artifact") from error
     try:
         changed: nn.Module = method.apply(model, edit)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, MethodError) as error:
         raise ArtifactError(f"{where}: {edit.method} doesn't fit this model: {error!r}") from error
     return changed
 

@@ -40,9 +40,10 @@ def quality(
 ) -> dict[str, Any]:
     """Return metrics of ``own`` outputs and their drops from ``base`` outputs on the same test rows.
 
-    The interval of a drop in accuracy is Newcombe's; any other metric's is a paired bootstrap, or, where no resample
-    differs, that of the share of correct answers: few rows without an error don't prove that none will come.
-    Keys: each metric; for the primary P also ``P_ci``, ``P_drop`` and ``drop_ci``; ``drops`` {metric: {drop, ci}};
+    The drop of a metric that is the share of correct answers gets Newcombe's interval, any other a paired bootstrap. A
+    score in which no resample differs gets Newcombe's too: few rows without an error don't prove that none will come.
+    Keys: each metric; for the primary P also ``P_drop`` and ``drop_ci``, and ``P_ci`` where it is the share of correct
+    answers; ``drops`` {metric: {drop, ci}}; ``lower_is_better``, the metrics whose drop is a rise;
     ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels.
     """
     y = split.targets
@@ -59,25 +60,30 @@ def quality(
     row: dict[str, Any] = dict(values)
     hits = {name: task.correct(answer, y) for name, answer in answers.items()}
     drops: dict[str, dict[str, Any]] = {}
-    resampled = [name for name in values if name != "accuracy"]
-    boots = _bootstrap(measured, base, own, y, resampled, confidence)
+    shares = {"base": float(np.mean(hits["base"])), "own": float(np.mean(hits["own"]))}
+    is_share = {name: bool(np.allclose([before[name], values[name]], [*shares.values()])) for name in values}
+    boots = _bootstrap(measured, base, own, y, [name for name in values if not is_share[name]], confidence)
+    newcombe = intervals.paired_drop(hits["base"], hits["own"], confidence)
+    row["lower_is_better"] = []
     for name, value in values.items():
-        higher = getattr(chosen.get(name), "higher_is_better", task.higher_is_better if name == task.primary else True)
-        sign = 1 if higher else -1
-        if name == "accuracy":
-            ci = intervals.paired_drop(hits["base"], hits["own"], confidence)
+        if name in chosen and name not in task.metrics(own[:1], y[:1]):
+            higher = bool(getattr(chosen[name], "higher_is_better", True))
         else:
-            ci = sorted(sign * bound for bound in boots[name])
-            if ci[0] == ci[1]:
-                ci = intervals.paired_drop(hits["base"], hits["own"], confidence)
+            higher = task.higher_is_better_of(name)
+        if not higher:
+            row["lower_is_better"].append(name)
+        sign = 1 if higher else -1
+        ci = newcombe if is_share[name] else sorted(sign * bound for bound in boots[name])
+        if ci[0] == ci[1] and 0 <= before[name] <= 1 and 0 <= value <= 1:
+            ci = newcombe
         drops[name] = {"drop": sign * (before[name] - value), "ci": ci}
     primary = task.primary
-    if primary == "accuracy":
-        row["accuracy_ci"] = intervals.share(hits["own"], confidence)
+    if is_share[primary]:
+        row[f"{primary}_ci"] = intervals.share(hits["own"], confidence)
     row[f"{primary}_drop"], row["drop_ci"], row["drops"] = drops[primary]["drop"], drops[primary]["ci"], drops
     agrees = task.agree(answers["base"], answers["own"])
     row["agreement"], row["agreement_ci"] = float(np.mean(agrees)), intervals.share(agrees, confidence)
-    if task.labels:
+    if task.labels and y.ndim == 1:
         row["per_class"] = per_class(task.labels, hits["base"], hits["own"], y, confidence)
     return row
 

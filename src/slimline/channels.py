@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimline import masks
 from slimline.errors import MethodError
 from slimline.quantizers import Quantizer, weight_quantizer
 
@@ -86,9 +87,16 @@ class Cost:
     def layer(self, name: str, widths: list[int]) -> float:
         """Return what one layer costs when group g keeps ``widths[g]`` channels."""
         cost = self._full[name]
-        for shares in self._sides[name].values():
-            cost *= 1 - sum(share * (1 - widths[at] / self._channels[at]) for at, share in shares)
+        for left in self.left(name, widths).values():
+            cost *= left
         return cost
+
+    def left(self, name: str, widths: list[int]) -> dict[int, float]:
+        """Return the share of a layer's outputs (axis 0) and inputs (axis 1) that stays; a side that can't go lacks."""
+        return {
+            axis: 1 - sum(share * (1 - widths[at] / self._channels[at]) for at, share in shares)
+            for axis, shares in self._sides[name].items()
+        }
 
     def total(self, widths: list[int]) -> float:
         """Return what all layers cost."""
@@ -100,8 +108,18 @@ class Cost:
         return sum(self.layer(name, widths) - self.layer(name, after) for name in set(self._layers[index]))
 
 
+def keep_channels(found: list[Group], scores: list[Tensor], widths: list[int]) -> dict[str, dict[str, list[int]]]:
+    """Return {layer: {side: kept positions}} when each group keeps its ``widths`` best channels by ``scores``."""
+    layers: dict[str, dict[str, list[int]]] = {}
+    for group, score, width in zip(found, scores, widths, strict=True):
+        channels = sorted(score.topk(width).indices.tolist())
+        for layer, side, owned in group.members:
+            layers.setdefault(layer, {})[side] = sorted(position for c in channels for position in owned[c])
+    return layers
+
+
 def slice_model(model: nn.Module, layers: dict[str, dict[str, list[int]]]) -> nn.Module:
-    """Slice every layer to the kept positions of its output and input side, quantizers included."""
+    """Slice every layer to the kept positions of its output and input side, quantizers and masks included."""
     for name, sides in layers.items():
         slice_layer(model.get_submodule(name), sides.get("out"), sides.get("in"))
     return model
@@ -118,7 +136,7 @@ def slice_layer(module: nn.Module, out: list[int] | None, into: list[int] | None
         return
     if is_depthwise(module):
         rows = torch.tensor(out if out is not None else into)
-        for name in ("weight", "bias"):
+        for name in ("weight", "bias", masks.NAME):
             _narrow(module, name, rows, 0)
         module.groups = module.in_channels = module.out_channels = len(rows)  # type: ignore[assignment]
         _narrow_scales(module, rows)
@@ -126,12 +144,13 @@ def slice_layer(module: nn.Module, out: list[int] | None, into: list[int] | None
     kind = ("in_channels", "out_channels") if isinstance(module, nn.Conv2d) else ("in_features", "out_features")
     if out is not None:
         rows = torch.tensor(out)
-        for name in ("weight", "bias"):
+        for name in ("weight", "bias", masks.NAME):
             _narrow(module, name, rows, 0)
         _narrow_scales(module, rows)
         setattr(module, kind[1], len(out))
     if into is not None:
-        _narrow(module, "weight", torch.tensor(into), 1)
+        for name in ("weight", masks.NAME):
+            _narrow(module, name, torch.tensor(into), 1)
         _renew_blocks(module)
         setattr(module, kind[0], len(into))
 

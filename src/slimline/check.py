@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from slimline import params, pipeline, plugins
-from slimline.errors import DataError, ParamsError
-from slimline.params import Configured, Distill, Params, Plugin
+from slimline.errors import DataError, ParamsError, near_miss
+from slimline.params import Compression, Configured, Distill, Params, Plugin, Taught
 
 DVC_FILE = Path("dvc.yaml")
 
@@ -38,6 +38,8 @@ def _check_dvc(settings: Params, document: dict[str, Any]) -> None:
     for stage in settings.compressions:
         if stage not in known:
             raise ParamsError(f"{DVC_FILE}: stages.{stage}: missing, though params.yaml has a section {stage!r}")
+    for stage in settings.compressions:
+        _check_teachers(settings, stage, known[stage].get("deps", []))
     tracked = [key for stage in known.values() for key in stage.get("params", []) if isinstance(key, str)]
     templated = [
         key
@@ -57,15 +59,39 @@ def _check_dvc(settings: Params, document: dict[str, Any]) -> None:
             raise ParamsError(f"{params.FILE}: {key}: null, but dvc.yaml names a folder by it: name a stage{hint}")
 
 
+def _check_teachers(settings: Params, stage: str, deps: list[Any]) -> None:
+    """DVC must know of every teacher. A template can't name a list, so what ``from`` and ``teacher`` lead to is enough:
+    an artifact holds the digests of what it came from, so that a new teacher shows there; others want a line.
+    """
+    behind, taught = {pipeline.ROOT}, _taught(settings.compressions[stage])
+    if taught is None:
+        return
+    pending = [settings.compressions[stage].from_, *(each for each in [taught.teacher] if each)]
+    while pending:
+        name = pending.pop()
+        section = settings.compressions.get(name)
+        if name not in behind and section is not None:
+            pending += [section.from_, *([section.teacher] if isinstance(section, Distill) else [])]
+        behind.add(name)
+    for each in taught.teachers:
+        line = f"artifacts/{each}/manifest.json"
+        if each not in behind and line not in deps and f"artifacts/{each}" not in deps:
+            raise ParamsError(f"{DVC_FILE}: stages.{stage}.deps: add {line}: params.yaml names it among the teachers")
+
+
+def _taught(section: Distill | Compression) -> Taught | None:
+    return section if isinstance(section, Distill) else section.recovery
+
+
 def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured, str]]:
     for name, section in settings.compressions.items():
         if isinstance(section, Distill):
-            yield "losses", section.loss, f"{path}: {name}.loss"
+            yield from (("losses", *each) for each in section.losses(f"{path}: {name}"))
             continue
         for index, method in enumerate(section.methods):
             yield "methods", method, f"{path}: {name}.methods.{index}"
         if section.recovery is not None:
-            yield "losses", section.recovery.loss, f"{path}: {name}.recovery.loss"
+            yield from (("losses", *each) for each in section.recovery.losses(f"{path}: {name}.recovery"))
 
 
 def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:
@@ -92,18 +118,39 @@ def _check_task(settings: Params, path: Path) -> list[str]:
     row = tensors(splits["validation"][slice(0, 2)][0])
     want = task.signature()["outputs"][0]["shape"][1:]
     for where, plugin in _models(settings, path):
-        model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), where)
+        model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), f"{where}.model")
         try:
             with torch.inference_mode():
                 out = call(model.eval(), row)
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:  # a model's forward raises what it likes
             raise ParamsError(
                 f"{where}.model: it can't take this task's input: {' '.join(str(error).split())}"
             ) from error
         if list(out.shape[1:]) != want:
             raise ParamsError(f"{where}.model.args: outputs {list(out.shape[1:])} a row, the task wants {want}")
+    _check_budget(settings, task, out.float().numpy(), splits["validation"][slice(0, 2)][1], path)
+    for name in settings.compressions:
+        _check_learning(settings, name, task, splits, path)
     limit = f", at most {settings.limit} used" if settings.limit else ""
     return [f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"]
+
+
+def _check_budget(settings: Params, task: Any, out: Any, y: Any, path: Path) -> None:
+    """Every line of the budget must be about something that will be measured."""
+    measured = [*task.metrics(out, y), *(name.replace("-", "_") for name in settings.benchmark.metrics)]
+    wanted = settings.budget.min_speedup
+    speeds = list(wanted) if isinstance(wanted, dict) else []
+    lines: list[tuple[str, list[Any], list[Any]]] = [
+        ("max_drop", list(settings.budget.max_drop), measured),
+        ("min_speedup", speeds, settings.target.batch_sizes),
+        ("min_recall", list(settings.budget.min_recall), list(task.labels or [])),
+    ]
+    for key, names, known in lines:
+        for name in names:
+            if name not in known:
+                near = near_miss(str(name), [str(each) for each in known])
+                shown = ", ".join(map(str, known)) or "none"
+                raise ParamsError(f"{path}: budget.{key}.{name}: not measured.{near} Measured: {shown}")
 
 
 def _models(settings: Params, path: Path) -> Iterator[tuple[str, Plugin]]:
@@ -111,3 +158,62 @@ def _models(settings: Params, path: Path) -> Iterator[tuple[str, Plugin]]:
     for name, section in settings.compressions.items():
         if isinstance(section, Distill) and section.model is not None:
             yield f"{path}: {name}", section.model
+
+
+def _check_learning(settings: Params, name: str, task: Any, splits: dict[str, Any], path: Path) -> None:
+    """Check a stage's losses against the task, and the layers they name against every model that is known by now."""
+    from slimline.training import Objective, Term, check_terms, find_layer
+    from slimline.training.losses import FeatureLoss
+
+    section = settings.compressions[name]
+    taught, training = _taught(section), section.training if isinstance(section, Distill) else section.recovery
+    student = _untouched(settings, name, task, splits, path)  # a wrong ``keep`` is found here, whatever the loss
+    if taught is None or training is None or not training.epochs:
+        return
+    at, where = (f"{name}", f"{name}.training") if taught is section else (f"{name}.recovery", f"{name}.recovery")
+    terms = [
+        Term(params.configure("losses", chosen, key), chosen.weight, key)
+        for chosen, key in taught.losses(f"{path}: {at}")
+    ]
+    check_terms(terms, task, taught=bool(taught.heard), mixup=training.mixup, where=f"{path}: {where}")
+    layers = [term for term in terms if isinstance(term.loss, FeatureLoss) and term.loss.layers]
+    teacher = _untouched(settings, taught.heard[0], task, splits, path) if layers else None
+    if teacher is None:
+        return
+    if student is not None:
+        Objective(layers, task, student, teacher, splits["train"], settings.seed)
+    for term in layers:
+        for hint in term.loss.layers.values():
+            find_layer(teacher, hint, "the teacher", f"{term.where}.layers")
+
+
+def _untouched(settings: Params, name: str, task: Any, splits: dict[str, Any], path: Path) -> Any:
+    """Build the model of a stage before its training, or return None behind a compression, which decides when it runs.
+
+    Raises MethodError where ``keep`` names blocks that can't go.
+    """
+    from slimline import artifact
+    from slimline.decisions import Decisions
+    from slimline.method import Context, compress
+    from slimline.task import tensors
+
+    if name == pipeline.ROOT:
+        named = settings.teacher.model
+        return artifact.build_model(task, artifact.Named(named.name, named.args), f"{path}: {name}.model")
+    section = settings.compressions[name]
+    if not isinstance(section, Distill):
+        return None
+    if section.model is not None:
+        return artifact.build_model(
+            task, artifact.Named(section.model.name, section.model.args), f"{path}: {name}.model"
+        )
+    model = _untouched(settings, section.from_, task, splits, path)
+    if model is None or section.keep is None:
+        return model
+    chosen = Configured.model_validate({"name": "drop-layers", "keep": section.keep})
+    method = params.configure("methods", chosen, f"{path}: {name}")
+    inputs, y = splits["calibration"][slice(0, 2)]
+    batch = tensors(inputs), tensors({"y": y})["y"]
+    parts = splits["calibration"], splits["validation"]
+    context = Context(task, *parts, settings.target, Decisions(None, {}), where=f"{path}: {name}")
+    return compress(method, model, lambda: [batch], context)[0]

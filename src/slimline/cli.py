@@ -26,7 +26,7 @@ def init(
     recipe: Annotated[
         str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")
     ] = "smallest",
-    limit: Annotated[Optional[int], typer.Option(help="Try the chain on so many rows first.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows first.")] = None,  # noqa: UP045
     *,
     update: Annotated[
         bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")
@@ -57,14 +57,18 @@ def gate(
     """Print the verdict of the budget with its intervals; exit 1 when a line fails."""
     from slimline import benchmark, manifest, params, pipeline
     from slimline.gate import judge, lines
+    from slimline.release import FORMAT
 
     if release is not None:
         manifest.verify(release)
         card = manifest.read_json(release / "card.json")
+        manifest.check_format(card, release / "card.json", FORMAT)
         measured, document, where = card["benchmark"], card["params"], f"{release}/card.json: budget"
     else:
         measured, document, where = manifest.read_json(benchmark.FILE), params.read(), f"{params.FILE}: budget"
-    checks = judge(params.parse(document).budget, measured, pipeline.last(document), where=where)
+    budget = params.parse(document).budget
+    pipeline.check_order(document)
+    checks = judge(budget, measured, pipeline.last(document), where=where)
     print("\n".join(lines(checks)) or "the budget asks for nothing")
     if not all(each.ok for each in checks):
         raise typer.Exit(1)
@@ -97,6 +101,7 @@ def show(folder: Annotated[Path, typer.Argument(help="An artifact, export or rel
     for name in ("model.json", "facts.json", "card.json"):
         if (folder / name).is_file():
             document = manifest.read_json(folder / name)
+            manifest.check_format(document, folder / name, 1)
             for key in (
                 "stage",
                 "task",
@@ -112,9 +117,27 @@ def show(folder: Annotated[Path, typer.Argument(help="An artifact, export or rel
             ):
                 if key in document and not (name == "card.json" and key == "params"):
                     print(f"  {key}: {document[key]}")
-            if "edits" in document:
+            if document.get("edits") is not None:
                 edits = [each if isinstance(each, str) else each["method"] for each in document["edits"]]
                 print(f"  edits: {', '.join(edits) or 'none'}")
+
+
+@app.command()
+def sensitivity(
+    stage: Annotated[str, typer.Argument(help="A stage whose artifact is measured, such as teacher.")],
+    rows: Annotated[Optional[int], typer.Option(min=1, help="At most so many validation rows.")] = None,  # noqa: UP045
+    out: Annotated[Path, typer.Option(help="Folder for the table, the numbers and the heat map.")] = Path(
+        "sensitivity"
+    ),
+) -> None:
+    """Compress one layer at a time and measure what it costs and gains; nothing is trained."""
+    from slimline import params
+    from slimline import sensitivity as study
+
+    settings = params.load()
+    results = study.run(stage, settings, rows)
+    for line in study.write(out, stage, results, settings):
+        print(line)
 
 
 def main() -> None:

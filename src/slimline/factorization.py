@@ -1,29 +1,36 @@
-"""What the factorize methods share: which layers and ranks pay on the target, and where the factors go.
+"""What the factorize methods share: which layers and ranks, and where the factors go.
 
-A layer is replaced by a sequence of thinner ones. A candidate is kept when the target runs it faster by ``min_gain``
-(measured, geometric mean over the target's batch sizes) and the validation metric stays within ``max_drop`` of the
-input model's, all kept layers together and before recovery. At the end the whole model is measured against the one that
-came in: if it isn't faster beyond the interval, every layer stays as it was.
+A layer is replaced by a sequence of thinner ones. With ``rank: auto`` a candidate is kept when the target runs it
+faster by ``min_gain`` (measured, geometric mean over the target's batch sizes) and the validation metric stays within
+``max_drop`` of the input model's, all kept layers together and before recovery. At the end the whole model is measured
+against the one that came in: if it isn't faster beyond the interval, every layer stays as it was.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import latency, measure, metrics
-from slimline.method import Batches, Context, Edit, Plan
+from slimline import latency, masks, measure, metrics
+from slimline.errors import MethodError
+from slimline.layers import macs
+from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.observers import MinMax
 from slimline.quantizers import (
     QuantizedConv2d,
     QuantizedLinear,
     Quantizer,
     calibrate,
+    plain,
+    plain_layer,
     quantize_layer,
     quantizers,
     replace,
@@ -32,36 +39,89 @@ from slimline.task import call
 
 Ranks = list[int]
 Structure = Callable[[nn.Module, Ranks], nn.Sequential]
-Weights = Callable[[nn.Module, Ranks, Tensor], list[Tensor]]
 CONFIDENCE = 0.95
 
 
-def plan(
-    method: str,
-    model: nn.Module,
-    batches: Batches,
-    context: Context,
-    *,
-    candidates: Mapping[str, Sequence[Ranks]],
-    structure: Structure,
-    weights: Weights,
-    min_gain: float,
-    max_drop: float,
-) -> Plan:
-    """Choose layers and ranks by measurement (or replay the recorded choice) and compute their factors.
+@dataclass(frozen=True)
+class Ratio:
+    """Every rank is this share of the full one, rounded to ``multiple``."""
 
-    ``candidates`` lists the ranks to try for each layer; ``structure(layer, ranks)`` builds the sequence and
-    ``weights(layer, ranks, covariance)`` its weights, ``covariance`` being E[x xᵀ] of the layer's input channels.
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Every rank is the smallest whose squared singular values sum to this share of all."""
+
+    energy: Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class LowRank(Method):
+    """The keys that all factorize methods share.
+
+    ``rank`` is ``auto`` (measured on the target: ``ratios`` are tried, ``min_gain`` and ``max_drop`` decide),
+    ``{ratio: r}`` or ``{energy: e}``. ``whiten: false`` factorizes the bare weights. ``skip`` are globs of layers.
     """
-    covariance = covariances(model, list(candidates), batches)
+
+    rank: Literal["auto"] | Ratio | Energy = "auto"
+    ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.125, 0.25, 0.5])
+    multiple: Annotated[int, Field(ge=1)] = 8
+    min_gain: Annotated[float, Field(ge=1)] = 1.1
+    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    whiten: bool = True
+    skip: list[str] = field(default_factory=list)
+
+    name: ClassVar[str]
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        return plan(self, model, batches, context)
+
+    @staticmethod
+    def takes(layer: nn.Module) -> bool:
+        """Return whether the method factorizes this kind of layer."""
+        raise NotImplementedError
+
+    @staticmethod
+    def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
+        """Return the singular values (descending) of the whitened weight, one tensor for each rank to choose."""
+        raise NotImplementedError
+
+    @staticmethod
+    def structure(layer: nn.Module, ranks: Ranks) -> nn.Sequential:
+        """Return the sequence of thinner layers, weights unset; the last one carries the bias."""
+        raise NotImplementedError
+
+    @staticmethod
+    def weights(layer: nn.Module, ranks: Ranks, covariance: Tensor) -> list[Tensor]:
+        """Return the weights of the sequence; ``covariance`` is E[x xᵀ] of the layer's input channels."""
+        raise NotImplementedError
+
+
+def is_dense_kernel(layer: nn.Module) -> bool:
+    """Return whether a layer is a k×k convolution of all channels that pads, if at all, with zeros."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size != (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+    )
+
+
+def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> Plan:
+    """Choose layers and ranks (or replay the recorded choice) and compute their factors."""
+    names = _names(method, model, context.where)
+    covariance = covariances(model, names, batches)
+    if not method.whiten:
+        covariance = {name: torch.eye(len(each), dtype=torch.float64) for name, each in covariance.items()}
 
     def factorized(ranks: Mapping[str, Ranks]) -> tuple[nn.Module, Edit]:
-        edit = Edit(method, {"ranks": {name: list(value) for name, value in ranks.items()}})
-        changed = apply(copy.deepcopy(model), edit, structure)
+        edit = Edit(method.name, {"ranks": {name: list(value) for name, value in ranks.items()}})
+        changed = apply(copy.deepcopy(model), edit, method.structure)
         for name, value in ranks.items():
             original = model.get_submodule(name)
             parts = changed.get_submodule(name)
-            for part, weight in zip(parts.children(), weights(original, value, covariance[name]), strict=True):
+            for part, weight in zip(parts.children(), method.weights(original, value, covariance[name]), strict=True):
                 part.weight.data.copy_(weight)  # type: ignore[operator]
             if isinstance(original.bias, Tensor):
                 list(parts.children())[-1].bias.data.copy_(original.bias.data)  # type: ignore[operator]
@@ -69,17 +129,75 @@ def plan(
         return changed, edit
 
     def decide() -> dict[str, Any]:
-        return _choose(model, context, candidates, structure, factorized, batches, min_gain=min_gain, max_drop=max_drop)
+        inputs, _ = next(iter(batches()))
+        shapes = measure.input_shapes(model, list(covariance), inputs)
+        if method.rank != "auto":
+            return _as_asked(method, model, covariance, shapes)
+        return _choose(method, model, context, shapes, covariance, factorized)
 
-    choice = context.decisions.choose(method, decide)
+    choice = context.decisions.choose(method.name, decide)
     notes = [f"{name}: {entry['why']}" for name, entry in choice["layers"].items()] + [choice["summary"]]
     ranks = {name: entry["ranks"] for name, entry in choice["layers"].items() if entry["ranks"]}
+    lost = [name for name in ranks if masks.mask_of(model.get_submodule(name)) is not None]
+    notes += [f"{name}: its mask is dropped, the factors are dense" for name in lost]
     changed, edit = factorized(ranks)
     before, after = model.state_dict(), changed.state_dict()
     tensors = {
         name: tensor for name, tensor in after.items() if name not in before or before[name].shape != tensor.shape
     }
     return Plan(edit, tensors, notes)
+
+
+def _names(method: LowRank, model: nn.Module, where: str) -> list[str]:
+    """Return the layers that the method takes and ``skip`` doesn't name."""
+    names = [name for name, layer in model.named_modules() if method.takes(layer)]
+    for pattern in method.skip:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            known = ", ".join(names) or "none"
+            raise MethodError(f"{where}.skip: {pattern!r} matches no layer that can be factorized; layers: {known}")
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in method.skip)]
+
+
+def _as_asked(
+    method: LowRank, model: nn.Module, covariance: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """Give every layer the rank that ``ratio`` or ``energy`` asks for, unless it would cost more work than it saves."""
+    layers: dict[str, dict[str, Any]] = {}
+    for name, shape in shapes.items():
+        layer = model.get_submodule(name)
+        spectra = method.spectra(layer, covariance[name])
+        ranks = []
+        for spectrum in spectra:
+            if isinstance(method.rank, Ratio):
+                want = len(spectrum) * method.rank.ratio
+            else:
+                want = rank_of_energy(spectrum, cast(Energy, method.rank).energy)
+            ranks.append(max(1, min(round_to(want, method.multiple), len(spectrum))))
+        work = cost(method.structure(layer, ranks), shape) / cost(layer, shape)
+        if work >= 1:
+            layers[name] = {"ranks": None, "why": f"stays: ranks {ranks} would take {work:.2f}× its multiply-adds"}
+            continue
+        kept = [
+            float(each[:rank].square().sum() / each.square().sum()) for rank, each in zip(ranks, spectra, strict=True)
+        ]
+        shown = ", ".join(f"{share:.1%}" for share in kept)
+        why = f"ranks {ranks}: {work:.2f}× its multiply-adds, keeps {shown} of the energy"
+        layers[name] = {"ranks": ranks, "why": why}
+    done = sum(1 for entry in layers.values() if entry["ranks"])
+    return {"layers": layers, "summary": f"{done} of {len(layers)} layers factorized as asked"}
+
+
+def rank_of_energy(spectrum: Tensor, energy: float) -> int:
+    """Return the smallest rank whose squared singular values (descending) sum to ``energy`` of all."""
+    shares = spectrum.square().cumsum(0) / spectrum.square().sum().clamp(min=torch.finfo(spectrum.dtype).tiny)
+    return min(int((shares < energy).sum()) + 1, len(spectrum))
+
+
+def cost(module: nn.Module, shape: Sequence[int]) -> int:
+    """Return the multiply-adds of a layer or a sequence on one input of ``shape`` (without the batch)."""
+    bare = plain(module) if isinstance(module, nn.Sequential) else copy.deepcopy(plain_layer(module))
+    bare = bare if isinstance(bare, nn.Sequential) else nn.Sequential(bare)
+    return sum(macs(bare, lambda: bare(torch.zeros(1, *shape))).values())
 
 
 def apply(model: nn.Module, edit: Edit, structure: Structure) -> nn.Module:
@@ -99,10 +217,15 @@ def candidate_ranks(sizes: Sequence[int], ratios: Sequence[float], multiple: int
     """Return one rank a size for each ratio, rounded to ``multiple`` and below the size, without repeats."""
     found: list[Ranks] = []
     for ratio in sorted(ratios):
-        ranks = [max(multiple, round(size * ratio / multiple) * multiple) for size in sizes]
+        ranks = [max(multiple, round_to(size * ratio, multiple)) for size in sizes]
         if all(rank < size for rank, size in zip(ranks, sizes, strict=True)) and ranks not in found:
             found.append(ranks)
     return found
+
+
+def round_to(value: float, multiple: int) -> int:
+    """Return the multiple nearest to ``value``."""
+    return round(value / multiple) * multiple
 
 
 @torch.no_grad()
@@ -162,34 +285,34 @@ def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batch
 
 
 def _choose(
+    method: LowRank,
     model: nn.Module,
     context: Context,
-    candidates: Mapping[str, Sequence[Ranks]],
-    structure: Structure,
+    shapes: Mapping[str, Sequence[int]],
+    covariance: Mapping[str, Tensor],
     factorized: Callable[[Mapping[str, Ranks]], tuple[nn.Module, Edit]],
-    batches: Batches,
-    *,
-    min_gain: float,
-    max_drop: float,
 ) -> dict[str, Any]:
+    """Measure every layer at every candidate rank and keep what pays, the largest saving first."""
     task = context.task
     sign = 1 if task.higher_is_better else -1
     start = metrics.evaluate(model, task, context.validation)[task.primary]
-    inputs, _ = next(iter(batches()))
-    shapes = measure.input_shapes(model, list(candidates), inputs)
+    min_gain, max_drop = method.min_gain, method.max_drop
     layers: dict[str, dict[str, Any]] = {}
     paying: list[tuple[float, str, Ranks, float]] = []
-    for name, options in candidates.items():
-        if not options or name not in shapes:
+    for name, shape in shapes.items():
+        layer = model.get_submodule(name)
+        sizes = [len(spectrum) for spectrum in method.spectra(layer, covariance[name])]
+        every = candidate_ranks(sizes, method.ratios, method.multiple)
+        options = [ranks for ranks in every if cost(method.structure(layer, ranks), shape) < cost(layer, shape)]
+        if not options:
             layers[name] = {"ranks": None, "why": "stays: too narrow for a rank that saves work"}
             continue
-        layer = model.get_submodule(name)
         variants = {"whole": layer}
         for ranks in options:
             edit = Edit("", {"ranks": {"0": ranks}})
-            trial = apply(nn.Sequential(copy.deepcopy(layer)), edit, structure)
+            trial = apply(nn.Sequential(copy.deepcopy(layer)), edit, method.structure)
             variants["x".join(map(str, ranks))] = trial.get_submodule("0")
-        seconds = measure.layers(variants, shapes[name], context.target)
+        seconds = measure.layers(variants, shape, context.target)
         gains = {"x".join(map(str, r)): measure.gain(seconds["whole"], seconds["x".join(map(str, r))]) for r in options}
         layers[name] = {"ranks": None, "gains": {key: round(value, 3) for key, value in gains.items()}}
         best = max(gains.values())

@@ -25,6 +25,11 @@ def judge(
     budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
 ) -> list[Check]:
     """Return one Check a budget line for ``stage``. Raises ParamsError naming a metric, batch or label not measured."""
+    if stage not in benchmark["stages"]:
+        known = ", ".join(benchmark["stages"])
+        raise ParamsError(
+            f"metrics/benchmark.json: {stage}, the last stage, is not in it (it has {known}): run dvc repro"
+        )
     row = benchmark["stages"][stage]
     checks = []
     for metric, limit in budget.max_drop.items():

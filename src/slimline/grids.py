@@ -99,7 +99,7 @@ def by_scale(spec: Spec, x: Tensor) -> Tensor:
         return x.movedim(spec.axis, 0).flatten(1)
     values = x.flatten(2) if x.ndim > 2 else x[:, :, None]
     filled = F.pad(values, (0, 0, 0, -x.shape[1] % spec.block))
-    blocks = filled.unflatten(1, (-1, spec.block)).movedim(2, -1)
+    blocks = filled.reshape(len(filled), -1, spec.block, filled.shape[2]).movedim(2, -1)
     return blocks.reshape(*scale_shape(spec, x.shape), spec.block)
 
 

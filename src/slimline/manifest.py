@@ -161,6 +161,8 @@ def verify(directory: Path) -> str:
     listed = _manifest(directory)["files"]
     for name, facts in listed.items():
         path = directory / name
+        if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
+            raise ArtifactError(f"{directory / MANIFEST}: files.{name}: no bytes and sha256; make the stage again")
         if directory.resolve() not in path.resolve().parents:
             raise ArtifactError(f"{directory / MANIFEST}: {name!r} points outside the directory")
         if not path.is_file():

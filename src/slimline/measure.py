@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,33 @@ from torch import Tensor, nn
 
 from slimline import latency, manifest, plugins
 from slimline.params import Target
+from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
 
 
-def layers(variants: Mapping[str, nn.Module], shape: Sequence[int], target: Target) -> dict[str, dict[int, float]]:
+def layers(
+    variants: Mapping[str, nn.Module], shape: Sequence[int] | Mapping[str, Sequence[int]], target: Target
+) -> dict[str, dict[int, float]]:
     """Return {variant: {batch size: median seconds}} of layers alone, interleaved.
 
     A variant is a Conv2d, a Linear or a Sequential of them, quantized or not; ``shape`` is its input's without the
-    batch. Weights don't matter to speed, so the graphs hold ones.
+    batch, or one for each variant by name. Weights don't matter to speed, so the graphs hold ones.
     """
+    shapes = shape if isinstance(shape, Mapping) else dict.fromkeys(variants, shape)
     with tempfile.TemporaryDirectory() as folder:
         runtimes = {
-            name: _runtime(_chain(module, shape), Path(folder, name), target) for name, module in variants.items()
+            name: _runtime(_chain(module, shapes[name]), Path(folder, name), target)
+            for name, module in variants.items()
         }
         rng = np.random.default_rng(0)
-        inputs = {n: {"x": rng.random((n, *shape), dtype=np.float32)} for n in target.batch_sizes}
+        inputs = {
+            n: {name: rng.random((n, *shapes[name]), dtype=np.float32) for name in variants} for n in target.batch_sizes
+        }
         samples = latency.measure(
-            {name: runtime.run for name, runtime in runtimes.items()},
+            {name: _reads(name, runtime) for name, runtime in runtimes.items()},
             inputs,
             rounds=LAYER_ROUNDS,
             repeats=LAYER_REPEATS,
@@ -64,6 +71,11 @@ def models(
 def gain(before: Mapping[int, float], after: Mapping[int, float]) -> float:
     """Return the geometric mean over batch sizes of before / after."""
     return float(np.exp(np.mean([np.log(before[batch] / after[batch]) for batch in before])))
+
+
+def _reads(name: str, runtime: Any) -> Callable[[Arrays], Any]:
+    """Return a call of ``runtime`` on the array of its own name."""
+    return lambda arrays: runtime.run({"x": arrays[name]})
 
 
 def _runtime(graph: Any, directory: Path, target: Target) -> Any:
@@ -104,7 +116,8 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
         else:
             constants[weight] = np.ones(tuple(layer.weight.shape), np.float32)
         if isinstance(layer, nn.Conv2d):
-            pads = layer.padding if isinstance(layer.padding, tuple) else (layer.kernel_size[0] // 2,) * 2
+            same = [step * (size - 1) // 2 for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+            pads = layer.padding if isinstance(layer.padding, tuple) else same
             shape_of = {"strides": list(layer.stride), "pads": [*pads, *pads], "dilations": list(layer.dilation)}
             conv = helper.make_node("Conv", [x, weight], [f"{index}.y"], group=layer.groups, **shape_of)
             nodes.append(conv)

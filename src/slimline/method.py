@@ -82,6 +82,15 @@ class Method:
         """Restore what must hold, after optimizer step ``step`` of ``total``."""
         del model, step, total
 
+    def settled(self, step: int, total: int) -> bool:
+        """Return whether the model is what it shall be as of ``step`` of ``total``: a schedule still on its way is not.
+
+        Epochs that end unsettled are never kept as the best. True at the last step at the latest; settled(0, 0) says
+        whether the method can do without training.
+        """
+        del step, total
+        return True
+
 
 def compress(method: Method, model: nn.Module, batches: Batches, context: Context) -> tuple[nn.Module, Plan]:
     """Plan on ``model`` and return a compressed copy with the plan."""

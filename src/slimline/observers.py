@@ -121,7 +121,7 @@ class Entropy(MinMax):
             return
         self.width = self.width or float(sizes.max()) / BINS
         while self.width * BINS < float(sizes.max()):  # bins twice as wide, so that their number stays
-            self.counts = torch.cat([self.counts.unflatten(0, (-1, 2)).sum(1), torch.zeros(BINS // 2).double()])
+            self.counts = torch.cat([self.counts.reshape(-1, 2).sum(1), torch.zeros(BINS // 2).double()])
             self.width *= 2
         bins = (sizes / self.width).long().clamp(max=BINS - 1)
         self.counts += torch.bincount(bins, minlength=BINS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from slimline import plugins
 from slimline.errors import ParamsError, near_miss
@@ -17,6 +17,7 @@ FILE = Path("params.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Layer = Annotated[str, Field(coerce_numbers_to_str=True)]  # YAML reads the layer 3 as a number
 
 
 class Section(BaseModel):
@@ -45,6 +46,18 @@ class Configured(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Weighted(Configured):
+    """A loss and its weight in the sum: ``{name: soft, weight: 0.7, temperature: 4}``."""
+
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+Losses = Annotated[
+    Annotated[Weighted, Tag("[one]")] | Annotated[list[Weighted], Field(min_length=1), Tag("[several]")],
+    Discriminator(lambda value: "[several]" if isinstance(value, list) else "[one]"),
+]
+
+
 class Training(Section):
     """How the one training loop runs.
 
@@ -68,12 +81,29 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 
-class Recovery(Training):
+class Taught(Section):
+    """What a student learns from: ``teacher``, further ``teachers``, and one loss or a weighted sum of several."""
+
+    teacher: str | None = None
+    teachers: list[str] = []
+    loss: Losses = Weighted(name="soft-targets")
+
+    @property
+    def heard(self) -> list[str]:
+        """Every teacher once, ``teacher`` first."""
+        return list(dict.fromkeys(each for each in (self.teacher, *self.teachers) if each))
+
+    def losses(self, where: str) -> list[tuple[Weighted, str]]:
+        """Return each loss with its file and key; ``where`` is this section's."""
+        if isinstance(self.loss, Weighted):
+            return [(self.loss, f"{where}.loss")]
+        return [(each, f"{where}.loss.{index}") for index, each in enumerate(self.loss)]
+
+
+class Recovery(Training, Taught):
     """Fine-tuning after a compression, distilling from ``teacher`` when one is named; ``epochs: 0`` is none."""
 
     epochs: Annotated[int, Field(ge=0)]
-    teacher: str | None = None
-    loss: Configured = Configured(name="soft-targets")
 
 
 class Teacher(Section):
@@ -84,13 +114,16 @@ class Teacher(Section):
     training: Training | None = None
 
 
-class Distill(Section):
-    """A student learns from a teacher; without ``model`` the input model itself is the student."""
+class Distill(Taught):
+    """A student learns from a teacher; without ``model`` the input model itself is the student.
+
+    ``keep`` {container: positions} are the blocks of the input model that the student is made of.
+    """
 
     from_: str = Field(alias="from")
     teacher: str = "teacher"
     model: Plugin | None = None
-    loss: Configured = Configured(name="soft-targets")
+    keep: dict[Layer, list[int]] | None = None
     training: Training
 
 
@@ -167,10 +200,24 @@ class Params(Section):
 FIXED = tuple(name for name in Params.model_fields if name != "compressions")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep=deep)
+
+
 def read(path: Path = FILE) -> dict[str, Any]:
     """Read a params file as plain data. Raises ParamsError when it is missing or not a YAML mapping."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a safe loader)
     except FileNotFoundError as error:
         raise ParamsError(
             f"{path}: not found; run this in the project's folder, or 'slimline init' to make one"
@@ -200,6 +247,8 @@ def parse(document: Mapping[str, Any], path: Path = FILE) -> Params:
             raise ParamsError(f"{path}: {key}: {missing}.{near_miss(str(key), known)} Known: {', '.join(known)}")
         section: type[Distill | Compression] = Distill if "methods" not in value else Compression
         compressions[key] = _validate(TypeAdapter(section), value, f"{path}: {key}")
+        if value.get("model") and value.get("keep"):
+            raise ParamsError(f"{path}: {key}.keep: it takes blocks of the input model, and 'model' builds another")
     checked: Params = _validate(TypeAdapter(Params), {**fixed, "compressions": compressions}, f"{path}:")
     return checked
 
@@ -212,9 +261,10 @@ def configure(kind: str, chosen: Configured, where: str) -> Any:
     factory = plugins.find(kind, chosen.name, where=where)
     if not is_dataclass(factory):
         raise ParamsError(f"{where}: plug-in {chosen.name!r} must be a dataclass, its fields are its params.yaml keys")
-    known = [field.name for field in fields(factory)]
+    own = [field.name for field in fields(factory)]
+    known = [*own, *(key for key in type(chosen).model_fields if key != "name")]
     for key in chosen.settings:
-        if key not in known:
+        if key not in own:
             raise ParamsError(
                 f"{where}.{key}: unknown key of {chosen.name!r}.{near_miss(key, known)} Known: {', '.join(known)}"
             )

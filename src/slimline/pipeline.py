@@ -26,13 +26,13 @@ MEASURES = ("latency", "benchmark", "report", "release")
 
 
 def inputs(document: Mapping[str, Any], stage: str) -> list[str]:
-    """Return the stages that ``stage`` reads: its ``from`` first, then its teacher."""
+    """Return the stages that ``stage`` reads: its ``from`` first, then its teachers."""
     if stage == ROOT:
         return []
     section = document[stage]
-    recovery = section.get("recovery") or {}
-    teacher = section.get("teacher", ROOT) if "methods" not in section else recovery.get("teacher")
-    return list(dict.fromkeys(each for each in (section["from"], teacher) if each))
+    taught = section if "methods" not in section else section.get("recovery") or {}
+    teacher = taught.get("teacher", ROOT if taught is section else None)
+    return list(dict.fromkeys(each for each in (section["from"], teacher, *(taught.get("teachers") or [])) if each))
 
 
 def stages(document: Mapping[str, Any]) -> list[str]:
@@ -68,7 +68,11 @@ def chain(document: Mapping[str, Any], stage: str) -> list[str]:
     """Return the models that became ``stage``: from the teacher along each ``from``."""
     line = [stage]
     while line[-1] != ROOT:
-        line.append(document[line[-1]]["from"])
+        before = (document.get(line[-1]) or {}).get("from")
+        if before is None or before in line:
+            ancestors(document, stage)  # says what is wrong
+            raise ParamsError(f"params.yaml: {line[-1]}.from: {before!r} leads to no teacher")
+        line.append(before)
     return line[::-1]
 
 
@@ -117,16 +121,21 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
         if stage == "benchmark":
             used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
         return used
-    used["models"], used["methods"], used["losses"] = [], [], []
+    used["models"], used["methods"] = [], []
     for each in ancestors(document, stage):
         section = document[each] or {}
         used["models"] += [name for name in [_section_model(document, each)] if name]
         used["methods"] += [method["name"] for method in section.get("methods", [])]
+        used["methods"] += ["drop-layers"] if section.get("keep") else []
     section = document[stage]
-    for holder in (section, section.get("recovery") or {}):
-        if stage != ROOT and (holder is not section or "methods" not in section):
-            used["losses"].append((holder.get("loss") or {}).get("name", "soft-targets"))
+    taught = section if "methods" not in section else section.get("recovery") or {}
+    used["losses"] = _losses(taught.get("loss") or {})
     return used
+
+
+def _losses(chosen: Any) -> list[str]:
+    several = chosen if isinstance(chosen, list) else [chosen]
+    return [str(each.get("name", "soft-targets")) if isinstance(each, Mapping) else str(each) for each in several]
 
 
 def _section_model(document: Mapping[str, Any], stage: str) -> str:
@@ -153,6 +162,7 @@ def fingerprint(
                 raise ParamsError(str(error)) from error
             roots.add(module.partition(".")[0])
             pending.append(module)
+    pending += _implied({module.partition(".")[0] for module in pending})
     script = scripts / f"{stage.partition('@')[0]}.py"
     prints: dict[str, str] = {}
     if script.is_file():
@@ -177,6 +187,13 @@ def fingerprint(
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
             pending.extend(target.partition(":")[0] for target in used)
     return dict(sorted(prints.items()))
+
+
+def _implied(packages: set[str]) -> list[str]:
+    """Return modules of metrics and preprocessing steps that foreign packages in use offer: tasks only name them."""
+    offers = [*plugins.offers("metrics"), *plugins.offers("preprocess")]
+    modules = [offer.target.partition(":")[0] for offer in offers]
+    return [module for module in modules if module.partition(".")[0] in packages - {"slimline"}]
 
 
 def data(document: Mapping[str, Any], stage: str) -> list[Path]:

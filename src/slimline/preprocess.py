@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import plugins
+from slimline import manifest, plugins
 from slimline.errors import DataError
 
 FORMAT = 1
 
 
-def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | None = ()) -> dict[str, NDArray[Any]]:
     """Return {input name: batch array} for a sequence of raw values (encoded images, paths, arrays).
 
-    Raises PluginError for an op that is not registered (or trusted), DataError for a value an op can't read.
+    Raises PluginError for an op that is not registered (or trusted; ``trust`` None trusts all), DataError for a value
+    an op can't read, ArtifactError for a newer format.
     """
+    manifest.check_format(document, Path("preprocess.json"), FORMAT)
     values: Any = list(raw)
     for step in document["steps"]:
         arguments = {key: value for key, value in step.items() if key != "op"}

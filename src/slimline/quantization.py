@@ -97,13 +97,14 @@ class Quantize(Method):
 
     def observer(self) -> Observer:
         """Return a fresh observer of the chosen calibrator."""
-        return {
+        makers: dict[str, Callable[[], Observer]] = {
             "minmax": MinMax,
             "moving-average": lambda: MovingAverage(self.momentum),
             "percentile": lambda: Percentile(self.percentile),
             "entropy": Entropy,
             "mse": SquaredError,
-        }[self.calibrator]()
+        }
+        return makers[self.calibrator]()
 
     def for_layer(self, name: str) -> Quantize:
         """Return this method with the keys that ``layers`` has for the layer ``name``."""

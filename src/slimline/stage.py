@@ -9,23 +9,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from slimline import artifact, manifest, params, pipeline, times
+from slimline import artifact, manifest, params, pipeline, plugins, times
 from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
-from slimline.errors import SlimlineError
+from slimline.errors import ArtifactError, SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
-from slimline.params import Compression, Configured, Params, Training
+from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
 from slimline.task import Split, Task, tensors
-from slimline.training import Epoch, State, TeacherCache, fit
+from slimline.training import Epoch, State, TeacherCache, Term, fit
 
 CURVES = Path("curves")
 BATCH = 100
@@ -61,6 +61,11 @@ class Stage:
         """Return the model of ``artifacts/stage``, its description and its digest."""
         folder = artifact.FOLDER / stage
         model, described = artifact.load(folder, trust=self.params.trusted, task=self.task)
+        if described.task.name != self.params.task.name:
+            raise ArtifactError(
+                f"{folder / 'model.json'}: made for task {described.task.name!r}, {params.FILE} says "
+                f"{self.params.task.name!r}; run {stage} again"
+            )
         return model, described, manifest.digest(folder)
 
     def batches(self, split: Split) -> Batches:
@@ -73,6 +78,21 @@ class Stage:
 
         return each
 
+    def context(self, where: str, decisions: Decisions) -> Context:
+        """Return what a method of this stage plans with; ``where`` is the file and key of its settings."""
+        parts = self.splits["calibration"], self.splits["validation"]
+        return Context(self.task, *parts, self.params.target, decisions, self.params.seed, where)
+
+    def keep(self, model: nn.Module, blocks: dict[str, list[int]]) -> tuple[nn.Module, Edit]:
+        """Return a copy of ``model`` with these blocks of its containers alone, and the edit that says so."""
+        where = f"{params.FILE}: {self.name}"
+        method = params.configure("methods", Configured.model_validate({"name": "drop-layers", "keep": blocks}), where)
+        context = self.context(where, Decisions(None, {}))
+        smaller, plan = compress(method, model, self.batches(self.splits["calibration"]), context)
+        for note in plan.notes:
+            print(f"{self.name}: {note}")
+        return smaller, plan.edit
+
     def train(
         self,
         model: nn.Module,
@@ -80,22 +100,29 @@ class Stage:
         *,
         key: str,
         inputs: list[str | None],
-        loss: Configured | None = None,
-        teacher: str | None = None,
+        taught: Taught | None = None,
         methods: tuple[Method, ...] = (),
     ) -> str | None:
         """Train ``model`` by ``settings`` (their key in this stage's section is ``key``). Returns the teacher's digest.
 
-        ``inputs`` are the digests that decide where training starts from.
+        ``inputs`` are the digests that decide where training starts from, ``taught`` names teachers and losses. The
+        digest of several teachers is that of the list of theirs.
         """
         train, validation = self.splits["train"], self.splits["validation"]
-        cache, teacher_digest = None, None
-        if teacher is not None:
-            taught, _, teacher_digest = self.load(teacher)
-            name = manifest.canonical([teacher_digest, train.digest, self.params.seed])
-            cache = TeacherCache(taught, self.task, train, _short(name), self.params.seed)
+        taught = taught or Taught()
+        code = pipeline.fingerprint(params.read(), self.name)
+        caches, digests = [], []
+        for teacher in taught.heard:
+            model_of_teacher, _, digest = self.load(teacher)
+            name = manifest.canonical([digest, train.digest, self.params.seed, self._view_code(code)])
+            caches.append(TeacherCache(model_of_teacher, self.task, train, _short(name), self.params.seed))
+            digests.append(digest)
+        teacher_digest = digests[0] if len(digests) == 1 else _digest_of(digests)
         where = f"{params.FILE}: {self.name}.{key}"
-        chosen = loss or Configured(name="soft-targets")
+        section = f"{params.FILE}: {self.name}" if key == "training" else where
+        terms = [
+            Term(params.configure("losses", chosen, at), chosen.weight, at) for chosen, at in taught.losses(section)
+        ]
         state = State(
             {
                 "stage": self.name,
@@ -103,24 +130,31 @@ class Stage:
                 "inputs": [*inputs, teacher_digest],
                 "data": [train.digest, validation.digest],
                 "seed": self.params.seed,
-                "code": pipeline.fingerprint(params.read(), self.name),
+                "code": code,
                 "threads": _threads(),
             }
         )
         with curves(self.name) as log:
             fit(
                 model, self.task, train, validation, settings,
-                loss=params.configure("losses", chosen, f"{where}.loss"), seed=self.params.seed, state=state,
-                where=where, teacher=cache, methods=methods, on_epoch=log,
+                loss=terms, seed=self.params.seed, state=state, where=where, teacher=caches[0] if caches else None,
+                others=caches[1:], methods=methods, on_epoch=log,
             )  # fmt: skip
         _finished.append(state)
         return teacher_digest
+
+    def _view_code(self, code: dict[str, str]) -> dict[str, str]:
+        """Return the part of a stage's fingerprint that decides what the teacher sees: the task and the views."""
+        package = plugins.locate("tasks", self.params.task.name).partition(":")[0].rpartition(".")[0]
+        seen = ("slimline.task", "slimline.training.teacher_cache")
+        return {name: code[name] for name in code if name in seen or (package and name.startswith(package))}
 
     def save(self, model: nn.Module, described: Artifact) -> None:
         """Write ``artifacts/STAGE``; only then forget the training state."""
         task = Named(self.params.task.name, self.params.task.args)
         whole = replace(described, task=task, stage=self.name, seed=self.params.seed, versions=artifact.versions())
-        artifact.save(self.output, model, whole)
+        assets = None if self.name == ROOT else artifact.FOLDER / self.section.from_ / "assets"
+        artifact.save(self.output, model, whole, assets)
         if not (CURVES / self.name).exists():  # nothing was trained, but dvc.yaml names the folder as an output
             manifest.write_json(CURVES / self.name / "metrics.json", {"step": 0})
         while _finished:
@@ -137,11 +171,16 @@ def compression(stage: Stage) -> None:
     if not isinstance(section, Compression):
         raise SlimlineError(f"{params.FILE}: {stage.name}.methods: missing; this stage compresses by methods")
     model, before, parent = stage.load(section.from_)
+    planned: list[tuple[str, Any, str]] = []
+    for index, chosen in enumerate(section.methods):
+        where = f"{params.FILE}: {stage.name}.methods.{index}"
+        planned.append((chosen.name, params.configure("methods", chosen, where), where))
     decisions = Decisions(
         DECISIONS / f"{stage.name}.json",
         {
             "input": parent,
-            "section": section.model_dump(by_alias=True, exclude={"remeasure"}),
+            "section": section.model_dump(by_alias=True, exclude={"remeasure", "methods"}),
+            "methods": [[name, asdict(method)] for name, method, _ in planned],
             "target": stage.params.target.model_dump(),
             "data": [stage.splits[name].digest for name in ("calibration", "validation")],
         },
@@ -149,18 +188,15 @@ def compression(stage: Stage) -> None:
     )
     methods: list[Method] = []
     edits: list[Edit] = list(before.edits)
-    for index, chosen in enumerate(section.methods):
-        where = f"{params.FILE}: {stage.name}.methods.{index}"
-        context = Context(
-            stage.task, stage.splits["calibration"], stage.splits["validation"], stage.params.target, decisions,
-            stage.params.seed, where,
-        )  # fmt: skip
-        method = params.configure("methods", chosen, where)
+    for name, method, where in planned:
+        if not method.settled(0, 0) and not (section.recovery and section.recovery.epochs):
+            raise SlimlineError(f"{where}: {name} needs training; give recovery epochs")
         given = model
-        model, plan = compress(method, given, stage.batches(stage.splits["calibration"]), context)
+        batches = stage.batches(stage.splits["calibration"])
+        model, plan = compress(method, given, batches, stage.context(where, decisions))
         for note in plan.notes:
-            print(f"{stage.name}: {chosen.name}: {note}")
-        if plan.tensors or _shapes(model) != _shapes(given) or _trains(method):
+            print(f"{stage.name}: {name}: {note}")
+        if plan.tensors or _structure(model) != _structure(given) or _trains(method):
             methods.append(method)
             edits.append(plan.edit)
     decisions.write()
@@ -171,13 +207,15 @@ def compression(stage: Stage) -> None:
     if methods and recovery is not None and recovery.epochs:
         teacher = stage.train(
             model, recovery, key="recovery", inputs=[parent, _short(manifest.canonical(decisions.choices))],
-            loss=recovery.loss, teacher=recovery.teacher, methods=tuple(methods),
+            taught=recovery, methods=tuple(methods),
         )  # fmt: skip
     stage.save(model, replace(before, edits=edits, parent=parent, teacher=teacher))
 
 
-def _shapes(model: nn.Module) -> dict[str, Any]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+def _structure(model: nn.Module) -> list[Any]:
+    """Return the names and kinds of all layers and the names and shapes of all tensors."""
+    layers = [(name, type(layer)) for name, layer in model.named_modules()]
+    return [layers, {name: tensor.shape for name, tensor in model.state_dict().items()}]
 
 
 def _trains(method: Method) -> bool:
@@ -215,7 +253,7 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
     parser = argparse.ArgumentParser(
         description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}."
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="use at most N rows of every split")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
     try:
         settings = params.load()
@@ -232,6 +270,12 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
         raise SystemExit(2) from None
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+    return int(text)
+
+
 def _fix_randomness(seed: int) -> None:
     import torch
 
@@ -245,6 +289,10 @@ def _threads() -> int:
     if wanted := os.environ.get("OMP_NUM_THREADS"):
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _digest_of(digests: list[str]) -> str | None:
+    return f"sha256:{hashlib.sha256(manifest.canonical(digests)).hexdigest()}" if digests else None
 
 
 def _short(data: bytes) -> str:

@@ -86,6 +86,17 @@ class Task(ABC):
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         """Return the mean loss of outputs against targets, a scalar."""
 
+    def smoothed_loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        """Return ``loss`` with the share ``smoothing`` of each label spread evenly over all; optional."""
+        raise NotImplementedError
+
+    @property
+    def smooths(self) -> bool:
+        """Whether ``smoothed_loss`` is that of ``loss``: a class that changes one has to change the other."""
+        kinds = type(self).__mro__
+        smoothed, loss = (next(kind for kind in kinds if name in vars(kind)) for name in ("smoothed_loss", "loss"))
+        return smoothed is not Task and kinds.index(smoothed) <= kinds.index(loss)
+
     @abstractmethod
     def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
         """Return {metric: value} of raw model outputs (N first) against targets; ``primary`` is among them."""
@@ -122,7 +133,11 @@ class Task(ABC):
 
     def inputs_of(self, raw: Sequence[Any]) -> dict[str, NDArray[Any]]:
         """Run this task's own preprocessing steps on raw values."""
-        return preprocess.run(self.preprocess(), raw)
+        return preprocess.run(self.preprocess(), raw, trust=None)  # the user's own task names its own steps
+
+    def higher_is_better_of(self, metric: str) -> bool:
+        """Return the direction of a metric: the primary's own, and up for the others unless a task says otherwise."""
+        return self.higher_is_better if metric == self.primary else True
 
     def better(self, a: float, b: float) -> bool:
         """Return whether primary metric value ``a`` beats ``b``."""
@@ -137,6 +152,15 @@ class Classification(Task):
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(out, y)
+
+    def smoothed_loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        return F.cross_entropy(out, y, label_smoothing=smoothing)
+
+    def higher_is_better_of(self, metric: str) -> bool:
+        names = {name.replace("-", "_"): name for name in self.metric_names}
+        if metric not in names or metric == self.primary:
+            return super().higher_is_better_of(metric)
+        return bool(getattr(plugins.find("metrics", names[metric]), "higher_is_better", True))
 
     def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
         values = {}

@@ -96,10 +96,7 @@ def test_a_teacher_from_weights_is_taken_not_trained(finished: Project, tmp_path
     project.edit("params.yaml", "budget: {", "budget: {min_recall: {'3': 0.99999}, ")
     project.run("slimline", "check")
     ran = project.repro()
-    assert ran[0] == "teacher"
-    assert "export@teacher" in ran
-    before, after = (each.json("metrics/benchmark.json")["stages"]["teacher"] for each in (finished, project))  # type: ignore[index]
-    assert before["accuracy"] == after["accuracy"]
+    assert ran == ["teacher", "report", "release"], "the same weights: nothing that reads them runs again"
     assert not (project.root / "curves/teacher/plots").exists()
     verdict = project.run("slimline", "gate", ok=False)
     assert verdict.returncode == 1

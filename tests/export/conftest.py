@@ -6,10 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
 from torch import nn
 
 from slimline.export.onnx import to_onnx
@@ -39,17 +36,3 @@ def exported(
         return made[kind]
 
     return get
-
-
-@pytest.fixture(scope="session")
-def answer() -> Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]:
-    """Run an ONNX model in ONNX Runtime and return its first output."""
-
-    def run(model: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        out: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: x})[0]
-        return out
-
-    return run

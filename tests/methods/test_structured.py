@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from slimline.channels import Cost, Group, groups
 from slimline.errors import MethodError
+from slimline.importances import Importance
 from slimline.layers import macs
 from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
@@ -19,8 +20,8 @@ from slimline.models.resnet import ResNet
 from slimline.quantizers import quantizers
 
 Made = Callable[..., Context]
-Importance = Literal["l1", "l2", "taylor"]
 IMPORTANCES: list[Importance] = ["l1", "l2", "taylor"]
+ALL: list[Importance] = [*IMPORTANCES, "fisher", "hessian", "bn-scale"]
 
 
 def widths(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -134,7 +135,7 @@ def mute(model: nn.Module, group: dict[str, list[int]]) -> None:
             layer.bias[channels] = 0
 
 
-@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("importance", ALL)
 def test_pruning_channels_that_are_zero_changes_nothing(
     cnn: Cnn, batches: Batches, context: Made, images: Tensor, importance: Importance
 ) -> None:

@@ -92,7 +92,7 @@ def test_a_rank_deficient_covariance_is_no_obstacle() -> None:
     ],
 )
 def test_only_layers_of_one_matrix_are_taken(layer: nn.Module, expected: bool) -> None:
-    assert svd.is_matrix(layer) is expected
+    assert Svd.takes(layer) is expected
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_only_layers_of_one_matrix_are_taken(layer: nn.Module, expected: bool) -
     ids=["linear", "strided 1x1"],
 )
 def test_a_sequence_of_full_rank_computes_the_layer(layer: nn.Module, x: Tensor) -> None:
-    sequence = svd.structure(layer, [5])
-    weights = svd.weights(layer, [5], torch.eye(6, dtype=torch.float64))
+    sequence = Svd.structure(layer, [5])
+    weights = Svd.weights(layer, [5], torch.eye(6, dtype=torch.float64))
     tensors = {f"{at}.weight": weight for at, weight in enumerate(weights)}
     sequence.load_state_dict(tensors | ({"1.bias": layer.bias.data} if isinstance(layer.bias, Tensor) else {}))
     assert [part.bias is None for part in sequence] == [True, layer.bias is None]

@@ -83,8 +83,8 @@ def test_more_rank_never_costs(rank: int) -> None:
     ids=["bias", "stride", "dilation", "same"],
 )
 def test_a_sequence_of_full_rank_computes_the_convolution(conv: nn.Conv2d) -> None:
-    sequence = tucker2.structure(conv, [4, 6])
-    weights = tucker2.weights(conv, [4, 6], torch.eye(4, dtype=torch.float64))
+    sequence = Tucker2.structure(conv, [4, 6])
+    weights = Tucker2.weights(conv, [4, 6], torch.eye(4, dtype=torch.float64))
     tensors = {f"{at}.weight": weight for at, weight in enumerate(weights)}
     sequence.load_state_dict(tensors | ({"2.bias": conv.bias.data} if conv.bias is not None else {}))
     x = torch.rand(2, 4, 9, 9)

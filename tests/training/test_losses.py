@@ -1,14 +1,37 @@
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from slimline import params, plugins
+from slimline.errors import ParamsError
+from slimline.params import Configured
 from slimline.tasks.digits import Digits
 from slimline.training.losses import SoftTargets
+from slimline.training.losses.attention import Attention
+from slimline.training.losses.decoupled import Decoupled
+from slimline.training.losses.hard import Hard
+from slimline.training.losses.hint import Hint
+from slimline.training.losses.relational import Relational
+from slimline.training.losses.soft import Soft
+
+SEEDS = st.integers(0, 100)
+PAIR = {"a": "a"}
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- on outputs ------------------------------------------------------------------------------------------------------
 
 
 @given(temperature=st.floats(0.5, 20), alpha=st.floats(0, 1), seed=st.integers(0, 100))
@@ -50,3 +73,226 @@ def test_outputs_of_more_axes_are_averaged_over_rows_and_positions() -> None:
     whole = SoftTargets()(PerPosition(), student, y, teacher)
     flat = SoftTargets()(Digits(), student.flatten(0, 1), y.flatten(), teacher.flatten(0, 1))
     torch.testing.assert_close(whole, flat)
+
+
+@given(temperature=st.floats(0.5, 20), alpha=st.floats(0, 1), seed=SEEDS)
+def test_soft_targets_are_hard_and_soft_in_these_weights(temperature: float, alpha: float, seed: int) -> None:
+    student, teacher = drawn(2, 4, 10, seed=seed)
+    y = torch.arange(4)
+    parts = (1 - alpha) * Hard()(Digits(), student, y, None) + alpha * Soft(temperature)(
+        Digits(), student, None, teacher
+    )
+    torch.testing.assert_close(SoftTargets(temperature, alpha)(Digits(), student, y, teacher), parts)
+
+
+def test_hard_is_the_tasks_own_loss(task: Digits) -> None:
+    out, y = drawn(4, 10), torch.arange(4)
+    assert torch.equal(Hard()(task, out, y, None), task.loss(out, y))
+
+
+@given(smoothing=st.floats(0.01, 0.99), seed=SEEDS)
+def test_smoothed_labels_give_each_class_its_share_of_the_loss(smoothing: float, seed: int) -> None:
+    """L = (1 − ε) · CE(y) + ε / K · Σ_k CE(k)."""
+    task, out, y = Digits(), drawn(4, 10, seed=seed), torch.arange(4)
+    any_label = torch.stack([task.loss(out, torch.full_like(y, k)) for k in range(10)]).mean()
+    expected = (1 - smoothing) * task.loss(out, y) + smoothing * any_label
+    torch.testing.assert_close(Hard(smoothing)(task, out, y, None), expected)
+
+
+class Weighed(Digits):
+    """A loss of its own, which no inherited smoothing knows of."""
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(out, y, torch.arange(10.0))
+
+
+class WeighedAndSmoothed(Weighed):
+    def smoothed_loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        return F.cross_entropy(out, y, torch.arange(10.0), label_smoothing=smoothing)
+
+
+def test_a_loss_that_cannot_be_smoothed_is_named() -> None:
+    message = "here.label_smoothing: the loss of Weighed can't be smoothed: it has no smoothed_loss"
+    with pytest.raises(ParamsError) as caught:
+        Hard(0.1).check(Weighed(), "here")
+    assert str(caught.value) == message
+    Hard(0.0).check(Weighed(), "here")
+    Hard(0.1).check(WeighedAndSmoothed(), "here")
+    Hard(0.1).check(Digits(), "here")
+
+
+@given(temperature=st.floats(0.5, 10), seed=SEEDS)
+def test_decoupled_with_the_teachers_doubt_as_beta_is_plain_kl(temperature: float, seed: int) -> None:
+    """KL = TCKD + (1 − p_t) · NCKD, row by row: equation 7 of the paper."""
+    student, teacher = drawn(2, 1, 10, seed=seed)
+    y = torch.tensor([seed % 10])
+    doubt = 1 - float(F.softmax(teacher / temperature, -1)[0, y])
+    found = Decoupled(temperature, 1.0, doubt)(Digits(), student, y, teacher)
+    plain = Soft(temperature)(Digits(), student, None, teacher)
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_each_part_of_decoupled_sees_its_own(task: Digits) -> None:
+    student, teacher = drawn(2, 4, 10)
+    y = torch.arange(4)
+    surer = student + 3 * F.one_hot(y, 10)
+    others = Decoupled(alpha=0.0, beta=1.0)
+    torch.testing.assert_close(others(task, surer, y, teacher), others(task, student, y, teacher))
+    swapped = student[:, [0, 1, 2, 3, *range(9, 3, -1)]]
+    target = Decoupled(alpha=1.0, beta=0.0)
+    torch.testing.assert_close(target(task, swapped, y, teacher), target(task, student, y, teacher))
+    assert float(others(task, swapped, y, teacher)) != pytest.approx(float(others(task, student, y, teacher)))
+
+
+def test_decoupled_wants_one_class_a_row() -> None:
+    class PerPosition(Digits):
+        def signature(self) -> dict[str, Any]:
+            spec = {"name": "logits", "dtype": "float32", "shape": ["batch", 5, 10]}
+            return {**super().signature(), "outputs": [spec]}
+
+    Decoupled().check(Digits(), "here")
+    with pytest.raises(ParamsError, match="here: this loss wants one class a row, PerPosition has something else"):
+        Decoupled().check(PerPosition(), "here")
+
+
+# --- on features -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", [Hint(PAIR), Attention(PAIR), Relational()], ids=lambda loss: type(loss).__name__)
+def test_equal_features_cost_nothing_and_pull_nowhere(loss: Any) -> None:
+    features = drawn(4, 3, 2, 2).requires_grad_()
+    value = loss([(features, features.detach())])
+    value.backward()
+    assert float(value.detach()) == pytest.approx(0, abs=1e-6)
+    assert features.grad is not None
+    assert float(features.grad.abs().max()) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [Hint(PAIR), Attention(PAIR), Relational()], ids=lambda loss: type(loss).__name__)
+def test_pairs_are_summed(loss: Any) -> None:
+    first, second = ((drawn(4, 3, 2, 2, seed=seed), drawn(4, 3, 2, 2, seed=seed + 1)) for seed in (0, 2))
+    torch.testing.assert_close(loss([first, second]), loss([first]) + loss([second]))
+
+
+def test_a_hint_is_half_the_mean_square() -> None:
+    student, teacher = drawn(2, 4, 3, 2, 2)
+    assert float(Hint(PAIR)([(student, teacher)])) == pytest.approx(float(((student - teacher) ** 2).mean() / 2))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "kind"),
+    [((2, 4, 3, 3), (2, 6, 3, 3), nn.Conv2d), ((2, 4), (2, 6), nn.Linear), ((2, 5, 4), (2, 5, 6), nn.Linear)],
+    ids=["maps", "vectors", "sequences"],
+)
+def test_the_regressor_brings_the_students_width_to_the_teachers(
+    student: tuple[int, ...], teacher: tuple[int, ...], kind: type[nn.Module]
+) -> None:
+    regressor = Hint(PAIR).adapter(drawn(*student), drawn(*teacher))
+    assert isinstance(regressor, kind)
+    assert tuple(regressor(drawn(*student)).shape) == teacher
+
+
+@pytest.mark.parametrize(
+    ("loss", "student", "teacher"),
+    [
+        (Hint(PAIR), (2, 4, 3, 3), (2, 4, 6, 6)),
+        (Hint(PAIR), (2, 4), (2, 4, 3, 3)),
+        (Attention(PAIR), (2, 4, 3, 3), (2, 4, 6, 6)),
+        (Attention(PAIR), (2, 4), (2, 4)),
+    ],
+    ids=["hint of another size", "hint of other axes", "attention of another size", "attention without a map"],
+)
+def test_shapes_that_cannot_match_are_said(loss: Any, student: tuple[int, ...], teacher: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\[4.*\] and \[4.*\] a row; "):
+        loss.adapter(drawn(*student), drawn(*teacher))
+
+
+def test_attention_is_its_formula() -> None:
+    student, teacher = drawn(3, 4, 2, 2, seed=1), drawn(3, 6, 2, 2, seed=2)
+    expected = 0.0
+    for row in range(3):
+        maps = []
+        for features in (student, teacher):
+            q = [
+                sum(abs(float(a)) ** 3 for a in features[row, :, h, w])
+                for h, w in itertools.product(range(2), repeat=2)
+            ]
+            norm = math.sqrt(sum(each * each for each in q))
+            maps.append([each / norm for each in q])
+        expected += sum((s - t) ** 2 for s, t in zip(*maps, strict=True)) / 2 / 3
+    assert float(Attention(PAIR, power=3.0)([(student, teacher)])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_attention_does_not_care_which_channel_or_how_much() -> None:
+    teacher = drawn(3, 6, 2, 2)
+    assert float(Attention(PAIR)([(5 * teacher.flip(1), teacher)])) == pytest.approx(0, abs=1e-6)
+
+
+@given(seed=SEEDS)
+def test_relations_survive_turning_scaling_and_moving(seed: int) -> None:
+    teacher = drawn(5, 3, seed=seed)
+    turn, _ = torch.linalg.qr(drawn(3, 3, seed=seed + 1))
+    student = 4 * teacher @ turn + drawn(3, seed=seed + 2)
+    assert float(Relational()([(student, teacher)])) == pytest.approx(0, abs=1e-4)
+
+
+def huber(a: float, b: float) -> float:
+    apart = abs(a - b)
+    return apart * apart / 2 if apart <= 1 else apart - 0.5
+
+
+def test_relational_is_its_formula() -> None:
+    student, teacher = 3 * drawn(4, 2, seed=1), drawn(4, 5, seed=2)
+    pairs = list(itertools.permutations(range(4), 2))
+    apart = [{(i, j): float((e[i] - e[j]).norm()) for i, j in pairs} for e in (student, teacher)]
+    mean = [sum(each.values()) / len(pairs) for each in apart]
+    distance = sum(huber(apart[0][p] / mean[0], apart[1][p] / mean[1]) for p in pairs) / len(pairs)
+    triples = list(itertools.permutations(range(4), 3))
+    angle = 0.0
+    for i, j, k in triples:
+        cosines = [float(F.cosine_similarity(e[i] - e[j], e[k] - e[j], dim=0)) for e in (student, teacher)]
+        angle += huber(*cosines) / len(triples)
+    for settings, expected in (((1.0, 0.0), distance), ((0.0, 1.0), angle), ((2.0, 3.0), 2 * distance + 3 * angle)):
+        found = Relational({}, *settings)([(student, teacher)])
+        assert float(found) == pytest.approx(expected, rel=1e-4), settings
+
+
+@pytest.mark.parametrize("rows", [drawn(1, 3), drawn(2, 3), drawn(1, 3).repeat(4, 1)], ids=["one", "two", "all alike"])
+def test_relational_is_finite_on_the_smallest_batches(rows: Tensor) -> None:
+    student = rows.clone().requires_grad_()
+    value = Relational()([(student, drawn(*rows.shape, seed=9))])
+    value.backward()  # type: ignore[no-untyped-call]
+    assert math.isfinite(float(value.detach()))
+    assert student.grad is not None
+    assert bool(student.grad.isfinite().all())
+
+
+# --- as params.yaml names them ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"name": "hint"}, "here.layers: missing; it has no default"),
+        ({"name": "hint", "layers": {}}, "here.layers: dictionary should have at least 1 item"),
+        ({"name": "hint", "layer": {}}, "here.layer: unknown key of 'hint'. Did you mean 'layers'?"),
+        ({"name": "attention", "layers": {"a": ["b"]}}, "here.layers.a: input should be a valid string"),
+        ({"name": "soft", "temperature": 0}, "here.temperature: input should be greater than 0"),
+        ({"name": "hard", "label_smoothing": 1}, "here.label_smoothing: input should be less than 1"),
+    ],
+    ids=lambda each: each["name"] if isinstance(each, dict) else "",
+)
+def test_wrong_settings_are_named(chosen: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        params.configure("losses", Configured.model_validate(chosen), "here")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_layer_may_be_a_number() -> None:
+    chosen = Configured.model_validate({"name": "hint", "layers": {3: 6}})
+    assert params.configure("losses", chosen, "here") == Hint({"3": "6"})
+
+
+def test_every_loss_is_offered() -> None:
+    names = {offer.name for offer in plugins.offers("losses")}
+    assert names >= {"hard", "soft", "soft-targets", "hint", "attention", "relational", "decoupled"}

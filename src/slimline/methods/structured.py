@@ -1,148 +1,124 @@
 """Structured pruning: whole channels go, so that dense kernels really get smaller.
 
-Channels that must go together form a group (``slimline.channels``). The score of a channel is the sum over the group's
-weights w that belong to it:
+Channels that must go together form a group (``slimline.channels``), and each gets a score by ``importance`` (formulas
+in ``slimline.importances``). A group keeps a multiple of ``multiple`` channels, since vector units run in such widths.
+``ratio`` is the share that goes, ``of`` says of what:
 
-    l1      Σ |w|                 l2      √Σ w²                  (Li et al. 2017, arXiv:1608.08710)
-    taylor  |Σ w · ∂L/∂w|                                        (Molchanov et al. 2019, arXiv:1906.10771)
-
-Magnitudes are divided by their group's mean, so that groups of different fan-in compare; Taylor scores share the unit
-of the loss and compare as they are. A group keeps a multiple of ``multiple`` channels, since vector units run in such
-widths. ``ratio`` is the share that goes, ``of`` says of what:
-
-    channels        the lowest scores go, of all groups (``scope: global``) or the same share of each (``layer``)
+    channels        the lowest scores go, of all groups (``scope: global``), the same share of each (``layer``), or of
+                    each what costs the model alike (``sensitivity``: ``slimline.sensitivity``)
     macs, bytes     step by step, ``multiple`` channels go where the score lost per multiply-add (per weight) saved is
                     least, at the widths reached by then, until the share is gone
+    latency         the same per time saved on the target (``slimline.layer_times``); the whole model is measured at the
+                    end, and steps go on until the share of its time is gone. ``kernels: int8`` times the model as it
+                    will be once quantized
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline.channels import Cost, Group, groups, is_depthwise, slice_model
+from slimline import importances, layer_times, shares
+from slimline.channels import Cost, Group, groups, keep_channels, slice_model
 from slimline.errors import MethodError
+from slimline.importances import Importance
 from slimline.layers import macs
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.quantizers import plain
 from slimline.task import call
+from slimline.widths import Limits, above_threshold, cheapest
 
 
 @dataclass(frozen=True)
 class Structured(Method):
-    """Prune ``ratio`` of the model's channels, MACs or bytes by ``importance``; no group loses over ``max_ratio``."""
+    """Prune ``ratio`` of the model's channels, MACs, bytes or time; no group loses over ``max_ratio``."""
 
-    importance: Literal["l1", "l2", "taylor"] = "taylor"
+    importance: Importance = "taylor"
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    of: Literal["channels", "macs", "bytes"] = "channels"
+    of: Literal["channels", "macs", "bytes", "latency"] = "channels"
     multiple: Annotated[int, Field(ge=1)] = 8
     max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
-    scope: Literal["global", "layer"] = "global"
+    scope: Literal["global", "layer", "sensitivity"] = "global"
+    kernels: Literal["as-is", "int8"] = "as-is"
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        if self.scope == "sensitivity" and self.of != "channels":
+            raise MethodError(
+                f"{context.where}.scope: sensitivity shares out channels; with of: {self.of} leave it out"
+            )
         bare = plain(model)
         inputs, _ = next(iter(batches()))
         outputs = context.task.signature()["outputs"][0]["shape"][-1]
         found = groups(bare, inputs, outputs, where=f"{context.where}: structured: ")
         if not found:
             raise MethodError(f"{context.where}: structured found no channels that can be pruned in this model")
-        gradients = self._gradients(bare, batches, context) if self.importance == "taylor" else {}
-        scores = [self._score(group, bare, gradients) for group in found]
-        widths = self._widths(found, scores) if self.of == "channels" else self._cheapest(found, scores, bare, inputs)
-        kept = [sorted(score.topk(width).indices.tolist()) for score, width in zip(scores, widths, strict=True)]
-        layers: dict[str, dict[str, list[int]]] = {}
-        notes = []
-        for group, channels in zip(found, kept, strict=True):
-            for layer, side, owned in group.members:
-                layers.setdefault(layer, {})[side] = sorted(position for c in channels for position in owned[c])
-            notes.append(f"{group.members[0][0]}: {len(channels)} of {group.channels} channels kept")
+        scores = importances.scores(self.importance, found, bare, batches, context)
+        notes: list[str] = []
+        if self.of == "latency":
+            widths, notes = layer_times.choose(
+                "structured", found, scores, model, batches, context, self.ratio, self._limits,
+                int8=self.kernels == "int8",
+            )  # fmt: skip
+        elif self.of == "channels":
+            widths = self._widths(found, scores, model, context)
+        else:
+            cost = Cost(found, bare, self._costs(bare, inputs))
+            widths = cheapest(found, scores, cost, self.ratio, self._limits)
+        layers = keep_channels(found, scores, widths)
+        kept = [f"{g.members[0][0]}: {w} of {g.channels} channels kept" for g, w in zip(found, widths, strict=True)]
         state = model.state_dict()
         sliced = slice_model(copy.deepcopy(model), layers).state_dict()
         tensors = {name: sliced[name] for name in sliced if sliced[name].shape != state[name].shape}
-        return Plan(Edit("structured", {"kept": layers}), tensors, notes)
+        return Plan(Edit("structured", {"kept": layers}), tensors, [*kept, *notes])
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
         return slice_model(model, edit.data["kept"])
 
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.multiple, self.max_ratio)
+
     def _gradients(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Tensor]:
-        """Return ∂L/∂w summed over the calibration batches, by parameter name."""
-        model.eval()
-        model.zero_grad()
-        for inputs, y in batches():
-            context.task.loss(call(model, inputs), y).backward()  # type: ignore[no-untyped-call]
-        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        return importances.sensitivities(self.importance, model, batches, context)
 
     def _score(self, group: Group, model: nn.Module, gradients: dict[str, Tensor]) -> Tensor:
-        """Return one score a channel of ``group`` ([channels], float64): the sum over all that the channel owns."""
-        total = torch.zeros(group.channels, dtype=torch.float64)
-        for layer, side, owned in group.members:
-            module = model.get_submodule(layer)
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
-            weight = module.weight.detach()
-            if self.importance == "taylor":
-                if f"{layer}.weight" not in gradients:
-                    continue
-                values = weight * gradients[f"{layer}.weight"]
-            else:
-                values = weight.abs() if self.importance == "l1" else weight.square()
-            axis = 0 if side == "out" or is_depthwise(module) else 1
-            by_position = values.double().movedim(axis, 0).flatten(1).sum(1)
-            if self.importance == "taylor":  # a channel's outputs and its readers see the same error: count each side
-                by_position = by_position.abs()
-            total += torch.stack([by_position[positions].sum() for positions in owned])
-        if self.importance == "l2":
-            total = total.sqrt()
-        return total if self.importance == "taylor" else total / total.mean().clamp(min=1e-12)
+        return importances.score(self.importance, group, model, gradients)
 
-    def _least(self, group: Group) -> int:
-        """Return how many channels of ``group`` must stay."""
-        least = max(1, round(group.channels * (1 - self.max_ratio)))
-        return min(group.channels, max(round(least / self.multiple), 1) * self.multiple)
-
-    def _widths(self, found: list[Group], scores: list[Tensor]) -> list[int]:
+    def _widths(self, found: list[Group], scores: list[Tensor], model: nn.Module, context: Context) -> list[int]:
         """Return how many channels each group keeps when ``ratio`` of all channels go."""
         if self.scope == "global":
-            everything = torch.cat(scores).sort().values
-            threshold = everything[min(len(everything) - 1, int(self.ratio * len(everything)))]
-            wanted = [int((score >= threshold).sum()) for score in scores]
-        else:
+            wanted = above_threshold(scores, self.ratio)
+        elif self.scope == "layer":
             wanted = [round(group.channels * (1 - self.ratio)) for group in found]
-        rounded = [round(want / self.multiple) * self.multiple for want in wanted]
-        return [min(max(w, self._least(group)), group.channels) for w, group in zip(rounded, found, strict=True)]
+        else:
+            shares = self._sensitive_shares(found, scores, model, context)
+            wanted = [round(group.channels * (1 - share)) for group, share in zip(found, shares, strict=True)]
+        return [self._limits.rounded(width, group.channels) for width, group in zip(wanted, found, strict=True)]
 
-    def _cheapest(
-        self, found: list[Group], scores: list[Tensor], model: nn.Module, inputs: dict[str, Tensor]
-    ) -> list[int]:
-        """Return how many channels each group keeps when ``ratio`` of the MACs or weights go at the least score."""
+    def _sensitive_shares(
+        self, found: list[Group], scores: list[Tensor], model: nn.Module, context: Context
+    ) -> list[float]:
+        """Return the share of each group's channels that goes when each alone costs the model the same."""
+        whole = shares.loss(model, context)
+
+        def damage(index: str, ratio: float) -> float:
+            at = int(index)
+            width = max(1, round(found[at].channels * (1 - ratio)))
+            layers = keep_channels([found[at]], [scores[at]], [width])
+            return shares.loss(slice_model(copy.deepcopy(model), layers), context) - whole
+
+        sizes = {str(index): group.channels for index, group in enumerate(found)}
+        return list(shares.shares(sizes, damage, self.ratio, self.max_ratio).values())
+
+    def _costs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, float]:
+        """Return what each layer costs, in multiply-adds of one row or in weights."""
         if self.of == "macs":
             row = {name: tensor[:1] for name, tensor in inputs.items()}
-            full = {name: float(count) for name, count in macs(model, lambda: call(model, row)).items()}
-        else:
-            kinds = (nn.Conv2d, nn.Linear)
-            full = {name: float(m.weight.numel()) for name, m in model.named_modules() if isinstance(m, kinds)}
-        cost = Cost(found, model, full)
-        ascending = [score.sort().values for score in scores]
-        widths = [group.channels for group in found]
-        allowed = (1 - self.ratio) * cost.total(widths)
-        while cost.total(widths) > allowed:
-            steps = []
-            for index, group in enumerate(found):
-                narrower = (math.ceil(widths[index] / self.multiple) - 1) * self.multiple
-                if narrower < self._least(group):
-                    continue
-                gone = group.channels - widths[index], group.channels - narrower
-                lost = float(ascending[index][gone[0] : gone[1]].sum())
-                steps.append((lost / cost.saved(widths, index, narrower), index, narrower))
-            if not steps:
-                break
-            _, index, narrower = min(steps)
-            widths[index] = narrower
-        return widths
+            return {name: float(count) for name, count in macs(model, lambda: call(model, row)).items()}
+        kinds = (nn.Conv2d, nn.Linear)
+        return {name: float(m.weight.numel()) for name, m in model.named_modules() if isinstance(m, kinds)}

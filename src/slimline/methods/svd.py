@@ -9,77 +9,65 @@ The error is the tail of Σ (Eckart & Young 1936; whitening as in Wang et al. 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, cast
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from slimline import factorization
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.factorization import LowRank
+from slimline.method import Edit
 
 
 @dataclass(frozen=True)
-class Svd(Method):
-    """``ratios`` of the full rank are tried, rounded to ``multiple``; see ``slimline.factorization`` for the choice."""
+class Svd(LowRank):
+    """Linear layers and dense 1×1 convolutions become two."""
 
-    ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.125, 0.25, 0.5])
-    multiple: Annotated[int, Field(ge=1)] = 8
-    min_gain: Annotated[float, Field(ge=1)] = 1.1
-    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
-        candidates = {}
-        for name, layer in model.named_modules():
-            if is_matrix(layer):
-                out, into = matrix(layer).shape
-                options = factorization.candidate_ranks([min(out, into)], self.ratios, self.multiple)
-                candidates[name] = [ranks for ranks in options if ranks[0] < out * into / (out + into)]
-        return factorization.plan(
-            "svd", model, batches, context, candidates=candidates, structure=structure, weights=weights,
-            min_gain=self.min_gain, max_drop=self.max_drop,
-        )  # fmt: skip
+    name: ClassVar[str] = "svd"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factorization.apply(model, edit, structure)
+        return factorization.apply(model, edit, Svd.structure)
 
+    @staticmethod
+    def takes(layer: nn.Module) -> bool:
+        return isinstance(layer, nn.Linear) or (
+            isinstance(layer, nn.Conv2d)
+            and layer.kernel_size == (1, 1)
+            and layer.groups == 1
+            and layer.padding in {(0, 0), 0}
+        )
 
-def is_matrix(layer: nn.Module) -> bool:
-    """Return whether a layer multiplies by one matrix: Linear, or a dense 1×1 convolution."""
-    return isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d)
-        and layer.kernel_size == (1, 1)
-        and layer.groups == 1
-        and layer.padding in {(0, 0), 0}
-    )
+    @staticmethod
+    def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
+        return [torch.linalg.svdvals(matrix(layer).double() @ factorization.whitening(covariance))]
+
+    @staticmethod
+    def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
+        """Return Sequential(A, B); A carries the stride."""
+        (rank,) = ranks
+        if isinstance(layer, nn.Conv2d):
+            return nn.Sequential(
+                nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False),  # type: ignore[arg-type]
+                nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None),
+            )
+        layer = cast(nn.Linear, layer)
+        return nn.Sequential(
+            nn.Linear(layer.in_features, rank, bias=False),
+            nn.Linear(rank, layer.out_features, bias=layer.bias is not None),
+        )
+
+    @staticmethod
+    def weights(layer: nn.Module, ranks: list[int], covariance: Tensor) -> list[Tensor]:
+        a, b = factors(matrix(layer), covariance, ranks[0])
+        tail = (1, 1) if isinstance(layer, nn.Conv2d) else ()
+        return [a.reshape(*a.shape, *tail), b.reshape(*b.shape, *tail)]
 
 
 def matrix(layer: nn.Module) -> Tensor:
     """Return the layer's weight as a matrix [out × in]."""
     return cast(Tensor, layer.weight).detach().flatten(1)
-
-
-def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
-    """Return Sequential(A, B) of rank ``ranks[0]``, its weights unset; B carries the bias, A the stride."""
-    (rank,) = ranks
-    if isinstance(layer, nn.Conv2d):
-        return nn.Sequential(
-            nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False),  # type: ignore[arg-type]
-            nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None),
-        )
-    layer = cast(nn.Linear, layer)
-    return nn.Sequential(
-        nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias=layer.bias is not None)
-    )
-
-
-def weights(layer: nn.Module, ranks: list[int], covariance: Tensor) -> list[Tensor]:
-    """Return the weights of A and B in the layer's own shape."""
-    a, b = factors(matrix(layer), covariance, ranks[0])
-    tail = (1, 1) if isinstance(layer, nn.Conv2d) else ()
-    return [a.reshape(*a.shape, *tail), b.reshape(*b.shape, *tail)]
 
 
 def factors(weight: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -11,81 +11,72 @@ multiplied by L⁻¹, so that the error is measured where the data is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, TypeGuard, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from slimline import factorization
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.factorization import LowRank, is_dense_kernel
+from slimline.method import Edit
 
 SWEEPS = 5
 
 
 @dataclass(frozen=True)
-class Tucker2(Method):
-    """``ratios`` of the channels are tried as ranks, rounded to ``multiple``; see ``slimline.factorization``."""
+class Tucker2(LowRank):
+    """Dense k×k convolutions become three. Ranks are (input, output)."""
 
+    name: ClassVar[str] = "tucker2"
     ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.25, 0.375, 0.5])
-    multiple: Annotated[int, Field(ge=1)] = 8
-    min_gain: Annotated[float, Field(ge=1)] = 1.1
-    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
-        candidates = {}
-        for name, layer in model.named_modules():
-            if is_dense(layer):
-                sizes = [layer.in_channels, layer.out_channels]
-                candidates[name] = factorization.candidate_ranks(sizes, self.ratios, self.multiple)
-        return factorization.plan(
-            "tucker2", model, batches, context, candidates=candidates, structure=structure, weights=weights,
-            min_gain=self.min_gain, max_drop=self.max_drop,
-        )  # fmt: skip
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factorization.apply(model, edit, structure)
+        return factorization.apply(model, edit, Tucker2.structure)
 
+    @staticmethod
+    def takes(layer: nn.Module) -> bool:
+        return is_dense_kernel(layer)
 
-def is_dense(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Return whether a layer is a k×k convolution of all channels that pads, if at all, with zeros."""
-    return (
-        isinstance(layer, nn.Conv2d)
-        and layer.kernel_size != (1, 1)
-        and layer.groups == 1
-        and layer.padding_mode == "zeros"
-    )
+    @staticmethod
+    def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
+        weight = whitened(cast(Tensor, layer.weight).detach(), factorization.whitening(covariance))
+        return [torch.linalg.svdvals(mode.flatten(1)) for mode in (weight.transpose(0, 1), weight)]
 
+    @staticmethod
+    def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
+        """Return Sequential(A, G, B); G carries stride, padding and dilation."""
+        conv = cast(nn.Conv2d, layer)
+        into, out = ranks
+        return nn.Sequential(
+            nn.Conv2d(conv.in_channels, into, 1, bias=False),
+            nn.Conv2d(into, out, conv.kernel_size, conv.stride, conv.padding, conv.dilation, bias=False),  # type: ignore[arg-type]
+            nn.Conv2d(out, conv.out_channels, 1, bias=conv.bias is not None),
+        )
 
-def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
-    """Return Sequential(A, G, B), weights unset; G carries stride, padding and dilation, B the bias."""
-    conv = cast(nn.Conv2d, layer)
-    into, out = ranks
-    return nn.Sequential(
-        nn.Conv2d(conv.in_channels, into, 1, bias=False),
-        nn.Conv2d(into, out, conv.kernel_size, conv.stride, conv.padding, conv.dilation, bias=False),  # type: ignore[arg-type]
-        nn.Conv2d(out, conv.out_channels, 1, bias=conv.bias is not None),
-    )
-
-
-def weights(layer: nn.Module, ranks: list[int], covariance: Tensor) -> list[Tensor]:
-    """Return the weights of A, G and B as convolutions take them."""
-    a, core, b = factors(cast(Tensor, layer.weight).detach(), covariance, ranks[0], ranks[1])
-    return [a[:, :, None, None], core, b[:, :, None, None]]
+    @staticmethod
+    def weights(layer: nn.Module, ranks: list[int], covariance: Tensor) -> list[Tensor]:
+        a, core, b = factors(cast(Tensor, layer.weight).detach(), covariance, ranks[0], ranks[1])
+        return [a[:, :, None, None], core, b[:, :, None, None]]
 
 
 def factors(weight: Tensor, covariance: Tensor, rank_in: int, rank_out: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return float32 A [r_in × I], G [r_out × r_in × k × k] and B [O × r_out]."""
     lower = factorization.whitening(covariance)
-    whitened = torch.einsum("oikl,ij->ojkl", weight.double(), lower)
-    u_in = _leading(whitened.transpose(0, 1), rank_in)  # I × r_in
+    white = whitened(weight, lower)
+    u_in = _leading(white.transpose(0, 1), rank_in)  # I × r_in
     for _ in range(SWEEPS):
-        u_out = _leading(torch.einsum("oikl,ir->orkl", whitened, u_in), rank_out)  # O × r_out
-        u_in = _leading(torch.einsum("oikl,or->irkl", whitened, u_out), rank_in)
-    core = torch.einsum("oikl,or,is->rskl", whitened, u_out, u_in)
+        u_out = _leading(torch.einsum("oikl,ir->orkl", white, u_in), rank_out)  # O × r_out
+        u_in = _leading(torch.einsum("oikl,or->irkl", white, u_out), rank_in)
+    core = torch.einsum("oikl,or,is->rskl", white, u_out, u_in)
     a = torch.linalg.solve_triangular(lower, u_in.T, upper=False, left=False)
     return a.float(), core.float(), u_out.float()
+
+
+def whitened(weight: Tensor, lower: Tensor) -> Tensor:
+    """Return W_p·L at each kernel position, float64 [O × I × k × k]."""
+    return torch.einsum("oikl,ij->ojkl", weight.double(), lower)
 
 
 def _leading(tensor: Tensor, rank: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,7 +69,10 @@ def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[
     _dvc(folder, "config", "core.analytics", "false")
     _append(folder / ".gitignore", IGNORED)
     _append(folder / ".env", (NO_TELEMETRY,))
-    done += ["telemetry off: DVC in .dvc/config, BentoML in .env", "next: slimline check && dvc repro report release"]
+    done.append("telemetry off: DVC in .dvc/config; .env sets BENTOML_DO_NOT_TRACK for what is started with it")
+    if task == "fashion-mnist":
+        done.append("data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files")
+    done.append("next: slimline check && dvc repro report release")
     return done
 
 
@@ -103,7 +107,7 @@ def differences(folder: Path) -> list[str]:
 def _dvc(folder: Path, *arguments: str) -> None:
     if shutil.which("dvc") is None:
         raise ParamsError("dvc: not installed; pip install 'slimline[train]'")
-    subprocess.run(["dvc", *arguments], cwd=folder, check=True)
+    subprocess.run(["dvc", *arguments], cwd=folder, check=True, env=os.environ | {"DVC_NO_ANALYTICS": "1"})
 
 
 def _append(path: Path, lines: tuple[str, ...]) -> None:

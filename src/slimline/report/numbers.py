@@ -53,8 +53,7 @@ class Metric:
 
 def metric(measured: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]]) -> Metric:
     """Return how metric ``name`` of a benchmark document is shown; ``rows`` are the stages compared."""
-    primary = name == measured["primary"]
-    higher = bool(measured.get("higher_is_better", True)) if primary else True
+    higher = not any(name in row.get("lower_is_better", ()) for row in rows)
     values = [row[name] for row in rows if name in row]
     score = higher and all(0 <= value <= 1 for value in values)
     return Metric(name, higher, score, 2 if measured["rows"]["test"] >= 5000 else 1)

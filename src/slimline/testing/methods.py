@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import artifact, params, plugins
+from slimline import artifact, masks, params, plugins
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import MethodError
@@ -28,7 +28,7 @@ from slimline.testing.promises import fits, promise, repeatable, require
 
 ROWS, BATCH, STEPS = 96, 32, 3
 MODELS: dict[str, dict[str, Any]] = {"cnn": {"width": 16}, "resnet": {"depth": 8, "width": 16, "stem_stride": 1}}
-EARLIER: dict[str, dict[str, Any]] = {"structured": {"ratio": 0.3, "multiple": 2}, "linear": {}}
+EARLIER: dict[str, dict[str, Any]] = {"structured": {"ratio": 0.3, "multiple": 2}, "linear": {}, "magnitude": {}}
 PARITY = 0.05  # of the outputs' spread: a value on the edge between two integers may fall to either side
 
 
@@ -208,6 +208,8 @@ def _check_recovery(method: Method, subject: Subject, where: str) -> None:
             optimizer.step()
             with promise(f"{where}: constrain fails"):
                 method.constrain(model, step + 1, STEPS)
+            with promise(f"{where}: a mask no longer fits"):
+                masks.enforce(masks.masked(model))
     kept = repr(model) == structure and shapes == {name: tensor.shape for name, tensor in model.state_dict().items()}
     require(kept, f"{where}: training with penalty and constrain changes the structure")
     model.eval()
@@ -215,13 +217,21 @@ def _check_recovery(method: Method, subject: Subject, where: str) -> None:
 
 
 def _check_kept(before: Subject, after: Subject, where: str) -> None:
-    """What was pruned is still pruned, and what was quantized still carries quantizers."""
+    """What was pruned is still pruned, masks included, and what was quantized still carries quantizers."""
     old = dict(before.model.named_parameters())
     for name, parameter in after.model.named_parameters():
         if name in old and parameter.ndim == old[name].ndim:
             grown = any(new > size for new, size in zip(parameter.shape, old[name].shape, strict=True))
             require(not grown, f"{where}: {name} grows from {list(old[name].shape)} to {list(parameter.shape)}")
     layers = dict(after.model.named_modules())
+    for name, masked in masks.masked(before.model).items():
+        if not isinstance(getattr(layers.get(name), "weight", None), Tensor):  # other layers stand there now
+            continue
+        weight, lives = masks.weight(layers[name]), masks.live(layers[name])
+        require(masks.mask_of(layers[name]) is not None, f"{where}: the mask of {name} is gone")
+        require(not bool(weight[~lives].any()), f"{where}: masked weights of {name} are no longer zero")
+        back = lives.shape == masks.live(masked).shape and bool((lives & ~masks.live(masked)).any())
+        require(not back, f"{where}: masked weights of {name} live again")
     still = [name.rpartition(".")[0] for name in quantizers(after.model)]
     for name in quantizers(before.model):
         layer = name.rpartition(".")[0]

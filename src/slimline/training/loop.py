@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slimline import metrics
+from slimline import masks, metrics
 from slimline.errors import TrainingError
 from slimline.method import Method
 from slimline.params import Training
-from slimline.task import Split, Task, call
+from slimline.task import Split, Task
+from slimline.training.objective import Loss, Objective, Term, check_terms
 from slimline.training.resume import State
 from slimline.training.teacher_cache import TeacherCache, is_mixed, view_batch, view_of
-
-Loss = Callable[[Task, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,48 +47,54 @@ def fit(
     validation: Split,
     settings: Training,
     *,
-    loss: Loss,
+    loss: Loss | Sequence[Term],
     seed: int,
     state: State,
     where: str,
     teacher: TeacherCache | None = None,
+    others: Sequence[TeacherCache] = (),
     methods: Sequence[Method] = (),
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> list[Epoch]:
     """Train ``model`` in place and leave it with the weights of its best validation epoch.
 
-    ``where`` is the file and key of ``settings``, named in errors. ``methods`` may add a penalty to the loss and a
-    constraint after each step. ``on_epoch`` is called once for each epoch, those of a resumed run included.
+    ``where`` is the file and key of ``settings``, named in errors. ``loss`` is one loss or several with weights;
+    ``others`` are teachers beside ``teacher``, whose answers count as much. ``methods`` may add a penalty to the loss
+    and a constraint after each step; masks hold whatever the methods are. ``on_epoch`` is called once for each epoch,
+    those of a resumed run included.
     Raises TrainingError at a loss that is not finite; the best weights so far are then kept beside the state.
     """
-    if settings.mixup and teacher is None:
-        raise TrainingError(f"{where}.mixup: blended rows have no label; it takes a teacher (or set mixup: 0)")
+    terms = [Term(loss)] if callable(loss) else loss
+    check_terms(terms, task, taught=teacher is not None, mixup=settings.mixup, where=where)
     accelerator = Accelerator(mixed_precision=settings.precision)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(accelerator.device, memory_format=memory_format)  # type: ignore[call-overload]
     steps = math.ceil(len(train) / settings.batch_size)
-    optimizer = _optimizer(model, settings)
+    objective = Objective(terms, task, model, teacher.teacher if teacher else None, train, seed)
+    if accelerator.num_processes > 1 and any(True for _ in objective.regressors.parameters()):
+        raise TrainingError(f"{where}: a loss with a regressor of its own trains in one process only")
+    optimizer = _optimizer([model, objective.regressors], settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, steps * settings.epochs))
     run = _Run(0, [], -1, copy.deepcopy(model.state_dict()))
     if saved := state.load():
-        run = _restore(saved, model, optimizer, schedule)
+        run = _restore(saved, model, optimizer, schedule, objective)
         for past in run.history:
             on_epoch(past)
     prepared, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     while run.epoch < settings.epochs and not _stalled(run, settings):
         mean_loss = _train_epoch(
             prepared, task, train, settings, optimizer, schedule,
-            accelerator=accelerator, loss=loss, seed=seed, run=run, where=where, teacher=teacher, methods=methods,
-            steps=steps, state=state,
+            accelerator=accelerator, objective=objective, seed=seed, run=run, where=where,
+            teachers=[teacher, *others] if teacher else [], methods=methods, steps=steps, state=state,
         )  # fmt: skip
         measured = metrics.evaluate(model, task, validation)
         record = Epoch(run.epoch, mean_loss, measured, schedule.get_last_lr()[0])
         run.history.append(record)
         best = run.history[run.best].validation[task.primary] if run.best >= 0 else None
-        if best is None or task.better(measured[task.primary], best):
+        if _settled(methods, run, settings, steps) and (best is None or task.better(measured[task.primary], best)):
             run.best, run.best_weights = run.epoch, copy.deepcopy(model.state_dict())
         run.epoch += 1
-        state.save(_snapshot(run, model, optimizer, schedule))
+        state.save(_snapshot(run, model, optimizer, schedule, objective))
         on_epoch(record)
     model.load_state_dict(run.best_weights)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -114,11 +119,11 @@ def _train_epoch(
     schedule: Any,
     *,
     accelerator: Accelerator,
-    loss: Loss,
+    objective: Objective,
     seed: int,
     run: _Run,
     where: str,
-    teacher: TeacherCache | None,
+    teachers: Sequence[TeacherCache],
     methods: Sequence[Method],
     steps: int,
     state: State,
@@ -127,7 +132,8 @@ def _train_epoch(
     number = run.epoch % settings.views if settings.views else run.epoch
     mixed = is_mixed(number, settings.mixup)
     view = view_of(task, len(train), seed, number, mixed=mixed)
-    answers = teacher.view(number, mixed=mixed) if teacher is not None else None
+    heard = teachers if objective.reads_outputs else []
+    answers = [teacher.view(number, mixed=mixed) for teacher in heard]
     model.train()
     total = 0.0
     name = where.partition(": ")[2].partition(".")[0]
@@ -135,13 +141,14 @@ def _train_epoch(
         _batches(len(train), settings.batch_size, seed, run.epoch, accelerator),
         desc=f"{name} epoch {run.epoch + 1}/{settings.epochs}", total=steps, leave=False, disable=None,
     )  # fmt: skip
+    masked = masks.masked(model)
     for step, rows in enumerate(bar):
         inputs, y = view_batch(task, train, rows, view)
         inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
-        target = torch.from_numpy(answers[rows]).to(accelerator.device) if answers is not None else None
+        y = y.to(accelerator.device) if y is not None else None
+        targets = [torch.from_numpy(each[rows]).to(accelerator.device) for each in answers]
         with accelerator.autocast():
-            out = call(model, inputs)
-            value = loss(task, out.float(), y.to(accelerator.device) if y is not None else None, target)
+            value = objective(model, inputs, y, targets)
             for method in methods:
                 penalty = method.penalty(model)
                 value = value if penalty is None else value + penalty
@@ -156,6 +163,7 @@ def _train_epoch(
         schedule.step()
         for method in methods:
             method.constrain(model, run.epoch * steps + step + 1, settings.epochs * steps)
+        masks.enforce(masked)
         total += seen * len(rows)
         bar.set_postfix(loss=f"{seen:.4f}", refresh=False)
     return total / len(train)
@@ -168,9 +176,9 @@ def _batches(count: int, size: int, seed: int, epoch: int, accelerator: Accelera
         yield order[start : start + size][accelerator.process_index :: accelerator.num_processes]
 
 
-def _optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
+def _optimizer(models: Sequence[nn.Module], settings: Training) -> torch.optim.Optimizer:
     """Decay weights only: biases and norms (vectors) are left alone."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for model in models for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -192,24 +200,32 @@ def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:
     return factor
 
 
+def _settled(methods: Sequence[Method], run: _Run, settings: Training, steps: int) -> bool:
+    """Return whether the epoch that just ended may be kept: no method's schedule is still on its way."""
+    end = run.epoch + 1
+    return end == settings.epochs or all(each.settled(end * steps, settings.epochs * steps) for each in methods)
+
+
 def _stalled(run: _Run, settings: Training) -> bool:
     return settings.patience is not None and run.best >= 0 and run.epoch - 1 - run.best >= settings.patience
 
 
-def _snapshot(run: _Run, model: nn.Module, optimizer: Any, schedule: Any) -> dict[str, Any]:
+def _snapshot(run: _Run, model: nn.Module, optimizer: Any, schedule: Any, objective: Objective) -> dict[str, Any]:
     return {
         "epoch": run.epoch,
         "history": [asdict(each) for each in run.history],
         "best": run.best,
         "best_weights": run.best_weights,
         "model": model.state_dict(),
+        "regressors": objective.regressors.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"},
     }
 
 
-def _restore(saved: dict[str, Any], model: nn.Module, optimizer: Any, schedule: Any) -> _Run:
+def _restore(saved: dict[str, Any], model: nn.Module, optimizer: Any, schedule: Any, objective: Objective) -> _Run:
     model.load_state_dict(saved["model"])
+    objective.regressors.load_state_dict(saved["regressors"])
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict({**saved["schedule"], "lr_lambdas": [None] * len(optimizer.param_groups)})
     history = [Epoch(**each) for each in saved["history"]]

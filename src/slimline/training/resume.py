@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -16,6 +17,7 @@ from slimline import manifest
 
 FOLDER = Path(".slimline/training")
 KEEP_DAYS = 14
+LITTLE = 2**20  # bytes: with less left, a failed write is a full disk
 
 
 class State:
@@ -43,8 +45,10 @@ class State:
             with scratch.open("rb") as file:
                 os.fsync(file.fileno())
             scratch.replace(self.path)
-        except RuntimeError as error:  # torch reports a failed write so
-            raise OSError(28, f"No space left to save the training state: {error}") from error
+        except RuntimeError as error:  # torch reports a failed write so, whatever the cause
+            if shutil.disk_usage(self.folder).free > LITTLE:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
         finally:
             scratch.unlink(missing_ok=True)
 

@@ -7,6 +7,8 @@ through n of them, so a teacher answers each row n times in all, however many ep
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
 FOLDER = Path(".slimline/teacher")
+KEEP_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class TeacherCache:
     def __init__(
         self, teacher: nn.Module, task: Task, split: Split, key: str, seed: int, folder: Path = FOLDER
     ) -> None:
+        _sweep(folder)
         self.teacher = teacher.eval()
         self.task = task
         self.split = split
@@ -87,6 +91,8 @@ class TeacherCache:
 
     def view(self, number: int, *, mixed: bool = False, batch_size: int = 500) -> NDArray[np.float32]:
         """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        os.utime(self.folder)
         path = self.folder / f"view-{number}{'-mixed' if mixed else ''}.npy"
         if not path.is_file():
             view = view_of(self.task, len(self.split), self.seed, number, mixed=mixed)
@@ -97,12 +103,13 @@ class TeacherCache:
     @torch.inference_mode()
     def _compute(self, path: Path, view: View, batch_size: int) -> None:
         outputs = []
+        device = next(self.teacher.parameters()).device
         starts = range(0, len(self.split), batch_size)
         for start in tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None):
             rows = np.arange(start, min(start + batch_size, len(self.split)))
             batch, _ = view_batch(self.task, self.split, rows, view)
-            outputs.append(call(self.teacher, batch).float().numpy())
-        self.folder.mkdir(parents=True, exist_ok=True)
+            batch = {name: value.to(device) for name, value in batch.items()}
+            outputs.append(call(self.teacher, batch).float().cpu().numpy())
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             with scratch.open("wb") as file:
@@ -110,3 +117,10 @@ class TeacherCache:
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the answers of teachers that nobody asked for a while."""
+    for each in folder.glob("*/"):
+        if time.time() - each.stat().st_mtime > KEEP_DAYS * 86400:
+            shutil.rmtree(each, ignore_errors=True)

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
+from slimline.channels import slice_layer
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan
-from slimline.quantizers import QuantizedLinear
 
 
 @dataclass(frozen=True)
@@ -47,26 +46,6 @@ class WeakNeurons(Method):
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
         for each in edit.data["hidden"]:
-            kept = torch.tensor(each["kept"])
-            keep_outputs(model.get_submodule(each["layer"]), kept)
-            keep_inputs(model.get_submodule(each["reader"]), kept)
+            slice_layer(model.get_submodule(each["layer"]), out=each["kept"], into=None)
+            slice_layer(model.get_submodule(each["reader"]), out=None, into=each["kept"])
         return model
-
-
-def keep_outputs(layer: nn.Module, kept: Tensor) -> None:
-    """Keep these output neurons of a linear layer, and their scales where it is quantized per neuron."""
-    assert isinstance(layer, nn.Linear)
-    layer.weight = nn.Parameter(layer.weight.detach()[kept])
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach()[kept])
-    layer.out_features = len(kept)
-    if isinstance(layer, QuantizedLinear) and layer.weight_quantizer.spec.axis == 0:
-        layer.weight_quantizer.scale = layer.weight_quantizer.scale[kept]
-        layer.weight_quantizer.zero_point = layer.weight_quantizer.zero_point[kept]
-
-
-def keep_inputs(layer: nn.Module, kept: Tensor) -> None:
-    """Keep these inputs of a linear layer."""
-    assert isinstance(layer, nn.Linear)
-    layer.weight = nn.Parameter(layer.weight.detach()[:, kept])
-    layer.in_features = len(kept)

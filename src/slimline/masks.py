@@ -1,0 +1,107 @@
+"""Masks: which weights are zero for good.
+
+A masked layer carries a bool buffer ``weight_mask`` of its weight's shape, True where a weight lives. It is part of the
+state dict, so it is saved, replayed and resumed like any tensor. ``fit`` zeroes what is masked after every optimizer
+step, in every later stage too, whatever methods run there. Folding a BatchNorm keeps zeros (0·γ/σ = 0), rounding keeps
+them (0 is on every quantizer's grid), slicing slices the mask, and a factorized layer loses it: its factors are dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from slimline.errors import MethodError
+from slimline.method import Edit, Plan
+
+NAME = "weight_mask"
+
+
+def maskable(model: nn.Module, skip: Sequence[str], where: str) -> dict[str, nn.Module]:
+    """Return the convolutions and linear layers that no glob of ``skip`` matches, by name.
+
+    Raises MethodError at a glob that matches nothing and when no layer is left; ``where`` is the method's file and key.
+    """
+    kinds = (nn.Conv2d, nn.Linear)
+    layers: dict[str, nn.Module] = {name: each for name, each in model.named_modules() if isinstance(each, kinds)}
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise MethodError(f"{where}.skip: {pattern!r} matches no layer; layers: {', '.join(layers)}")
+    left = {name: layer for name, layer in layers.items() if not any(fnmatchcase(name, each) for each in skip)}
+    if not left:
+        raise MethodError(f"{where}.skip: no layer is left to prune")
+    return left
+
+
+def mask_of(layer: nn.Module) -> Tensor | None:
+    """Return a layer's mask (bool, True = lives), or None."""
+    return cast(Tensor | None, getattr(layer, NAME, None))
+
+
+def masked(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that carry a mask, by name."""
+    return {name: layer for name, layer in model.named_modules() if mask_of(layer) is not None}
+
+
+def live(layer: nn.Module) -> Tensor:
+    """Return a layer's mask; without one every weight lives."""
+    mask = mask_of(layer)
+    return mask if mask is not None else torch.ones_like(weight(layer), dtype=torch.bool)
+
+
+def weight(layer: nn.Module) -> Tensor:
+    """Return a layer's weight without its gradient's history."""
+    return cast(Tensor, layer.weight).detach()
+
+
+def attach(model: nn.Module, names: Sequence[str] | Mapping[str, Any]) -> nn.Module:
+    """Give each named layer a mask under which all lives; a mask that is there stays."""
+    for name in names:
+        layer = model.get_submodule(name)
+        if mask_of(layer) is None:
+            layer.register_buffer(NAME, live(layer))
+    return model
+
+
+def enforce(layers: Mapping[str, nn.Module]) -> None:
+    """Zero the masked weights of ``layers``, in place.
+
+    Raises MethodError at a mask of another shape than its weight's: a method sliced the one and not the other.
+    """
+    for name, layer in layers.items():
+        mask = live(layer)
+        if mask.shape != weight(layer).shape:
+            raise MethodError(
+                f"{name}: its mask is {list(mask.shape)}, its weight {list(weight(layer).shape)}; "
+                "slice both (slimline.channels.slice_layer does)"
+            )
+        weight(layer).masked_fill_(~mask, 0)
+
+
+def smallest(values: Tensor, count: int, lives: Tensor) -> Tensor:
+    """Return the mask (bool, shape of ``values``) that drops the ``count`` smallest; what lives no more goes first."""
+    order = values.masked_fill(~lives, -1).flatten().argsort(stable=True)
+    keep = torch.ones(values.numel(), dtype=torch.bool, device=values.device)
+    keep[order[:count]] = False
+    return keep.reshape(values.shape) & lives
+
+
+def plan(method: str, model: nn.Module, keep: Mapping[str, Tensor], data: dict[str, Any], notes: list[str]) -> Plan:
+    """Return the Plan that puts the masks ``keep`` on their layers; the edit holds ``data``, which names the layers."""
+    tensors: dict[str, Tensor] = {}
+    lines = []
+    gone = total = 0
+    for name, mask in keep.items():
+        layer = model.get_submodule(name)
+        mask = mask & live(layer)  # noqa: PLW2901  (what is gone stays gone)
+        tensors[f"{name}.{NAME}"] = mask
+        tensors[f"{name}.weight"] = weight(layer).masked_fill(~mask, 0)
+        zeros = int((~mask).sum())
+        lines.append(f"{name}: {zeros} of {mask.numel()} weights are zero ({zeros / mask.numel():.0%})")
+        gone, total = gone + zeros, total + mask.numel()
+    summary = f"{gone} of {total} weights are zero ({gone / total:.1%}); dense kernels run no faster for it"
+    return Plan(Edit(method, data), tensors, [*lines, *notes, summary])

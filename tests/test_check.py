@@ -1,0 +1,140 @@
+"""``slimline check`` on losses, teachers and kept blocks; the e2e tests run it on everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slimline import check
+from slimline.errors import SlimlineError
+
+BIG = {"from": "teacher", "model": {"name": "cnn"}, "training": {"epochs": 1, "lr": 0.01}}
+
+
+class Folder:
+    """A project folder with the small chain and the project's own dvc.yaml."""
+
+    def __init__(self, document: dict[str, Any], dvc_file: str) -> None:
+        self.document = document
+        self.dvc_file = dvc_file
+        document["distill"]["teacher"] = "teacher"
+        document |= {"limit": None, "target": {"runtime": "onnxruntime"}, "latency": {}, "benchmark": {}}
+        document["export"] |= {"formats": ["onnx"], "samples": 10, "min_agreement": 0.9}
+        document["budget"] = {"confidence": 0.9}
+
+    def check(self, **distill: Any) -> None:
+        self.document["distill"] |= distill
+        Path("params.yaml").write_text(yaml.safe_dump(self.document))
+        Path("dvc.yaml").write_text(self.dvc_file)
+        check.check()
+
+    def mistake(self, **distill: Any) -> str:
+        with pytest.raises(SlimlineError) as caught:
+            self.check(**distill)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+
+@pytest.fixture
+def folder(document: dict[str, Any], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    monkeypatch.chdir(tmp_path)
+    return Folder(document, (project / "dvc.yaml").read_text())
+
+
+def test_a_list_of_losses_passes(folder: Folder) -> None:
+    hint = {"name": "hint", "layers": {"3": "stages.0"}}
+    folder.document["distill"]["model"] = {"name": "resnet", "args": {"depth": 8}}
+    folder.check(
+        loss=[
+            {"name": "hard", "weight": 0.3, "label_smoothing": 0.1},
+            {"name": "soft", "weight": 0.7, "temperature": 4},
+            {**hint, "layers": {"stages.1": "stages.1"}},
+            {"name": "attention", "layers": {"stages.0": "stages.0"}},
+            {"name": "relational"},
+            {"name": "decoupled", "beta": 2},
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ([], "distill.loss: list should have at least 1 item"),
+        (3, "distill.loss: input should be a valid dictionary"),
+        ([{"weight": 1}], "distill.loss.0.name: missing; it has no default"),
+        ([{"name": "hard"}, {"name": "soft", "weight": -1}], "distill.loss.1.weight: input should be greater than"),
+        (
+            [{"name": "hard"}, {"name": "soft", "wieght": 1}],
+            "distill.loss.1.wieght: unknown key of 'soft'. Did you mean 'weight'?",
+        ),
+        ({"name": "soft", "temprature": 1}, "distill.loss.temprature: unknown key of 'soft'. Did you mean"),
+        ([{"name": "hard"}, {"name": "sotf"}], "distill.loss.1: no plug-in 'sotf' among slimline.losses"),
+        ([{"name": "hint", "layers": {"33": "stages.0"}}], "distill.loss.0.layers: no layer '33' in the student."),
+        (
+            [{"name": "hard"}, {"name": "hint", "layers": {"3": "stage.0"}}],
+            "distill.loss.1.layers: no layer 'stage.0' in the teacher. Did you mean 'stages.0'?",
+        ),
+        (
+            {"name": "attention", "layers": {"11": "fc"}},
+            "distill.loss.layers: 11 and fc give [10] and [10] a row; both must have one height and width",
+        ),
+    ],
+    ids=["none", "number", "no name", "weight", "unknown", "single", "plug-in", "student", "teacher", "shapes"],
+)
+def test_a_wrong_loss_is_named_with_its_key(folder: Folder, loss: Any, message: str) -> None:
+    assert folder.mistake(loss=loss).startswith(f"params.yaml: {message}")
+
+
+def test_losses_of_a_recovery_are_checked_too(folder: Folder) -> None:
+    recovery = folder.document["prune"]["recovery"] = dict(folder.document["prune"]["recovery"])
+    recovery["loss"] = [{"name": "soft"}, {"name": "hint", "layers": {"anything": "stage.0"}}]
+    assert folder.mistake().startswith("params.yaml: prune.recovery.loss.1.layers: no layer 'stage.0' in the teacher.")
+    recovery["loss"][1]["layers"] = {"anything": "stages.0"}
+    folder.check()
+    recovery |= {"epochs": 0, "loss": {"name": "hint", "layers": {"anything": "stage.0"}}}
+    folder.check()
+
+
+def test_blended_rows_without_a_loss_for_them_are_found_before_training(folder: Folder) -> None:
+    folder.document["distill"]["training"] = {"epochs": 1, "lr": 0.1, "mixup": 0.5}
+    assert folder.mistake(loss={"name": "hard"}).startswith("params.yaml: distill.training.mixup: blended rows")
+    folder.check(loss=[{"name": "hard"}, {"name": "soft"}])
+
+
+def test_kept_blocks_are_checked(folder: Folder) -> None:
+    assert folder.mistake(keep={"stages.0": []}).startswith(
+        "params.yaml: distill.keep: it takes blocks of the input model, and 'model' builds another"
+    )
+    assert folder.mistake(model=None, keep={"stage.0": []}).startswith(
+        "params.yaml: distill.keep: 'stage.0' is no list of blocks. Did you mean 'stages.0'?"
+    )
+    assert folder.mistake(keep={"stages.1": []}).startswith("params.yaml: distill.keep: block stages.1.0 can't go")
+    folder.check(keep={"stages.0": []}, loss=[{"name": "hint", "layers": {"stages.0": "stages.0"}}])
+
+
+# --- several teachers ------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_the_stage_stands_on_needs_no_line(folder: Folder) -> None:
+    folder.document["prune"]["recovery"] = {**folder.document["prune"]["recovery"], "teachers": ["distill", "teacher"]}
+    folder.check()
+
+
+def test_another_teacher_needs_a_line_in_dvc_yaml(folder: Folder) -> None:
+    folder.document["big"] = BIG
+    stages = yaml.safe_load(folder.dvc_file)
+    stages["stages"]["big"] = {"cmd": "true", "outs": ["artifacts/big"]}
+    folder.dvc_file = yaml.safe_dump(stages)
+    line = "add artifacts/big/manifest.json: params.yaml names it among the teachers"
+    assert folder.mistake(teachers=["big"]) == f"dvc.yaml: stages.distill.deps: {line}"
+    folder.check(teacher="big", teachers=["teacher"])
+    stages["stages"]["distill"]["deps"].append("artifacts/big/manifest.json")
+    folder.dvc_file = yaml.safe_dump(stages)
+    folder.check(teacher="teacher", teachers=["big"])
+
+
+def test_an_unknown_teacher_is_named(folder: Folder) -> None:
+    assert folder.mistake(teachers=["techer"]).startswith("params.yaml: distill: teacher: no stage 'techer'. Did you")
