@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from slimline import measure
+from slimline.grids import Spec
 from slimline.latency import Samples
 from slimline.models.cnn import Cnn
 from slimline.params import Target
-from slimline.quantizers import Spec, quantize_layer
+from slimline.quantizers import quantize_layer
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 

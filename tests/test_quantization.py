@@ -8,19 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from slimline import quantization
-from slimline.errors import MethodError
+from slimline.errors import MethodError, ParamsError
+from slimline.grids import Spec
 from slimline.method import Batches, Context, Method, compress, load_tensors
 from slimline.methods.linear import Linear
 from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantizers import Quantizer, is_quantized, quantizers
+from slimline.params import Configured, configure
+from slimline.quantization import Override, storage_notes
+from slimline.quantizers import QuantizedConv2d, Quantizer, is_quantized, quantizers
 
 METHODS = [
     pytest.param(Symmetric(), id="symmetric"),
     pytest.param(Linear(), id="linear"),
     pytest.param(Linear(weights="linear"), id="linear weights"),
     pytest.param(Linear(calibrator="percentile", percentile=99.9), id="percentile"),
+    pytest.param(Symmetric(bits=6, calibrator="mse"), id="6 bits, mse"),
 ]
 Made = Callable[..., Context]
 
@@ -141,3 +145,147 @@ def test_a_skipped_layer_of_a_quantized_model_stays_as_it_was(cnn: Cnn, batches:
     assert quantizers(twice)["0.input_quantizer"].spec.scheme == "symmetric"
     assert quantizers(twice)["3.input_quantizer"].spec.scheme == "linear"
     assert torch.equal(quantizers(twice)["0.input_quantizer"].scale, quantizers(once)["0.input_quantizer"].scale)
+
+
+# --- widths, granularity, overrides ----------------------------------------------------------------------------------
+
+
+def specs(model: nn.Module) -> dict[str, Spec]:
+    return {name: quantizer.spec for name, quantizer in quantizers(model).items()}
+
+
+def test_weights_and_activations_have_widths_of_their_own(cnn: Cnn, batches: Batches, context: Made) -> None:
+    compressed, _ = compress(Linear(bits=6, weight_bits=4), cnn, batches, context())
+    for name, spec in specs(compressed).items():
+        assert spec.bits == (4 if name.endswith("weight_quantizer") else 6)
+
+
+def test_activations_of_32_bits_stay_in_floating_point(
+    resnet: ResNet, batches: Batches, context: Made, images: Tensor
+) -> None:
+    compressed, plan = compress(Symmetric(weight_bits=4, activation_bits=32), resnet, batches, context())
+    assert all(name.endswith("weight_quantizer") for name in quantizers(compressed))
+    assert plan.edit.data["activation"] is None
+    x = torch.rand(2, 1, 8, 8)
+    conv = compressed.get_submodule("conv")
+    assert isinstance(conv, QuantizedConv2d)
+    assert torch.equal(conv.input_quantizer(x), x)
+
+
+def test_quantizing_again_without_activations_takes_their_quantizers_off(
+    resnet: ResNet, batches: Batches, context: Made
+) -> None:
+    once, _ = compress(Symmetric(), resnet, batches, context())
+    twice, _ = compress(Symmetric(activation_bits=32), once, batches, context())
+    assert all(name.endswith("weight_quantizer") for name in quantizers(twice))
+
+
+@pytest.mark.parametrize(
+    ("granularity", "shape"), [("tensor", ()), ("channel", (16,)), ("block", (16, 2, 3, 3))], ids=str
+)
+def test_scales_lie_as_granularity_says(
+    cnn: Cnn, batches: Batches, context: Made, granularity: str, shape: tuple[int, ...]
+) -> None:
+    method = configure("methods", Configured(name="symmetric", granularity=granularity, block=4), "here")
+    compressed, _ = compress(method, cnn, batches, context())
+    assert quantizers(compressed)["3.weight_quantizer"].scale.shape == shape
+    if granularity == "block":
+        assert quantizers(compressed)["0.weight_quantizer"].scale.shape == (8,), "one input channel fills no block"
+
+
+def test_finer_scales_lose_less(cnn: Cnn, batches: Batches, context: Made) -> None:
+    errors = []
+    for granularity in ("tensor", "channel", "block"):
+        method = configure("methods", Configured(name="symmetric", bits=4, granularity=granularity, block=4), "here")
+        layer = compress(method, cnn, batches, context())[0].get_submodule("3")
+        assert isinstance(layer, QuantizedConv2d)
+        errors.append(float((layer.weight_quantizer(layer.weight) - layer.weight).detach().square().mean()))
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_a_glob_gives_its_layers_other_keys_and_the_last_one_wins(
+    resnet: ResNet, batches: Batches, context: Made
+) -> None:
+    layers = {"stages.*": Override(bits=4), "stages.1.*": Override(weight_bits=6, granularity="tensor")}
+    compressed, plan = compress(Linear(weight_bits=7, layers=layers), resnet, batches, context())
+    found = specs(compressed)
+    assert found["conv.weight_quantizer"] == Spec(7, "symmetric", axis=0)
+    assert found["conv.input_quantizer"] == Spec(8, "linear")
+    assert found["stages.0.0.conv1.weight_quantizer"] == Spec(4, "symmetric", axis=0)
+    assert found["stages.0.0.add.quantizers.0"] == Spec(4, "linear")
+    assert found["stages.1.0.conv1.weight_quantizer"] == Spec(6, "symmetric")
+    assert set(plan.edit.data["own"]) == {name for name in plan.edit.data["layers"] if name.startswith("stages.")}
+
+
+def test_an_edit_whose_layers_are_all_alike_names_one_spec(cnn: Cnn, batches: Batches, context: Made) -> None:
+    plan = Linear().plan(cnn, batches, context())
+    assert plan.edit.data == {
+        "fold": [["0", "1"], ["3", "4"], ["6", "7"]],
+        "layers": ["0", "3", "6", "9", "11"],
+        "weight": {"bits": 8, "scheme": "symmetric", "axis": 0},
+        "activation": {"bits": 8, "scheme": "linear", "axis": None},
+    }
+
+
+def test_a_calibrator_of_their_own_for_some_layers(cnn: Cnn, batches: Batches, context: Made) -> None:
+    plain, _ = compress(Linear(), cnn, batches, context())
+    layers = {"3": Override(calibrator="percentile", percentile=90)}
+    mixed, _ = compress(Linear(layers=layers), cnn, batches, context())
+    for name, quantizer in quantizers(mixed).items():
+        same = torch.equal(quantizer.scale, quantizers(plain)[name].scale)
+        assert same != (name == "3.input_quantizer"), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 17}, r"here.bits: input should be less than or equal to 16, found 17"),
+        ({"bits": 1}, r"here.bits: input should be greater than or equal to 2, found 1"),
+        ({"layers": {"fc": {"bitz": 4}}}, r"here.layers.fc.bitz: unknown key"),
+        ({"layers": {"fc": {"bits": 40}}}, r"here.layers.fc.bits: input should be less"),
+        ({"calibrator": "max"}, r"here.calibrator: input should be 'minmax', 'moving-average'"),
+    ],
+    ids=["too wide", "too narrow", "unknown key", "too wide for a layer", "calibrator"],
+)
+def test_bad_keys_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        configure("methods", Configured(name="linear", **settings), "here")
+
+
+def test_an_override_whose_glob_matches_nothing_is_an_error(cnn: Cnn, batches: Batches, context: Made) -> None:
+    with pytest.raises(MethodError, match=r"here.layers: 'head.\*' matches no layer; layers: 0, 3, 6, 9, 11"):
+        Linear(layers={"head.*": Override(bits=4)}).plan(cnn, batches, context())
+
+
+def test_no_calibration_rows_are_an_error(cnn: Cnn, context: Made) -> None:
+    with pytest.raises(MethodError, match="here: calibration saw no data: the calibration split has no rows"):
+        Linear().plan(cnn, lambda: iter([]), context())
+
+
+def test_a_layer_that_no_row_reaches_is_named_with_the_key(cnn: Cnn, batches: Batches, context: Made) -> None:
+    cnn.stray = nn.Linear(2, 2)
+    cnn.forward = nn.Sequential(*list(cnn)[:-1]).forward  # type: ignore[method-assign]
+    with pytest.raises(MethodError, match=r"here: layer stray: calibration saw no data; is it reached in forward"):
+        Linear().plan(cnn, batches, context())
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight", "activation", "slow"),
+    [
+        (nn.Linear(4, 4), Spec(8), Spec(8), False),
+        (nn.Conv2d(4, 4, 1), Spec(5), Spec(4), False),
+        (nn.Conv2d(4, 4, 1), Spec(4), Spec(8), True),
+        (nn.Conv2d(4, 4, 1), Spec(8), Spec(9), True),
+        (nn.Conv2d(4, 4, 1), Spec(8), None, True),
+        (nn.Linear(4, 4), Spec(4, axis=0, block=32), None, False),
+        (nn.Linear(4, 4), Spec(4, axis=0, block=32), Spec(8), True),
+        (nn.Linear(4, 4), Spec(4, axis=0), None, True),
+        (nn.AdaptiveAvgPool2d(1), Spec(4), Spec(4), False),
+    ],
+)
+def test_widths_without_a_fast_kernel_are_labelled(
+    layer: nn.Module, weight: Spec, activation: Spec | None, slow: bool
+) -> None:
+    notes = storage_notes({"fc": (layer, weight, activation)})
+    assert bool(notes) == slow
+    assert not notes or (notes[0].startswith("storage only: ") and notes[0].endswith(": fc"))

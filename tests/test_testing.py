@@ -21,6 +21,7 @@ from slimline.factorization import Energy, Ratio
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
+from slimline.quantization import Override
 from slimline.quantizers import is_quantized, plain
 from slimline.task import Split
 from slimline.tasks.digits import Digits
@@ -46,6 +47,9 @@ def test_structured_on_the_default_models() -> None:
     [
         ("symmetric", {"calibrator": "percentile"}, "resnet", {}),
         ("linear", {"weights": "symmetric"}, "cnn", {}),
+        ("symmetric", {"bits": 4, "granularity": "block", "block": 4, "calibrator": "entropy"}, "cnn", {}),
+        ("linear", {"weight_bits": 3, "activation_bits": 32, "weights": "linear"}, "cnn", {}),
+        ("linear", {"bits": 12, "layers": {"3": Override(bits=5)}, "calibrator": "mse"}, "cnn", {}),
         ("svd", {"multiple": 2}, "cnn", forced("svd", **{"11": [4]})),
         ("tucker2", {"multiple": 2}, "resnet", forced("tucker2", stages_1_0_conv2=[4, 6])),
         ("spatial", {"rank": Energy(0.8), "multiple": 2}, "cnn", {}),
@@ -61,6 +65,9 @@ def test_structured_on_the_default_models() -> None:
     ids=[
         "symmetric",
         "linear",
+        "blocks",
+        "weights alone",
+        "own widths",
         "svd",
         "tucker2",
         "spatial",

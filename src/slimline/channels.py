@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimline import masks
 from slimline.errors import MethodError
-from slimline.quantizers import Quantizer
+from slimline.quantizers import Quantizer, weight_quantizer
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def slice_layer(module: nn.Module, out: list[int] | None, into: list[int] | None
     if into is not None:
         for name in ("weight", masks.NAME):
             _narrow(module, name, torch.tensor(into), 1)
+        _renew_blocks(module)
         setattr(module, kind[0], len(into))
 
 
@@ -175,3 +176,13 @@ def _narrow_scales(module: nn.Module, rows: Tensor) -> None:
     if isinstance(quantizer, Quantizer) and quantizer.spec.axis == 0:
         for name in ("scale", "zero_point"):
             _narrow(quantizer, name, rows, 0)
+
+
+def _renew_blocks(module: nn.Module) -> None:
+    """Give weights that are quantized in blocks along their inputs new blocks, fitted to the weights that stay."""
+    quantizer = getattr(module, "weight_quantizer", None)
+    if isinstance(quantizer, Quantizer) and quantizer.spec.block is not None:
+        weight = module.get_parameter("weight")
+        renewed = weight_quantizer(quantizer.spec, weight)
+        renewed.fit(weight)
+        module.weight_quantizer = renewed

@@ -23,8 +23,8 @@ from slimline import latency, masks, measure, metrics
 from slimline.errors import MethodError
 from slimline.layers import macs
 from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.observers import MinMax
 from slimline.quantizers import (
-    MinMax,
     QuantizedConv2d,
     QuantizedLinear,
     Quantizer,
@@ -206,7 +206,8 @@ def apply(model: nn.Module, edit: Edit, structure: Structure) -> nn.Module:
         layer = model.get_submodule(name)
         sequence = structure(layer, ranks)
         if isinstance(layer, QuantizedConv2d | QuantizedLinear):
-            weight, activation = layer.weight_quantizer.spec, layer.input_quantizer.spec
+            weight = layer.weight_quantizer.spec
+            activation = layer.input_quantizer.spec if isinstance(layer.input_quantizer, Quantizer) else None
             sequence = nn.Sequential(*(quantize_layer(part, weight, activation) for part in sequence))
         replace(model, {name: sequence.train(layer.training)})
     return model
@@ -276,10 +277,11 @@ def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batch
             call(changed, inputs)
 
     calibrate(changed, run, MinMax, only=new)
+    old = quantizers(model)
     for layer in names:
-        old = quantizers(model)[f"{layer}.input_quantizer"]
-        first = quantizers(changed)[f"{layer}.0.input_quantizer"]
-        first.load_state_dict(old.state_dict())
+        if f"{layer}.input_quantizer" in old:
+            first = quantizers(changed)[f"{layer}.0.input_quantizer"]
+            first.load_state_dict(old[f"{layer}.input_quantizer"].state_dict())
 
 
 def _choose(

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import latency, measure, quantization
+from slimline import latency, measure, plugins
 from slimline.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
-from slimline.method import Batches, Context, load_tensors
+from slimline.method import Batches, Context, compress
 from slimline.params import Target
-from slimline.quantizers import MinMax, Spec, is_quantized
+from slimline.quantizers import is_quantized
 from slimline.widths import Limits, cheapest
 
 TRIES = 4  # of reaching the ratio in the whole model
@@ -134,12 +134,8 @@ def choose(
 
 def as_int8(model: nn.Module, batches: Batches, context: Context) -> nn.Module:
     """Return a copy of ``model`` quantized as ``linear`` does: its speed is what counts here, not its answers."""
-    weight, activation = Spec(8, "symmetric", axis=0), Spec(8, "linear")
-    plan = quantization.plan(
-        "linear", model, batches, context, weight=weight, activation=activation, observer=MinMax, skip=[]
-    )
-    quantized = quantization.apply(copy.deepcopy(model), plan.edit)
-    load_tensors(quantized, plan.tensors)
+    linear = plugins.find("methods", "linear")
+    quantized, _ = compress(linear(), model, batches, context)
     return quantized.eval()
 
 

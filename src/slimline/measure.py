@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slimline import latency, manifest, plugins
 from slimline.params import Target
 from slimline.predictor import Arrays
-from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer
+from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
@@ -88,7 +88,7 @@ def _runtime(graph: Any, directory: Path, target: Target) -> Any:
 
 
 def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
-    """Return an ONNX model of one layer or a sequence: QDQ where they are quantized, the output too."""
+    """Return an ONNX model of one layer or a sequence: QDQ where they run in integers, the output too."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     nodes: list[Any] = []
@@ -105,7 +105,7 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
     parts: list[Any] = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for index, layer in enumerate(parts):
         weight, channels = f"{index}.w", layer.weight.shape[0]
-        quantized = isinstance(layer, QuantizedConv2d | QuantizedLinear)
+        quantized = isinstance(layer, QuantizedConv2d | QuantizedLinear) and has_integer_kernel(layer)
         if quantized:
             x = quantize(x, layer.input_quantizer, f"{index}.x")
             constants[f"{weight}.q"] = np.ones(tuple(layer.weight.shape), np.int8)

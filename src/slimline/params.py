@@ -306,7 +306,7 @@ def _first_line(error: ValidationError, where: str) -> str:
     location = [str(part) for part in first["loc"] if not _is_union_member(part)]
     at = where if where.endswith(":") else where + "."
     key = (at + " " if at.endswith(":") else at) + ".".join(location) if location else where.rstrip(":.")
-    if first["type"] == "extra_forbidden":
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = _known_keys(error.title, location)
         return f"{key}: unknown key.{near_miss(location[-1], known)}" + (f" Known: {', '.join(known)}" if known else "")
     if first["type"] == "missing":

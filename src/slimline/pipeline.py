@@ -128,6 +128,8 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
         used["models"] += [name for name in [_section_model(document, each)] if name]
         for holder in (section.get("before") or {}, section):
             used["methods"] += [method["name"] for method in holder.get("methods", [])]
+            if any(method.get("of") == "latency" for method in holder.get("methods", [])):
+                used["methods"].append("linear")  # layer_times may quantize by it, which no import shows
         used["methods"] += ["drop-layers"] if section.get("keep") else []
     section = document[stage]
     taught = section if "methods" not in section else section.get("recovery") or {}

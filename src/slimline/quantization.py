@@ -1,148 +1,219 @@
-"""What the quantize methods share: fold BatchNorm, place quantizers, calibrate. The methods differ in their Specs."""
+"""What the quantize methods share: their keys, folding BatchNorm, placing quantizers, calibration. They differ in their
+schemes."""
 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from pydantic import ConfigDict, Field
+from torch import nn
 
 from slimline.errors import MethodError
-from slimline.method import Batches, Context, Edit, Plan
-from slimline.quantizers import (
-    Observer,
-    Spec,
-    calibrate,
-    is_quantizable,
-    is_quantized,
-    plain_layer,
-    quantize_layer,
-    replace,
-    spec_data,
-    spec_of,
-)
+from slimline.folding import batchnorm_pairs, fold_weights
+from slimline.grids import Scheme, Spec, container, spec_data, spec_of
+from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
+from slimline.quantizers import calibrate, is_quantizable, is_quantized, plain_layer, quantize_layer, quantizers
+from slimline.quantizers import replace as put
 from slimline.task import call
 
+Bits = Annotated[int, Field(ge=2, le=16)]
+ActivationBits = Bits | Literal[32]
+Granularity = Literal["tensor", "channel", "block"]
+Calibrator = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+Block = Annotated[int, Field(ge=2)]
+Percent = Annotated[float, Field(gt=50, le=100)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+UNTIL_FLOAT = 32
 
-def plan(
-    method: str,
-    model: nn.Module,
-    batches: Batches,
-    context: Context,
-    *,
-    weight: Spec,
-    activation: Spec,
-    observer: Callable[[], Observer],
-    skip: list[str],
-) -> Plan:
-    """Fold every BatchNorm that directly follows a convolution, quantize every layer not in ``skip``, calibrate.
 
-    A model that carries quantizers already gets new specs and ranges; its structure stays.
+@dataclass(frozen=True)
+class Override:
+    """The keys that may differ from layer to layer; ``bits`` here wins over the method's own three."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    bits: Bits | None = None
+    weight_bits: Bits | None = None
+    activation_bits: ActivationBits | None = None
+    granularity: Granularity | None = None
+    block: Block | None = None
+    calibrator: Calibrator | None = None
+    percentile: Percent | None = None
+    momentum: Momentum | None = None
+
+
+@dataclass(frozen=True)
+class Quantize(Method):
+    """The keys of a quantize method. A subclass gives its name and schemes.
+
+    ``bits`` is for weights and activations; ``weight_bits`` and ``activation_bits`` for one of them, and
+    ``activation_bits: 32`` leaves activations in floating point. Scales lie per output channel (affine weights: per
+    tensor), or as ``granularity`` says; a ``block`` is so many weights along the input axis. ``skip`` are globs of
+    layers left as they are, ``layers`` has other keys for those that a glob names (a later one wins).
     """
-    inputs, _ = next(iter(batches()))
-    folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
-    bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
-    names = [name for name, module in bare.items() if is_quantizable(module)]
-    for pattern in skip:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise MethodError(f"{context.where}.skip: {pattern!r} matches no layer; layers: {', '.join(names)}")
-    layers = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in skip)]
-    if not layers:
-        raise MethodError(f"{context.where}: no layer is left to quantize")
-    edit = Edit(
-        method,
-        {
-            "fold": [list(pair) for pair in folds],
-            "layers": layers,
-            "weight": spec_data(weight),
-            "activation": spec_data(activation),
-        },
-    )
-    quantized = copy.deepcopy(model)
-    fold_weights(quantized, folds)
-    quantized = apply(quantized, edit)
 
-    def run() -> None:
-        for rows, _ in batches():
-            call(quantized, rows)
+    bits: Bits = 8
+    weight_bits: Bits | None = None
+    activation_bits: ActivationBits | None = None
+    granularity: Granularity | None = None
+    block: Block = 32
+    calibrator: Calibrator = "minmax"
+    percentile: Percent = 99.99
+    momentum: Momentum = 0.9
+    skip: list[str] = field(default_factory=list)
+    layers: dict[str, Override] = field(default_factory=dict)
 
-    calibrate(quantized, run, observer)
-    applied = apply(copy.deepcopy(model), edit).state_dict()  # its quantizers are new and unset, even where ranges stay
-    changed = {
-        name: tensor for name, tensor in quantized.state_dict().items() if not torch.equal(applied[name], tensor)
-    }
-    notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
-    return Plan(edit, changed, notes)
+    name: ClassVar[str]
+
+    def schemes(self) -> tuple[Scheme, Scheme]:
+        """Return the schemes of weights and of activations."""
+        raise NotImplementedError
+
+    def weight_spec(self, layer: nn.Module | None = None) -> Spec:
+        """Return the weights' Spec; a layer with no more inputs than a block has room for gets scales per channel."""
+        scheme, _ = self.schemes()
+        granularity = self.granularity or ("channel" if scheme == "symmetric" else "tensor")
+        if granularity == "block" and isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.shape[1] <= self.block:
+            granularity = "channel"
+        return Spec(
+            self.weight_bits or self.bits,
+            scheme,
+            axis=None if granularity == "tensor" else 0,
+            block=self.block if granularity == "block" else None,
+        )
+
+    def activation_spec(self) -> Spec | None:
+        """Return the activations' Spec, None where they stay in floating point."""
+        _, scheme = self.schemes()
+        bits = self.activation_bits or self.bits
+        return None if bits == UNTIL_FLOAT else Spec(bits, scheme)
+
+    def observer(self) -> Observer:
+        """Return a fresh observer of the chosen calibrator."""
+        makers: dict[str, Callable[[], Observer]] = {
+            "minmax": MinMax,
+            "moving-average": lambda: MovingAverage(self.momentum),
+            "percentile": lambda: Percentile(self.percentile),
+            "entropy": Entropy,
+            "mse": SquaredError,
+        }
+        return makers[self.calibrator]()
+
+    def for_layer(self, name: str) -> Quantize:
+        """Return this method with the keys that ``layers`` has for the layer ``name``."""
+        chosen = self
+        for pattern, override in self.layers.items():
+            if fnmatchcase(name, pattern):
+                given = {key: value for key, value in asdict(override).items() if value is not None}
+                own = {"weight_bits": None, "activation_bits": None} if "bits" in given else {}
+                chosen = replace(chosen, **own | given)
+        return chosen
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        """Fold every BatchNorm that directly follows a convolution, quantize every layer not in ``skip``, calibrate.
+
+        A model that carries quantizers already gets new specs and ranges; its structure stays.
+        """
+        inputs = next((rows for rows, _ in batches()), None)
+        if inputs is None:
+            raise MethodError(f"{context.where}: calibration saw no data: the calibration split has no rows")
+        folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
+        bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
+        layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
+        own = {name: self.for_layer(name) for name in layers}
+        specs = {name: (each.weight_spec(bare[name]), each.activation_spec()) for name, each in own.items()}
+        edit = Edit(self.name, {"fold": [list(pair) for pair in folds], "layers": layers, **self._specs(specs)})
+        quantized = copy.deepcopy(model)
+        fold_weights(quantized, folds)
+        quantized = self.apply(quantized, edit)
+
+        def run() -> None:
+            for rows, _ in batches():
+                call(quantized, rows)
+
+        try:
+            _calibrate(quantized, run, own)
+        except MethodError as error:
+            raise MethodError(f"{context.where}: {error}") from error
+        # the quantizers that apply makes are new and unset, even where ranges stay
+        applied = self.apply(copy.deepcopy(model), edit).state_dict()
+        changed = {
+            name: tensor for name, tensor in quantized.state_dict().items() if not torch.equal(applied[name], tensor)
+        }
+        notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
+        return Plan(edit, changed, notes + storage_notes({name: (bare[name], *spec) for name, spec in specs.items()}))
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        """Remove the folded BatchNorms, give their convolutions a bias, and put quantizers on the listed layers."""
+        data: dict[str, Any] = edit.data
+        for conv_name, norm_name in data["fold"]:
+            conv = cast(nn.Conv2d, model.get_submodule(conv_name))
+            if conv.bias is None:
+                conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
+            put(model, {norm_name: nn.Identity()})
+        for name in data["layers"]:
+            spec = {**data, **data.get("own", {}).get(name, {})}
+            activation = spec_of(spec["activation"]) if spec["activation"] else None
+            layer = plain_layer(model.get_submodule(name))
+            put(model, {name: quantize_layer(layer, spec_of(spec["weight"]), activation)})
+        return model
+
+    def _chosen(self, names: list[str], context: Context) -> list[str]:
+        """Return the layers that aren't skipped. A glob that matches nothing is an error, so that no typo passes."""
+        for key, patterns in (("skip", self.skip), ("layers", self.layers)):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    found = ", ".join(names)
+                    raise MethodError(f"{context.where}.{key}: {pattern!r} matches no layer; layers: {found}")
+        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.skip)]
+        if not left:
+            raise MethodError(f"{context.where}: no layer is left to quantize")
+        return left
+
+    def _specs(self, specs: dict[str, tuple[Spec, Spec | None]]) -> dict[str, Any]:
+        """Return the edit's specs: one of weights and one of activations, and the layers that have their own."""
+
+        def data(weight: Spec, activation: Spec | None) -> dict[str, Any]:
+            return {"weight": spec_data(weight), "activation": spec_data(activation) if activation else None}
+
+        common = data(self.weight_spec(), self.activation_spec())
+        own = {name: each for name, spec in specs.items() if (each := data(*spec)) != common}
+        return common | ({"own": own} if own else {})
 
 
-def apply(model: nn.Module, edit: Edit) -> nn.Module:
-    """Remove the folded BatchNorms, give their convolutions a bias, and put quantizers on the listed layers."""
-    data: dict[str, Any] = edit.data
-    for conv_name, norm_name in data["fold"]:
-        conv = cast(nn.Conv2d, model.get_submodule(conv_name))
-        if conv.bias is None:
-            conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
-        replace(model, {norm_name: nn.Identity()})
-    weight, activation = spec_of(data["weight"]), spec_of(data["activation"])
-    for name in data["layers"]:
-        layer = plain_layer(model.get_submodule(name))
-        replace(model, {name: quantize_layer(layer, weight, activation)})
-    return model
+def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantize]) -> None:
+    """Calibrate ``model``, the layers of each calibrator together."""
+    together: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for name, each in own.items():
+        together[each.calibrator, each.percentile, each.momentum].append(name)
+    for names in together.values():
+        only = [each for each in quantizers(model) if each.rpartition(".")[0].removesuffix(".quantizers") in names]
+        calibrate(model, run, own[names[0]].observer, only=only)
 
 
-@torch.no_grad()
-def batchnorm_pairs(model: nn.Module, inputs: dict[str, Tensor]) -> list[tuple[str, str]]:
-    """Return the names of (convolution, BatchNorm) where the norm reads that very output, seen in one forward run."""
-    made: dict[int, str] = {}
-    alive: list[Tensor] = []
-    pairs: list[tuple[str, str]] = []
-    hooks = []
+def storage_notes(layers: dict[str, tuple[nn.Module, Spec, Spec | None]]) -> list[str]:
+    """Return a line for each pair of widths that ONNX Runtime has no fast kernels for, naming the layers.
 
-    def remember(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, out: Tensor) -> None:
-            made[id(out)] = name
-            alive.append(out)  # while it lives, no other tensor gets its id
-
-        return hook
-
-    def match(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if id(args[0]) in made:
-                pairs.append((made[id(args[0])], name))
-
-        return hook
-
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(remember(name)))
-        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats and module.affine:
-            hooks.append(module.register_forward_pre_hook(match(name)))
-    was_training = model.training
-    model.eval()
-    try:
-        call(model, {name: value[:1] for name, value in inputs.items()})
-    finally:
-        model.train(was_training)
-        for handle in hooks:
-            handle.remove()
-    once = [conv for conv, _ in pairs]
-    return [(conv, norm) for conv, norm in pairs if once.count(conv) == 1]
-
-
-@torch.no_grad()
-def fold_weights(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
-    """Move each BatchNorm's scale and shift into its convolution: w' = w·γ/√(σ²+ε), b' = β + (b − μ)·γ/√(σ²+ε).
-
-    The norm stays in place as it is; ``apply`` removes it.
+    Fast are: weights of 5 to 8 bits with activations of at most 8 (integer kernels), and Linear layers with 4- or 8-bit
+    weights in blocks beside float activations (MatMulNBits). All else is unpacked to floating point as it runs.
     """
-    for conv_name, norm_name in pairs:
-        conv = cast(nn.Conv2d, model.get_submodule(conv_name))
-        norm = cast(nn.BatchNorm2d, model.get_submodule(norm_name))
-        assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101, PT018  (batchnorm_pairs)
-        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        conv.weight.mul_(factor[:, None, None, None])
-        bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.bias)
-        conv.bias = nn.Parameter(norm.bias + (bias - norm.running_mean) * factor)
+    slow: dict[str, list[str]] = defaultdict(list)
+    for name, (layer, weight, activation) in layers.items():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        integers = activation is not None and activation.bits <= 8 and container(weight.bits) == 8 and not weight.block
+        blocks = (
+            activation is None and isinstance(layer, nn.Linear) and weight.block and container(weight.bits) in {4, 8}
+        )
+        if not integers and not blocks:
+            kept = f"{activation.bits}-bit" if activation else "float"
+            slow[f"{weight.bits}-bit weights with {kept} activations"].append(name)
+    return [f"storage only: {widths} run in floating point: {', '.join(names)}" for widths, names in slow.items()]

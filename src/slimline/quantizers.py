@@ -1,143 +1,72 @@
-"""Fake-quantizers and their observers, and the layers that carry them. They stand below the methods: quantize places
-them, factorize and prune keep them, export turns them into integers.
-
-Formulas (Krishnamoorthi 2018, arXiv:1806.08342; Jacob et al. 2018, arXiv:1712.05877), b bits:
-
-    symmetric  x_q = round(x / x_max · (2^(b−1) − 1)),            x_max = max |x|,  x_q ∈ [−(2^(b−1) − 1), 2^(b−1) − 1]
-    linear     x_q = round((x − x_min) / (x_max − x_min) · (2^b − 1)),              x_q ∈ [0, 2^b − 1]
-
-In both, x ≈ scale · (x_q − zero_point). The range is widened to hold 0, and linear's zero_point is rounded, so that 0
-(padding, ReLU's floor) is exact. The gradient passes straight through inside the range and is 0 outside.
+"""Fake-quantizers, and the layers that carry them. They stand below the methods: quantize places them, factorize and
+prune keep them, export turns them into integers. Their grids are in ``grids``, what sets their ranges in ``observers``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimline.errors import MethodError
+from slimline.grids import (
+    TINY,
+    Spec,
+    by_scale,
+    container,
+    fake_quantize,
+    gradient_scaled,
+    scale_and_zero_point,
+    scale_shape,
+)
 from slimline.layers import Add
+from slimline.observers import Observer
 
-Scheme = Literal["symmetric", "linear"]
+NATIVE = (8, 16)  # widths whose integers fill their container
 _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
-@dataclass(frozen=True)
-class Spec:
-    """The structure of a quantizer: width, scheme, and the channel axis (None = one scale for the whole tensor)."""
-
-    bits: int = 8
-    scheme: Scheme = "symmetric"
-    axis: int | None = None
-
-    @property
-    def qmin(self) -> int:
-        return 1 - 2 ** (self.bits - 1) if self.scheme == "symmetric" else 0
-
-    @property
-    def qmax(self) -> int:
-        return int(2 ** (self.bits - 1) - 1 if self.scheme == "symmetric" else 2**self.bits - 1)
-
-
-def scale_and_zero_point(spec: Spec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (scale float32, zero_point int32) for the range [low, high], each of shape [channels] or []."""
-    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    tiny = torch.finfo(torch.float32).tiny  # below it a scale's reciprocal is infinite
-    if spec.scheme == "symmetric":
-        scale = torch.maximum(-low, high) / spec.qmax
-        scale = torch.where(scale >= tiny, scale, torch.ones_like(scale))
-        return scale, torch.zeros_like(scale, dtype=torch.int32)
-    scale = (high - low) / (spec.qmax - spec.qmin)
-    scale = torch.where(scale >= tiny, scale, torch.ones_like(scale))
-    return scale, (spec.qmin - torch.round(low / scale)).clamp(spec.qmin, spec.qmax).to(torch.int32)
-
-
-class Observer(Protocol):
-    """Sees the tensors that pass a quantizer during calibration, then names their range."""
-
-    def see(self, x: Tensor) -> None:
-        """Take in one batch of values."""
-
-    def range(self) -> tuple[Tensor, Tensor]:
-        """Return (low, high), each a scalar tensor. Raises MethodError when nothing was seen."""
-
-
-class MinMax:
-    """The smallest and largest value seen."""
-
-    def __init__(self) -> None:
-        self.low = torch.tensor(float("inf"))
-        self.high = torch.tensor(float("-inf"))
-
-    def see(self, x: Tensor) -> None:
-        self.low = torch.minimum(self.low, x.min())
-        self.high = torch.maximum(self.high, x.max())
-
-    def range(self) -> tuple[Tensor, Tensor]:
-        if self.low > self.high:
-            raise MethodError("calibration saw no data")
-        return self.low, self.high
-
-
-class Percentile:
-    """The quantiles (100 − p)% and p% of the values: the mean over batches of each batch's own quantiles.
-
-    Clipping the rarest values gives all others a finer step (Wu et al. 2020, arXiv:2004.09602, section 3.4).
-    """
-
-    def __init__(self, percentile: float) -> None:
-        self.percentile = percentile
-        self.lows: list[Tensor] = []
-        self.highs: list[Tensor] = []
-
-    def see(self, x: Tensor) -> None:
-        values = x.flatten()
-        rank = max(1, round(values.numel() * (1 - self.percentile / 100)))
-        self.highs.append(values.topk(rank).values[-1])
-        self.lows.append(values.topk(rank, largest=False).values[-1])
-
-    def range(self) -> tuple[Tensor, Tensor]:
-        if not self.lows:
-            raise MethodError("calibration saw no data")
-        return torch.stack(self.lows).mean(), torch.stack(self.highs).mean()
-
-
 class Quantizer(nn.Module):
-    """Rounds a tensor to the grid of its spec. ``scale`` and ``zero_point`` are its whole state."""
+    """Rounds a tensor to the grid of its spec. ``scale`` and ``zero_point`` are its whole state.
+
+    ``channels`` and ``blocks`` are the shape of its scales where the spec has an axis, and blocks.
+    """
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, spec: Spec, channels: int | None = None) -> None:
+    def __init__(self, spec: Spec, channels: int | None = None, blocks: Sequence[int] = ()) -> None:
         super().__init__()
-        shape = () if spec.axis is None else (channels or 1,)
+        shape = () if spec.axis is None else (channels or 1, *blocks)
         self.spec = spec
         self.observer: Observer | None = None
-        self.register_buffer("scale", torch.ones(shape))
+        if spec.learned:
+            self.scale = nn.Parameter(torch.ones(shape))
+        else:
+            self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
 
+    @torch.no_grad()
     def set_range(self, low: Tensor, high: Tensor) -> None:
-        """Set scale and zero point for the values in [low, high] ([channels] or scalars)."""
+        """Set scale and zero point for the values in [low, high] (scalars, or of the scale's shape)."""
         scale, zero_point = scale_and_zero_point(self.spec, low.detach(), high.detach())
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
     def fit(self, x: Tensor) -> None:
-        """Set the range to the smallest and largest value of ``x``, per channel where the spec has an axis."""
-        x = x.detach()
-        if self.spec.axis is None:
-            self.set_range(x.min(), x.max())
-        else:
-            rows = x.movedim(self.spec.axis, 0).flatten(1)
-            self.set_range(rows.amin(1), rows.amax(1))
+        """Set the range to the smallest and largest of the values of ``x`` that share a scale."""
+        values = by_scale(self.spec, x.detach())
+        self.set_range(values.amin(-1), values.amax(-1))
+
+    def steps(self) -> Tensor:
+        """Return the scales in use: a learned one may cross zero, and then its size counts."""
+        return self.scale.abs().clamp(min=TINY) if self.spec.learned else self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
@@ -145,25 +74,36 @@ class Quantizer(nn.Module):
             return x
         if _exporting.get():
             return self._symbolic(x)
-        spec = self.spec
-        if spec.axis is None:
-            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, spec.qmin, spec.qmax)
-        return torch.fake_quantize_per_channel_affine(x, self.scale, self.zero_point, spec.axis, spec.qmin, spec.qmax)
+        scale = self.steps()
+        if self.spec.learned:
+            sharing = x[0].numel() if self.spec.axis is None else x.numel() // scale.numel()
+            scale = gradient_scaled(scale, (sharing * self.spec.qmax) ** -0.5)
+        return fake_quantize(self.spec, x, scale, self.zero_point)
 
     def _symbolic(self, x: Tensor) -> Tensor:
-        """Place QuantizeLinear → DequantizeLinear in the graph being exported."""
-        dtype = torch.int8 if self.spec.scheme == "symmetric" else torch.uint8
-        attributes: dict[str, Any] = {} if self.spec.axis is None else {"axis": self.spec.axis}
-        zero_point = self.zero_point.to(dtype)
-        q = torch.onnx.ops.symbolic(
-            "QuantizeLinear", (x, self.scale, zero_point), attributes, dtype=dtype, shape=x.shape
-        )
+        """Place QuantizeLinear → DequantizeLinear in the graph being exported, for ``export.qdq`` to make valid.
+
+        The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours.
+        """
+        spec = self.spec
+        if spec.scheme == "symmetric":
+            dtype = torch.int8 if spec.bits <= 8 else torch.int16
+        else:
+            dtype = torch.uint8 if spec.bits <= 8 else torch.uint16
+        attributes: dict[str, Any] = {} if spec.axis is None else {"axis": spec.axis}
+        if spec.block is not None:
+            attributes |= {"axis": 1, "block_size": spec.block}
+        if spec.bits not in NATIVE or spec.block is not None:
+            attributes |= {"bits": spec.bits, "qmin": spec.qmin, "qmax": spec.qmax}
+        scale, zero_point = self.steps(), self.zero_point.to(dtype)
+        q = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero_point), attributes, dtype=dtype, shape=x.shape)
         return torch.onnx.ops.symbolic(
-            "DequantizeLinear", (q, self.scale, zero_point), attributes, dtype=torch.float32, shape=x.shape
+            "DequantizeLinear", (q, scale, zero_point), attributes, dtype=torch.float32, shape=x.shape
         )
 
     def extra_repr(self) -> str:
-        return f"{self.spec.scheme} {self.spec.bits} bits, axis={self.spec.axis}"
+        block = f", block={self.spec.block}" if self.spec.block else ""
+        return f"{self.spec.scheme} {self.spec.bits} bits, axis={self.spec.axis}{block}"
 
 
 @contextmanager
@@ -177,14 +117,17 @@ def exporting() -> Iterator[None]:
 
 
 class _Weighted(nn.Module):
-    """A layer with a weight quantizer: while training, the weight's range is that of the current weight."""
+    """A layer with a weight quantizer: while training, the weight's range is that of the current weight.
+
+    A learned step is left to the optimizer.
+    """
 
     weight: Tensor
     weight_quantizer: Quantizer
     _stale = False
 
     def quantized_weight(self) -> Tensor:
-        if self.training:
+        if self.training and not self.weight_quantizer.spec.learned:
             self.weight_quantizer.fit(self.weight)
             self._stale = True
         return cast(Tensor, self.weight_quantizer(self.weight))
@@ -197,9 +140,9 @@ class _Weighted(nn.Module):
 
 
 class QuantizedConv2d(_Weighted, nn.Conv2d):
-    """Conv2d whose input (per tensor) and weight (per output channel) are fake-quantized."""
+    """Conv2d whose weight is fake-quantized, and its input (per tensor) unless that stays in floating point."""
 
-    input_quantizer: Quantizer
+    input_quantizer: Quantizer | nn.Identity
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         x = self.input_quantizer(input)
@@ -207,9 +150,9 @@ class QuantizedConv2d(_Weighted, nn.Conv2d):
 
 
 class QuantizedLinear(_Weighted, nn.Linear):
-    """Linear whose input (per tensor) and weight (per output feature) are fake-quantized."""
+    """Linear whose weight is fake-quantized, and its input (per tensor) unless that stays in floating point."""
 
-    input_quantizer: Quantizer
+    input_quantizer: Quantizer | nn.Identity
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return F.linear(self.input_quantizer(input), self.quantized_weight(), self.bias)
@@ -246,20 +189,37 @@ def is_quantized(model: nn.Module) -> bool:
     return any(isinstance(module, Quantizer) for module in model.modules())
 
 
-def quantize_layer(module: nn.Module, weight: Spec, activation: Spec) -> nn.Module:
-    """Return ``module`` with quantizers of these specs; its parameters are shared, the quantizers' ranges unset."""
+def quantize_layer(module: nn.Module, weight: Spec, activation: Spec | None) -> nn.Module:
+    """Return ``module`` with quantizers of these specs; its parameters are shared, the quantizers' ranges unset.
+
+    ``activation`` None leaves activations in floating point; a layer without weights then stays as it is.
+    """
     if isinstance(module, nn.Conv2d | nn.Linear):
         quantized = _recast(module, QuantizedConv2d if isinstance(module, nn.Conv2d) else QuantizedLinear)
-        quantized.weight_quantizer = Quantizer(weight, module.weight.shape[0])
-        quantized.input_quantizer = Quantizer(activation)
+        quantized.weight_quantizer = weight_quantizer(weight, module.weight)
+        quantized.input_quantizer = nn.Identity() if activation is None else Quantizer(activation)
         return cast(nn.Module, quantized)
-    if isinstance(module, Add):
+    if isinstance(module, Add | nn.AdaptiveAvgPool2d) and activation is None:
+        return module
+    if isinstance(module, Add) and activation is not None:
         return QuantizedAdd(activation).train(module.training)
-    if isinstance(module, nn.AdaptiveAvgPool2d):
+    if isinstance(module, nn.AdaptiveAvgPool2d) and activation is not None:
         pool = _recast(module, QuantizedAdaptiveAvgPool2d)
         pool.input_quantizer = Quantizer(activation)
         return cast(nn.Module, pool)
     raise MethodError(f"a layer of type {type(module).__name__} can't be quantized")
+
+
+def has_integer_kernel(layer: QuantizedConv2d | QuantizedLinear) -> bool:
+    """Return whether a runtime for 8-bit integers multiplies this layer's weights and inputs as such."""
+    weight, activation = layer.weight_quantizer.spec, layer.input_quantizer
+    whole = isinstance(activation, Quantizer) and activation.spec.bits <= 8
+    return whole and container(weight.bits) == 8 and weight.block is None
+
+
+def weight_quantizer(spec: Spec, weight: Tensor) -> Quantizer:
+    """Return a quantizer for ``weight`` [out, in, …], its range unset."""
+    return Quantizer(spec, *((weight.shape[0], scale_shape(spec, weight.shape)[1:]) if spec.axis is not None else ()))
 
 
 def plain_layer(module: nn.Module) -> nn.Module:
@@ -337,21 +297,12 @@ def calibrate(
             seen = activations[name].observer
             assert seen is not None  # noqa: S101  (set above)
             try:
-                low, high = seen.range()
+                low, high = seen.range(activations[name].spec)
             except MethodError as error:
-                raise MethodError(f"layer {name.rpartition('.')[0]}: {error}; is it reached in forward()?") from error
+                why = "; is it reached in forward()?" if "no data" in str(error) else ""
+                raise MethodError(f"layer {name.rpartition('.')[0]}: {error}{why}") from error
             activations[name].set_range(low, high)
     finally:
         for quantizer in activations.values():
             quantizer.observer = None
         model.train(was_training)
-
-
-def spec_of(document: Mapping[str, Any]) -> Spec:
-    """Return the Spec that an edit's JSON holds."""
-    return Spec(**document)
-
-
-def spec_data(spec: Spec) -> dict[str, Any]:
-    """Return a Spec as JSON data."""
-    return asdict(spec)

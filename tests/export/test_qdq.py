@@ -12,7 +12,9 @@ from torch import nn
 
 from slimline.export import qdq
 from slimline.export.onnx import to_onnx
-from slimline.quantizers import MinMax, QuantizedConv2d, Spec, calibrate, quantize_layer
+from slimline.grids import Spec
+from slimline.observers import MinMax
+from slimline.quantizers import QuantizedConv2d, calibrate, quantize_layer
 
 Exported = Callable[[str], tuple[nn.Module, Any]]
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]

@@ -14,9 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from slimline.export import widths
+
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
 BIAS_LIMIT = 2**30  # half of int32: the sums of products need room too
+EIGHT_BITS = (np.int8, np.uint8)
 POOLS = ("GlobalAveragePool", "AveragePool")
 
 
@@ -104,7 +107,8 @@ def share_quantizers(graph: Graph) -> None:
                 kept.append(node)
                 continue
             grid = tuple(graph.constants[name].tobytes() for name in node.input[1:3])
-            key = (kind, node.input[0], grid, attribute(node, "axis", AXIS_DEFAULT))
+            settings = tuple(attribute(node, name) for name in ("axis", "bits", "block_size"))
+            key = (kind, node.input[0], grid, settings)
             if key in seen:
                 names[node.output[0]] = seen[key]
             else:
@@ -163,7 +167,8 @@ def fold_weights(graph: Graph) -> None:
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
         info = np.iinfo(zero_point.dtype)
         rounded = np.rint(values / scale) + zero_point.astype(np.float32)
-        integers = np.clip(rounded, info.min, info.max).astype(zero_point.dtype)
+        low = -info.max if info.min else 0  # a signed grid is symmetric
+        integers = np.clip(rounded, low, info.max).astype(zero_point.dtype)
         name = f"{node.input[0]}.int"
         graph.constants[name] = integers
         names[node.output[0]] = name
@@ -172,7 +177,11 @@ def fold_weights(graph: Graph) -> None:
 
 
 def quantize_biases(graph: Graph) -> None:
-    """Store the bias of an integer Conv or Gemm as int32 on the grid of its products: scale s_x · s_w."""
+    """Store the bias of an integer Conv or Gemm as int32 on the grid of its products: scale s_x · s_w.
+
+    Beside weights of fewer than 8 bits that grid is coarse and no integer kernel asks for it: the bias gets a fine grid
+    of its own then (ONNX Runtime would put a float bias on the coarse one itself).
+    """
     makers = graph.producer()
     added: list[tuple[Any, Any]] = []
     for node in graph.nodes:
@@ -181,11 +190,16 @@ def quantize_biases(graph: Graph) -> None:
         x, w = makers.get(node.input[0]), makers.get(node.input[1])
         if x is None or w is None or {x.op_type, w.op_type} != {"DequantizeLinear"}:
             continue
+        kinds = [graph.constants[each.input[2]].dtype for each in (x, w)]
+        if any(kind.itemsize > 1 for kind in kinds) or attribute(w, "block_size"):
+            continue
         bias = graph.constants[node.input[2]]
-        _widen(graph, x, w, bias)
-        scale = np.broadcast_to(graph.constants[x.input[1]] * graph.constants[w.input[1]], bias.shape).astype(
-            np.float32
-        )
+        if kinds[1] in EIGHT_BITS:
+            _widen(graph, x, w, bias)
+            products = graph.constants[x.input[1]] * graph.constants[w.input[1]]
+        else:
+            products = np.maximum(np.abs(bias) / BIAS_LIMIT, np.finfo(np.float32).tiny)
+        scale = np.broadcast_to(products, bias.shape).astype(np.float32)
         limit = np.iinfo(np.int32)
         integers = np.clip(np.rint(bias.astype(np.float64) / scale), limit.min, limit.max).astype(np.int32)
         base = node.input[2]
@@ -224,7 +238,7 @@ def share_constants(graph: Graph) -> None:
     for name, value in graph.constants.items():
         if value.size > 4096:
             continue
-        key = (value.dtype.str, value.shape, value.tobytes())
+        key = (value.dtype.name, value.shape, value.tobytes())
         if key in first:
             names[name] = first[key]
         else:
@@ -270,11 +284,15 @@ def tidy(model: Any) -> Any:
     graph = Graph(model)
     simplify(graph)
     share_quantizers(graph)
+    widths.fold_weights(graph)
+    widths.matmul_blocks(graph)
     fold_weights(graph)
     shift_activations(graph)
+    widths.clip_activations(graph)
     move_relus(graph)
     quantize_biases(graph)
     share_constants(graph)
     finished = graph.finish()
+    widths.declare(finished)
     onnx.checker.check_model(finished, full_check=True)
     return finished

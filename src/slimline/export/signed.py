@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from slimline import quantizers
-from slimline.quantizers import Quantizer, Spec
+from slimline.grids import Spec
+from slimline.quantizers import Quantizer
 
 SMALLEST_HALF = 2.0**-24
 

@@ -9,40 +9,20 @@ them one affine grid a layer. Jacob et al. 2018, arXiv:1712.05877.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
-from pydantic import Field
-from torch import nn
-
-from slimline import quantization
-from slimline.method import Batches, Context, Edit, Method, Plan
-from slimline.quantizers import MinMax, Percentile, Spec
+from slimline.grids import Scheme
+from slimline.quantization import Quantize
 
 
 @dataclass(frozen=True)
-class Linear(Method):
-    """``bits`` for weights and activations; ``skip`` are globs of layers left in floating point."""
+class Linear(Quantize):
+    """Its keys are those of ``slimline.quantization.Quantize``, and the scheme of the ``weights``."""
 
-    bits: Annotated[int, Field(ge=8, le=8)] = 8
-    weights: Literal["symmetric", "linear"] = "symmetric"
-    calibrator: Literal["minmax", "percentile"] = "minmax"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
-    skip: list[str] = field(default_factory=list)
+    weights: Scheme = "symmetric"
 
-    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
-        weight = Spec(self.bits, "symmetric", axis=0) if self.weights == "symmetric" else Spec(self.bits, "linear")
-        return quantization.plan(
-            "linear",
-            model,
-            batches,
-            context,
-            weight=weight,
-            activation=Spec(self.bits, "linear"),
-            observer=MinMax if self.calibrator == "minmax" else lambda: Percentile(self.percentile),
-            skip=self.skip,
-        )
+    name: ClassVar[str] = "linear"
 
-    @staticmethod
-    def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return quantization.apply(model, edit)
+    def schemes(self) -> tuple[Scheme, Scheme]:
+        return self.weights, "linear"

@@ -8,38 +8,18 @@ that follows a ReLU stays unused (``linear`` uses it). Krishnamoorthi 2018, arXi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
-from pydantic import Field
-from torch import nn
-
-from slimline import quantization
-from slimline.method import Batches, Context, Edit, Method, Plan
-from slimline.quantizers import MinMax, Percentile, Spec
+from slimline.grids import Scheme
+from slimline.quantization import Quantize
 
 
 @dataclass(frozen=True)
-class Symmetric(Method):
-    """``bits`` for weights and activations; ``skip`` are globs of layers left in floating point."""
+class Symmetric(Quantize):
+    """Its keys are those of ``slimline.quantization.Quantize``."""
 
-    bits: Annotated[int, Field(ge=8, le=8)] = 8
-    calibrator: Literal["minmax", "percentile"] = "minmax"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
-    skip: list[str] = field(default_factory=list)
+    name: ClassVar[str] = "symmetric"
 
-    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
-        return quantization.plan(
-            "symmetric",
-            model,
-            batches,
-            context,
-            weight=Spec(self.bits, "symmetric", axis=0),
-            activation=Spec(self.bits, "symmetric"),
-            observer=MinMax if self.calibrator == "minmax" else lambda: Percentile(self.percentile),
-            skip=self.skip,
-        )
-
-    @staticmethod
-    def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return quantization.apply(model, edit)
+    def schemes(self) -> tuple[Scheme, Scheme]:
+        return "symmetric", "symmetric"
