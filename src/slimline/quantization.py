@@ -19,7 +19,16 @@ from slimline.folding import batchnorm_pairs, fold_weights
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
-from slimline.quantizers import calibrate, is_quantizable, is_quantized, plain_layer, quantize_layer, quantizers
+from slimline.quantizers import (
+    QuantizedConv2d,
+    QuantizedLinear,
+    calibrate,
+    is_quantizable,
+    is_quantized,
+    plain_layer,
+    quantize_layer,
+    quantizers,
+)
 from slimline.quantizers import replace as put
 from slimline.task import call
 
@@ -190,7 +199,11 @@ class Quantize(Method):
 
 
 def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantize]) -> None:
-    """Calibrate ``model``, the layers of each calibrator together."""
+    """Calibrate ``model``, the layers of each calibrator together, after all their weights have ranges."""
+    for name in own:
+        layer = model.get_submodule(name)
+        if isinstance(layer, QuantizedConv2d | QuantizedLinear):
+            layer.weight_quantizer.fit(layer.weight)
     together: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, each in own.items():
         together[each.calibrator, each.percentile, each.momentum].append(name)
