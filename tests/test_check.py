@@ -21,7 +21,12 @@ class Folder:
         self.document = document
         self.dvc_file = dvc_file
         document["distill"]["teacher"] = "teacher"
-        document |= {"limit": None, "target": {"runtime": "onnxruntime"}, "latency": {}, "benchmark": {}}
+        document |= {
+            "limit": None,
+            "target": {"runtime": "onnxruntime", "batch_sizes": [1]},
+            "latency": {},
+            "benchmark": {},
+        }
         document["export"] |= {"formats": ["onnx"], "samples": 10, "min_agreement": 0.9}
         document["budget"] = {"confidence": 0.9}
 

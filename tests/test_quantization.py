@@ -172,12 +172,14 @@ def test_activations_of_32_bits_stay_in_floating_point(
     assert torch.equal(conv.input_quantizer(x), x)
 
 
-def test_quantizing_again_without_activations_takes_their_quantizers_off(
+def test_quantizing_again_without_activations_takes_those_of_weighted_layers_off(
     resnet: ResNet, batches: Batches, context: Made
 ) -> None:
     once, _ = compress(Symmetric(), resnet, batches, context())
     twice, _ = compress(Symmetric(activation_bits=32), once, batches, context())
-    assert all(name.endswith("weight_quantizer") for name in quantizers(twice))
+    left = [name for name in quantizers(twice) if not name.endswith("weight_quantizer")]
+    assert left
+    assert all("add" in name or "pool" in name for name in left), "what has no weights keeps its quantizers"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from slimline.channels import slice_model
 from slimline.decisions import Decisions
 from slimline.errors import SlimlineError
 from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage, compression
 
@@ -152,14 +153,15 @@ def test_sparsify_without_training_is_named(prune: Any) -> None:
 
 
 def test_an_unset_before_changes_no_recorded_decision(prune: Any) -> None:
-    """The key of decisions/STAGE.json hangs on the section as it was before ``before`` existed."""
+    """The key of decisions/STAGE.json hangs on what a section holds, and on every setting of its methods."""
     section = {"from": "teacher", "methods": [{"name": "magnitude"}]}
     prune(section)
     parent = artifact.manifest.digest(Path("artifacts/teacher"))
     task = artifact.build_task(artifact.Named("digits"), "here")
     inputs = {
         "input": parent,
-        "section": {**section, "recovery": None},
+        "section": {"from": "teacher", "recovery": None},
+        "methods": [["magnitude", asdict(Magnitude())]],
         "target": params.Target().model_dump(),
         "data": [task.splits()[name].head(60).digest for name in ("calibration", "validation")],
     }

@@ -172,6 +172,8 @@ class Quantize(Method):
             spec = {**data, **data.get("own", {}).get(name, {})}
             activation = spec_of(spec["activation"]) if spec["activation"] else None
             layer = plain_layer(model.get_submodule(name))
+            if activation is None and not isinstance(layer, nn.Conv2d | nn.Linear):
+                continue
             put(model, {name: quantize_layer(layer, spec_of(spec["weight"]), activation)})
         return model
 

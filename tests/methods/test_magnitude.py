@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimline import masks, sensitivity
+from slimline import masks, shares
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.methods.magnitude import Magnitude
@@ -55,7 +55,7 @@ def test_sensitivity_scope_spares_the_layer_that_the_loss_hangs_on(cnn: Cnn, bat
     assert share(pruned) == pytest.approx(0.6, abs=0.01)
     assert max(zeros, key=lambda name: zeros[name]) in {"3", "6"}
     evenly, _ = compress(Magnitude(0.6, scope="layer"), cnn, batches, context())
-    assert sensitivity.loss(pruned, context()) < sensitivity.loss(evenly, context())
+    assert shares.loss(pruned, context()) < shares.loss(evenly, context())
 
 
 def test_no_layer_loses_more_than_max_ratio(cnn: Cnn, batches: Batches, context: Made) -> None:
