@@ -35,7 +35,8 @@ def empty_pipeline(folder: Path, stages: int) -> None:
 def main() -> None:
     """Time both, interleaved, and print medians, ratio and interval."""
     here = Path.cwd()
-    stages = yaml.safe_load((here / "dvc.lock").read_text())["stages"]
+    locks = [yaml.safe_load((here / path).read_text())["stages"] for path in ("dvc.lock", "stages/dvc.lock")]
+    stages = [name for lock in locks for name in lock]
     with tempfile.TemporaryDirectory() as scratch:
         empty_pipeline(Path(scratch), len(stages))
         seconds(here, "report", "release")
