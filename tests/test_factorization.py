@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimline import factorization
+from slimline import factorization, measure
+from slimline.latency import Samples
 from slimline.method import Batches, Context
 from slimline.methods.svd import Svd
 from slimline.models.cnn import Cnn
@@ -80,3 +82,35 @@ def test_a_choice_is_measured_and_says_why(cnn: Cnn, batches: Batches, context: 
     assert entry["gains"]
     assert plan.edit.data["ranks"] == {}
     assert plan.notes[-1] == "no layer pays on this target: the model stays as it is"
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, *, layer: float, whole: float) -> None:
+    """Let every rank run ``layer`` times as fast as its layer alone, and the changed model ``whole`` times."""
+
+    def layers(variants: dict[str, nn.Module], *_: object) -> dict[str, dict[int, float]]:
+        return {name: dict.fromkeys((1, 8), 1.0 if name == "whole" else 1 / layer) for name in variants}
+
+    def models(variants: dict[str, nn.Module], *_: object) -> dict[str, dict[int, Samples]]:
+        seconds = {"before": 1.0, "after": 1 / whole}
+        return {name: dict.fromkeys((1, 8), Samples(np.full((5, 3), seconds[name]))) for name in variants}
+
+    monkeypatch.setattr(measure, "layers", layers)
+    monkeypatch.setattr(measure, "models", models)
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "whole", "taken", "said"),
+    [
+        pytest.param(0.01, 2.0, False, "but cost", id="beyond the validation budget"),
+        pytest.param(1.0, 1.0, False, "alone it gains, the whole model doesn't", id="the whole is no faster"),
+        pytest.param(1.0, 2.0, True, "2.00× faster alone", id="both hold"),
+    ],
+)
+def test_a_rank_is_taken_where_it_pays_within_the_budget(
+    cnn: Cnn, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, *,
+    max_drop: float, whole: float, taken: bool, said: str,
+) -> None:  # fmt: skip
+    timed(monkeypatch, layer=2.0, whole=whole)
+    plan = Svd(ratios=[0.1], multiple=1, max_drop=max_drop).plan(cnn, batches, context())
+    assert bool(plan.edit.data["ranks"]) is taken
+    assert any(said in note for note in plan.notes)

@@ -224,3 +224,35 @@ def test_warm_up_rises_in_a_line_and_the_cosine_falls_to_nothing() -> None:
     assert found[10] == pytest.approx(0)
     assert all(a >= b for a, b in itertools.pairwise(found[2:]))
     assert factor(6) == pytest.approx(0.5)
+
+
+class Counting:
+    """A loss that counts the steps it is asked for."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __call__(self, task: Any, student: Tensor, y: Tensor | None, teacher: Tensor | None) -> Tensor:
+        self.steps += 1
+        return SoftTargets()(task, student, y, teacher)
+
+
+def test_a_resumed_run_trains_only_the_epochs_that_are_left(run: Run) -> None:
+    first, second = Counting(), Counting()
+    with pytest.raises(Stopped):
+        run(fresh(), key="broken", loss=first, on_epoch=stop_after(2))
+    assert first.steps == 3 * 4
+    run(fresh(), key="broken", loss=second)
+    assert second.steps == 1 * 4
+
+
+def test_weights_decay_and_vectors_do_not(run: Run) -> None:
+    free, decayed = (fresh() for _ in range(2))
+    for model, decay in ((free, 0.0), (decayed, 0.5)):
+        run(model, FOUR.model_copy(update={"epochs": 1, "lr": 0.05, "weight_decay": decay}), key=str(decay))
+    assert decayed.get_parameter("3.weight").norm() < 0.97 * free.get_parameter("3.weight").norm()
+    bare = {"optimizer": "sgd", "momentum": 0.0, "lr": 1e-9, "epochs": 1, "warmup": 0.0}
+    still = fresh()
+    run(still, FOUR.model_copy(update={**bare, "weight_decay": 1e8}), key="vectors")
+    assert torch.allclose(still.get_parameter("1.weight"), fresh().get_parameter("1.weight"), atol=1e-4)
+    assert not torch.allclose(still.get_parameter("3.weight"), fresh().get_parameter("3.weight"), atol=1e-4)
