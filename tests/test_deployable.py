@@ -1,0 +1,20 @@
+"""What is deployed starts where torch isn't installed: nothing it imports reaches torch, however indirectly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MODULES = (
+    "benchmark", "cli", "decisions", "errors", "file_index", "gate", "intervals", "latency", "manifest", "params",
+    "pipeline", "plugins", "predictor", "preprocess", "project", "release", "runtimes.onnxruntime", "times",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_it_needs_no_torch(module: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import slimline.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
