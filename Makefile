@@ -49,7 +49,8 @@ bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/pip install --quiet torch==2.13.0 .[train] hatchling editables hypothesis import-linter mypy pytest pytest-timeout pytest-xdist ruff types-PyYAML
+	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
+	  httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock
 
