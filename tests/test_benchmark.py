@@ -76,6 +76,27 @@ def test_a_release_answers_its_goldens_and_names_its_revision(
     assert manifest.read_json(target / "monitoring/objectives.json")["floors"] == {"accuracy": pytest.approx(0.89)}
 
 
+def test_a_release_holds_references_of_so_many_rows(splits: dict[str, Split], exported: Path, tmp_path: Path) -> None:
+    """Monitoring compares production with 2000 rows and start-up with 16; more would only make the release heavier."""
+    validation = Split(*splits["validation"][np.arange(2100) % len(splits["validation"])])
+    head, start = validation.head(2000), validation.head(16)
+    row = {"agreement": 1.0, "latency_ms": {}, "threads": 1}
+    measured = {"stages": {"teacher": row, "quantize": row}}
+    target, params = tmp_path / "release", {"task": {"name": "digits"}}
+    release.build(target, exported, ["teacher", "quantize"], measured, params, validation, [])
+    reference, golden = np.load(target / "reference.npz"), np.load(target / "golden.npz")
+    assert (len(reference["targets"]), len(golden["targets"])) == (2000, 16)
+    np.testing.assert_array_equal(reference["targets"], head.targets)
+    for stage in ("teacher", "quantize"):
+        predictor = Predictor(target / "chain" / stage, threads=1)
+        for found, rows in ((reference, head), (golden, start)):
+            expected = predictor.predict({"image": rows.inputs["image"]})["logits"]
+            np.testing.assert_allclose(found[f"output/{stage}"], expected, atol=1e-4)
+    np.testing.assert_allclose(reference["input_mean/image"], head.inputs["image"].mean(0, dtype=np.float64), atol=1e-5)
+    card = manifest.read_json(target / "card.json")
+    assert card["rows"] == {"split": "validation", "golden": 16, "reference": 2000}
+
+
 def test_peak_memory_is_that_of_a_process_without_torch(exported: Path) -> None:
     assert 20 < benchmark.peak_rss_mb(exported / "teacher", 32, 1) < 200
 
@@ -100,6 +121,47 @@ def test_a_rise_of_what_should_fall_is_a_drop(splits: dict[str, Split]) -> None:
     assert drop["drop"] == pytest.approx(np.log(0.91) - np.log(0.1), abs=0.02)
     assert 0 < drop["ci"][0] <= drop["drop"] <= drop["ci"][1]
     assert row["lower_is_better"] == ["log_loss"]
+
+
+class Costly(Loss):
+    """Digits whose primary metric falls when things get better."""
+
+    primary = "log_loss"
+    higher_is_better = False
+
+
+class ErrorRate:
+    """A metric of somebody's own: the share of wrong answers."""
+
+    higher_is_better = False
+
+    def __call__(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
+        return float(np.mean(answers != targets))
+
+
+@pytest.mark.parametrize("worse", [True, False], ids=["worse", "better"])
+def test_the_direction_of_a_primary_and_of_a_plug_in_decides_the_sign_of_its_drop(
+    splits: dict[str, Split], worse: bool
+) -> None:
+    test, name = splits["test"], f"{__name__}:ErrorRate"
+    sure = np.eye(10, dtype=np.float32)[test.targets] * 0.9 + 0.01
+    mistaken = sure.copy()
+    mistaken[:60] = np.roll(sure[:60], 1, axis=1)
+    base, own = (sure, mistaken) if worse else (mistaken, sure)
+    row = benchmark.quality(Costly(), test, base, own, 0.95, [name])
+    sign = 1 if worse else -1
+    share = 60 / len(test)
+    assert row["drops"][name]["drop"] == pytest.approx(sign * share)
+    assert row["log_loss_drop"] == pytest.approx(sign * share * np.log(0.91 / 0.01), rel=1e-4)
+    assert row["drops"]["accuracy"]["drop"] == pytest.approx(sign * share)
+    for drop, (low, high) in (
+        (row["drops"][name]["drop"], row["drops"][name]["ci"]),
+        (row["log_loss_drop"], row["drop_ci"]),
+    ):
+        assert low < drop < high
+        assert low * sign > 0, "sixty rows are no chance"
+        assert high * sign > 0
+    assert set(row["lower_is_better"]) == {"log_loss", name}
 
 
 def test_engines_are_targets_that_were_built_not_run() -> None:

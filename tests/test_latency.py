@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +40,81 @@ def test_measure_times_every_model_on_every_batch() -> None:
     ratio, (low, high) = latency.speedup(found["slow"][4], found["fast"][4], 0.95)
     assert ratio > 1.5
     assert low <= ratio <= high
+
+
+class Machine:
+    """A clock that calls drive on: one second each, more while a model is cold or the call before was another's."""
+
+    COLD = 5  # calls that a model takes to run at full speed
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[tuple[str, int]] = []
+        self.pauses: list[int] = []
+
+    def model(self, name: str) -> Callable[[dict[str, Any]], None]:
+        def call(arrays: dict[str, Any]) -> None:
+            job = (name, len(arrays["x"]))
+            self.now += 1.0
+            if self.calls.count(job) < self.COLD:
+                self.now += 100.0
+            if not self.calls or self.calls[-1] != job:
+                self.now += 10.0
+            self.calls.append(job)
+
+        return call
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds == latency.PAUSE_S
+        self.pauses.append(len(self.calls))
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=made.perf_counter, sleep=made.sleep))
+    return made
+
+
+JOBS = [("a", 1), ("a", 4), ("b", 1), ("b", 4)]
+
+
+def observe(machine: Machine, rounds: int, repeats: int, seed: int = 0) -> tuple[Any, list[list[tuple[str, int]]]]:
+    """Measure two models on two batches; return the samples and each round's order of jobs."""
+    inputs = {size: {"x": np.zeros(size)} for size in (1, 4)}
+    models = {name: machine.model(name) for name in ("a", "b")}
+    found = latency.measure(models, inputs, rounds=rounds, repeats=repeats, seed=seed)
+    groups = [machine.calls[start : start + 1 + repeats] for start in machine.pauses]
+    assert all(len(set(group)) == 1 for group in groups), "a group is calls of one job, its first one not timed"
+    return found, [[group[0] for group in groups[at : at + len(JOBS)]] for at in range(0, len(groups), len(JOBS))]
+
+
+def test_every_round_measures_every_job_once_in_an_order_of_its_own(machine: Machine) -> None:
+    _, orders = observe(machine, rounds=12, repeats=5)
+    assert len(orders) == 12
+    assert all(sorted(order) == JOBS for order in orders)
+    assert len({tuple(order) for order in orders}) > 6
+    assert {order[0] for order in orders} == set(JOBS), "none is always the one that follows another"
+
+
+def test_the_seed_decides_the_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for seed in (0, 0, 1):
+        made = Machine()
+        monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=made.perf_counter, sleep=made.sleep))
+        orders.append(observe(made, rounds=4, repeats=2, seed=seed)[1])
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_what_is_cold_is_not_timed(machine: Machine) -> None:
+    """Neither a model's first calls ever, nor the first after another model ran."""
+    found, _ = observe(machine, rounds=3, repeats=5)
+    assert Counter(job for job, _ in groupby(machine.calls[: machine.pauses[0]])) == Counter(JOBS)
+    for name, batch in JOBS:
+        np.testing.assert_array_equal(found[name][batch].seconds, np.ones((3, 5)))
 
 
 def test_percentiles_are_in_milliseconds_over_all_calls() -> None:

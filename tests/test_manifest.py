@@ -229,3 +229,41 @@ def test_a_manifest_entry_without_its_facts_is_named(directory: Path) -> None:
     rewrite(directory, lambda document: document["files"].update({"a.txt": {}}))
     with pytest.raises(ArtifactError, match=r"manifest.json: files.a.txt: no bytes and sha256"):
         manifest.verify(directory)
+
+
+def test_a_text_is_on_the_disk_before_it_takes_the_old_ones_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed before its bytes are safe, a file may be empty after a power cut."""
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    synced: list[tuple[int, str]] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        fsync(handle)
+        synced.append((os.fstat(handle).st_size, path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    manifest.write_text(path, "new and whole")
+    assert synced == [(len("new and whole"), "old")]
+    assert path.read_text() == "new and whole"
+
+
+def test_every_file_of_a_sealed_directory_is_on_the_disk_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "made"
+    early, late = set(), set()
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        fsync(handle)
+        (late if target.exists() else early).add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with manifest.sealed(target) as scratch:
+        (scratch / "inner").mkdir()
+        (scratch / "inner" / "b.bin").write_bytes(b"\x00")
+    assert {path.stat().st_ino for path in (target, *target.rglob("*"))} <= early
+    assert tmp_path.stat().st_ino in late, "the rename itself"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -22,6 +22,8 @@ from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage, compression
+from slimline.task import Task
+from slimline.training import Epoch
 
 
 @dataclass(frozen=True)
@@ -169,3 +171,81 @@ def test_an_unset_before_changes_no_recorded_decision(prune: Any) -> None:
         Decisions(Path("decisions/prune.json"), inputs).key
         == yaml.safe_load(Path("decisions/prune.json").read_text())["key"]
     )
+
+
+@dataclass(frozen=True)
+class Dice(Method):
+    """Changes nothing, by a measurement that comes out differently each time."""
+
+    throws: ClassVar[list[int]] = []
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        def throw() -> dict[str, int]:
+            self.throws.append(len(self.throws))
+            return {"thrown": self.throws[-1]}
+
+        context.decisions.choose("dice", throw)
+        return Plan(Edit(f"{__name__}:Dice", {}))
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        return model
+
+
+def test_a_stage_replays_its_decisions_until_params_say_remeasure(prune: Any) -> None:
+    Dice.throws.clear()
+    section = {"from": "teacher", "methods": [{"name": f"{__name__}:Dice"}]}
+    recorded = []
+    for remeasure in (False, False, True, False):
+        prune(section | {"remeasure": remeasure})
+        recorded.append(yaml.safe_load(Path("decisions/prune.json").read_text())["choices"]["dice"]["thrown"])
+    assert recorded == [0, 0, 1, 1]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The task's loss, counting its steps."""
+
+    steps: ClassVar[list[int]] = []
+
+    def __call__(self, task: Task, out: Tensor, y: Tensor | None, teacher: Tensor | None) -> Tensor:
+        self.steps.append(1)
+        assert y is not None
+        return task.loss(out, y)
+
+
+class Killed(Exception):  # noqa: N818  (a stand-in for SIGKILL, no error of the program)
+    """Breaks a stage off behind its first epoch."""
+
+
+@pytest.mark.parametrize(
+    ("code", "trained"),
+    [pytest.param("X = 1  # said anew\n", 3, id="same code"), pytest.param("X = 2\n", 6, id="changed code")],
+)
+def test_a_broken_off_training_is_resumed_by_the_same_code_alone(
+    prune: Any, monkeypatch: pytest.MonkeyPatch, code: str, trained: int
+) -> None:
+    """60 rows in batches of 20 for two epochs; the first epoch was done when the stage was killed."""
+    Counted.steps.clear()
+    recovery = {"epochs": 2, "lr": 0.01, "batch_size": 20, "loss": {"name": f"{__name__}:Counted"}}
+    section = {"from": "teacher", "methods": [{"name": "magnitude"}], "recovery": recovery}
+    script = Path("stages/prune.py")
+    script.parent.mkdir()
+    script.write_text("X = 1\n")
+
+    @contextmanager
+    def killed(name: str, *, resume: bool = False) -> Iterator[Any]:
+        def log(epoch: Epoch) -> None:
+            raise Killed
+
+        yield log
+
+    monkeypatch.setattr(stage, "curves", killed)
+    with pytest.raises(Killed):
+        prune(section)
+    monkeypatch.setattr(stage, "curves", _no_curves)
+    assert len(Counted.steps) == 3
+    Counted.steps.clear()
+    script.write_text(code)
+    prune(section)
+    assert len(Counted.steps) == trained

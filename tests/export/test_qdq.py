@@ -129,3 +129,41 @@ def test_a_bias_beside_dying_weights_keeps_its_value(answer: Answer, dead: float
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}],
     }
     np.testing.assert_allclose(answer(to_onnx(model, signature), x.numpy()), model(x).numpy(), atol=0.01)
+
+
+@torch.no_grad()
+def test_a_shifted_activation_behind_a_relu_still_clips(answer: Answer) -> None:
+    """The grid of int8 stored as uint8 goes on below zero: without the Clip negative sums would pass the ReLU."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+    first.get_parameter("bias").copy_(torch.linspace(-1.0, 1.0, 8))  # channels below zero, about it and above
+    spec = Spec(8, "symmetric")
+    quantized = (quantize_layer(layer, Spec(8, "symmetric", 0), spec) for layer in (first, second))
+    pool = quantize_layer(nn.AdaptiveAvgPool2d(1), spec, spec)
+    a, b = quantized
+    model = nn.Sequential(a, nn.ReLU(), b, nn.ReLU(), pool, nn.Flatten()).eval()
+    x = torch.randn(64, 3, 8, 8)
+
+    def run() -> None:
+        model(x)
+
+    calibrate(model, run, MinMax)
+    signature = {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 8, 8]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 8]}],
+    }
+    graph = to_onnx(model, signature)
+    counts = qdq.counts(graph)
+    assert (counts["Relu"], counts["Clip"]) == (0, 2), "both ReLUs are integers' business"
+    values = constants(graph)
+    points = [values[node.input[2]] for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    assert [(point.dtype, int(point)) for point in points] == [(np.uint8, 128)] * 3
+    below = nn.Sequential(a, b)(x)
+    assert (a(x) < 0).float().mean() > 0.3
+    assert (below < 0).any()
+    outside = 3 * x  # beyond what the ranges were set on: the top of the grid holds too
+    for rows in (x, outside):
+        expected = model(rows).numpy()
+        step = float(pool.get_submodule("input_quantizer").scale)
+        np.testing.assert_allclose(answer(graph, rows.numpy()), expected, atol=2 * step)
+        assert np.abs(expected - nn.Sequential(a, b, pool, nn.Flatten())(rows).numpy()).max() > 10 * step, "it matters"

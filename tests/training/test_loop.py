@@ -256,3 +256,17 @@ def test_weights_decay_and_vectors_do_not(run: Run) -> None:
     run(still, FOUR.model_copy(update={**bare, "weight_decay": 1e8}), key="vectors")
     assert torch.allclose(still.get_parameter("1.weight"), fresh().get_parameter("1.weight"), atol=1e-4)
     assert not torch.allclose(still.get_parameter("3.weight"), fresh().get_parameter("3.weight"), atol=1e-4)
+
+
+@pytest.mark.parametrize("clip_norm", [1e-2, 1e-1, None])
+def test_a_step_is_no_longer_than_the_clipped_gradient(run: Run, clip_norm: float | None) -> None:
+    """One step of plain SGD moves the weights by lr · gradient, so by lr · clip_norm where the gradient is longer."""
+    bare = {"optimizer": "sgd", "momentum": 0.0, "lr": 0.5, "weight_decay": 0.0, "epochs": 1, "batch_size": 200}
+    model, start = fresh(), fresh()
+    run(model, FOUR.model_copy(update={**bare, "clip_norm": clip_norm}))
+    moves = [(a - b).detach().flatten() for a, b in zip(model.parameters(), start.parameters(), strict=True)]
+    length = float(torch.cat(moves).norm())
+    if clip_norm is None:
+        assert length > 2 * 0.5 * 0.1, "left alone the gradient is longer than any clip_norm above"
+    else:
+        assert length == pytest.approx(0.5 * clip_norm, rel=1e-3)

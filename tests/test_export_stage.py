@@ -1,0 +1,77 @@
+"""The export stage: what a runtime answers is held against torch before the export is kept."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from slimline import artifact, manifest, params
+from slimline.artifact import Artifact
+from slimline.errors import ExportError
+from slimline.models.cnn import Cnn
+from slimline.runtimes.onnxruntime import OnnxRuntime
+from slimline.stage import Stage
+
+ROWS = 50
+WRONG = 5
+
+
+class Mistaken(OnnxRuntime):
+    """ONNX Runtime that answers its first five rows with another class."""
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        answers = super().run(inputs)
+        return {name: np.concatenate([-out[:WRONG], out[WRONG:]]) for name, out in answers.items()}
+
+
+@pytest.fixture
+def export(
+    cnn: Cnn, described: dict[str, Artifact], document: dict[str, Any], project: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Any]:  # fmt: skip
+    """Export the small network as ``teacher`` with these keys of ``export`` and return its facts.json."""
+    monkeypatch.chdir(tmp_path)
+    artifact.save(Path("artifacts/teacher"), cnn, described["cnn"])
+    spec = importlib.util.spec_from_file_location("export_script", project / "stages" / "export.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(runtime: str = "onnxruntime", **keys: Any) -> Any:
+        document["target"] = {"runtime": runtime}
+        document["export"] |= {"samples": ROWS, **keys}
+        Path("params.yaml").write_text(yaml.safe_dump(document))
+        script.main(Stage("teacher", params.load(), None))
+        return manifest.read_json(Path("exports/teacher/facts.json"))
+
+    return run
+
+
+def test_a_runtime_that_answers_otherwise_is_refused_by_stage_and_key(export: Callable[..., Any]) -> None:
+    export()
+    before = manifest.verify(Path("exports/teacher"))
+    with pytest.raises(ExportError) as caught:
+        export(f"{__name__}:Mistaken", min_agreement=0.95)
+    assert str(caught.value).startswith(
+        f"exports/teacher: answers agree with torch on 90.00% of {ROWS} rows, "
+        "params.yaml: export.min_agreement is 95.00%; max error "
+    )
+    assert "\n" not in str(caught.value)
+    assert manifest.verify(Path("exports/teacher")) == before, "the export that stood there stands"
+    assert [path.name for path in Path("exports").iterdir()] == ["teacher"]
+
+
+def test_agreement_as_asked_is_kept_and_recorded(export: Callable[..., Any]) -> None:
+    assert export()["parity"]["agreement"] == 1
+    parity = export(f"{__name__}:Mistaken", min_agreement=0.9)["parity"]
+    assert parity["agreement"] == pytest.approx(1 - WRONG / ROWS)
+    assert parity["rows"] == ROWS
+    assert parity["max_error"] > 1
