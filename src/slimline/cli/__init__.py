@@ -24,6 +24,9 @@ COMMANDS = {
     "lint": "inspection",
     "sensitivity": "inspection",
     "gate": "releases",
+    "promote": "releases",
+    "rollback": "releases",
+    "status": "releases",
 }  # command: the module of this package that holds it, in help's order
 
 
