@@ -27,6 +27,10 @@ COMMANDS = {
     "promote": "releases",
     "rollback": "releases",
     "status": "releases",
+    "pack": "deploying",
+    "unpack": "deploying",
+    "deploy": "deploying",
+    "predict": "deploying",
 }  # command: the module of this package that holds it, in help's order
 
 
