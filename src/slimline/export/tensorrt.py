@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -30,6 +30,8 @@ class TensorRt:
     compute: Annotated[list[Capability], Field(min_length=1)] = field(default_factory=lambda: [80, 86, 89, 120])
     batch_sizes: list[Annotated[int, Field(ge=1)]] = field(default_factory=lambda: [1])
     axes: dict[str, Annotated[list[int], Field(min_length=3, max_length=3)]] = field(default_factory=dict)
+
+    reads: ClassVar[tuple[str, ...]] = ("onnx-trt",)
 
     def __call__(
         self, model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]
