@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from slimline import engines
+from slimline import cuda, engines
 from slimline.engines import Profile
 from slimline.errors import ExportError
 from slimline.export import onnx_trt
@@ -45,7 +45,7 @@ class TensorRt:
         shapes = profile(signature, self.batch_sizes, self.axes)
         started = time.monotonic()
         (directory / FILE).write_bytes(engines.Parsed(source.read_bytes()).build(shapes, self.compute))
-        here = engines.gpu()
+        here = cuda.capability()
         return facts | {
             "engine": FILE,
             "library": engines.version(),
