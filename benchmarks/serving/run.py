@@ -61,9 +61,19 @@ def free_port() -> int:
         return port
 
 
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running server: its address, process, seconds until it was ready, and where its events would lie."""
+
+    url: str
+    pid: int
+    ready_s: float
+    events: Path
+
+
 @contextmanager
-def serving(variant: Variant, release: Path) -> Iterator[tuple[str, float]]:
-    """Start a server on its CPU; yield its address and the seconds until it was ready; stop it at the end."""
+def serving(variant: Variant, release: Path) -> Iterator[Server]:
+    """Start a server on its CPU and yield it; stop it at the end."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         names = {"release": str(release.resolve()), "port": str(port), "folder": folder, "here": str(HERE)}
@@ -83,7 +93,7 @@ def serving(variant: Variant, release: Path) -> Iterator[tuple[str, float]]:
                         said = (Path(folder) / "log").read_text(errors="replace")[-2000:]
                         sys.exit(f"{variant.name} doesn't start:\n{said}")
                     time.sleep(0.05)
-                yield url, time.monotonic() - started
+                yield Server(url, process.pid, time.monotonic() - started, Path(folder) / "events.db")
             finally:
                 os.killpg(process.pid, 15)
                 try:
@@ -128,7 +138,7 @@ def bodies(release: Path) -> dict[str, tuple[bytes, dict[str, str]]]:
     }
 
 
-def variants(release: Path, store: bool = True) -> list[Variant]:
+def variants(release: Path) -> list[Variant]:
     """Return the servers that run ``release``. Triton stands among them where ``make test-triton`` has installed it."""
     python = sys.executable
     bento = [python, "-m", "bentoml", "serve", "--port", "{port}", "--host", "127.0.0.1", "--working-dir"]
@@ -159,15 +169,15 @@ def variants(release: Path, store: bool = True) -> list[Variant]:
 def once(variant: Variant, release: Path, seconds: float, concurrency: Sequence[int]) -> dict[str, Any]:
     """Return {concurrency: numbers}, ``load`` (Poisson arrivals at 70% of the best throughput) and ``ready_s``."""
     body, headers = bodies(release)[variant.body]
-    with serving(variant, release) as (url, ready):
-        request = load.Request(url + variant.path, body, headers)
+    with serving(variant, release) as server:
+        request = load.Request(server.url + variant.path, body, headers)
         load.closed(request, 8, 1.0, CLIENT_CPU)
         rows = {str(each): load.closed(request, each, seconds, CLIENT_CPU) for each in concurrency}
         best = max(each.throughput for each in rows.values())
         rows["load"] = load.poisson(request, LOAD * best, seconds)
     if failed := sum(each.errors for each in rows.values()):
         sys.exit(f"{variant.name}: {failed} requests failed")
-    return {name: dataclasses.asdict(each) for name, each in rows.items()} | {"ready_s": ready}
+    return {name: dataclasses.asdict(each) for name, each in rows.items()} | {"ready_s": server.ready_s}
 
 
 def floor_ms(release: Path, calls: int = 2000) -> float:
