@@ -24,6 +24,13 @@ COMMANDS = {
     "lint": "inspection",
     "sensitivity": "inspection",
     "gate": "releases",
+    "promote": "releases",
+    "rollback": "releases",
+    "status": "releases",
+    "pack": "deploying",
+    "unpack": "deploying",
+    "deploy": "deploying",
+    "predict": "deploying",
 }  # command: the module of this package that holds it, in help's order
 
 
