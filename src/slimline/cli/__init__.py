@@ -24,6 +24,7 @@ COMMANDS = {
     "lint": "inspection",
     "sensitivity": "inspection",
     "gate": "releases",
+    "serve": "serving",
 }  # command: the module of this package that holds it, in help's order
 
 
