@@ -22,25 +22,33 @@ class Answers:
         outputs = signature["outputs"]
         self.first: str = outputs[0]["name"]
         labels = signature.get("labels")
-        self.labels: list[str] | None = [str(each) for each in labels] if labels else None
+        scores = len(outputs[0]["shape"]) == 2 and outputs[0]["shape"][1] == len(labels or ())
+        self.labels: list[str] | None = [str(each) for each in labels] if labels and scores else None
         self._normalized = self.first in {"probabilities", "probs", "scores"}
 
-    def of(self, outputs: Arrays) -> tuple[list[str] | None, list[dict[str, Any]], NDArray[np.float32]]:
-        """Return (label per row or None, predictions, what is recorded: rows × outputs float32)."""
+    def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
+        """Return (label per row or None, what is recorded: rows × probabilities, or rows × outputs, float32)."""
         first = outputs[self.first]
-        if self.labels is None or first.ndim != 2 or first.shape[1] != len(self.labels):
-            rows = len(first)
-            listed = {name: array.tolist() for name, array in outputs.items() if len(array) == rows}
-            predictions = [{"outputs": {name: values[row] for name, values in listed.items()}} for row in range(rows)]
-            return None, predictions, first.reshape(rows, -1).astype(np.float32, copy=False)
+        if self.labels is None:
+            return None, np.asarray(first.reshape(len(first), -1), np.float32)
         probabilities = first if self._normalized else softmax(first)
         names = self.labels
-        chosen = [names[index] for index in first.argmax(axis=1).tolist()]
-        predictions = [
+        return [names[index] for index in first.argmax(axis=1).tolist()], probabilities
+
+    def predictions(
+        self, labels: list[str] | None, probabilities: NDArray[np.float32], outputs: Arrays
+    ) -> list[dict[str, Any]]:
+        """Return one prediction a row, as JSON takes it."""
+        if labels is None or self.labels is None:
+            listed = {name: array.tolist() for name, array in outputs.items()}
+            return [
+                {"outputs": {name: rows[row] for name, rows in listed.items()}} for row in range(len(probabilities))
+            ]
+        names = self.labels
+        return [
             {"label": label, "probabilities": dict(zip(names, row, strict=True))}
-            for label, row in zip(chosen, probabilities.tolist(), strict=True)
+            for label, row in zip(labels, probabilities.tolist(), strict=True)
         ]
-        return chosen, predictions, probabilities
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,11 +1,10 @@
-"""The Starlette application."""
+"""The Starlette application: which path is answered by what, and its life from start to drain."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,63 +13,71 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from slimline.endpoint.core import Core
-from slimline.endpoint.exchange import Answer, Exchange, Handler, Reply, json_reply
-from slimline.endpoint.metrics import CONTENT_TYPE
+from slimline.endpoint.drain import on_sigterm
+from slimline.endpoint.exchange import JSON, Answer, Exchange, Handler, Reply, json_reply
+from slimline.endpoint.feedback import Feedback
+from slimline.endpoint.open_inference import OpenInference
 from slimline.endpoint.predict import Predict
+from slimline.endpoint.probes import Probes
+from slimline.endpoint.reload import Reloader
 from slimline.endpoint.settings import Settings
 
 PULSE_SECONDS = 1.0
-
-log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Starlette:
     """Return the application; its releases are loaded when it starts."""
     core = Core(settings)
-
-    def route(path: str, method: str, answer: Answer) -> Route:
-        return Route(path, Handler(answer, core.refused), methods=[method])
-
-    async def livez(_: Exchange) -> Reply:
-        return json_reply({"status": "alive"})
-
-    async def readyz(_: Exchange) -> Reply:
-        if core.ready and not core.draining:
-            return json_reply({"status": "ready"})
-        return json_reply({"status": "draining" if core.draining else "starting"}, 503)
-
-    async def metrics(_: Exchange) -> Reply:
-        core.pulse()
-        return Reply(await asyncio.to_thread(core.metrics.render), content_type=CONTENT_TYPE)
-
-    async def model(_: Exchange) -> Reply:
-        return json_reply(core.cards())
+    reloader = Reloader(core)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await core.start()
-        pulse = asyncio.create_task(_pulse(core))
+        on_sigterm(core.drain, settings.drain_seconds)
+        tasks = [asyncio.create_task(_pulse(core))]
+        if settings.reload_seconds:
+            tasks.append(asyncio.create_task(reloader.watch(settings.reload_seconds)))
         try:
             yield
         finally:
-            pulse.cancel()
-            with suppress(asyncio.CancelledError):
-                await pulse
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await core.stop()
 
-    app = Starlette(
-        routes=[
-            route("/predict", "POST", Predict(core)),
-            route("/livez", "GET", livez),
-            route("/readyz", "GET", readyz),
-            route("/metrics", "GET", metrics),
-            route("/model", "GET", model),
-        ],
-        exception_handlers={HTTPException: _http_error},
-        lifespan=lifespan,
-    )
+    app = Starlette(routes=_routes(core, reloader), exception_handlers={HTTPException: _http_error}, lifespan=lifespan)
     app.state.core = core
     return app
+
+
+def _routes(core: Core, reloader: Reloader) -> list[Route]:
+    probes, v2 = Probes(core), OpenInference(core)
+
+    async def reload(exchange: Exchange) -> Reply:
+        core.tokens.require(exchange, "admin")
+        return json_reply(await reloader.look(again=True))
+
+    model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+    table: dict[tuple[str, str], Answer] = {
+        ("POST", "/predict"): Predict(core),  # the busiest first: routes are tried in order
+        ("POST", f"{model}/infer"): v2.infer,
+        ("POST", f"{version}/infer"): v2.infer,
+        ("POST", "/feedback"): Feedback(core),
+        ("GET", "/livez"): probes.livez,
+        ("GET", "/readyz"): probes.readyz,
+        ("GET", "/metrics"): probes.metrics,
+        ("GET", "/model"): probes.model,
+        ("GET", "/openapi.json"): probes.openapi,
+        ("GET", "/v2"): v2.server,
+        ("GET", "/v2/health/live"): v2.live,
+        ("GET", "/v2/health/ready"): v2.ready,
+        ("GET", model): v2.model,
+        ("GET", f"{model}/ready"): v2.model_ready,
+        ("GET", version): v2.model,
+        ("GET", f"{version}/ready"): v2.model_ready,
+        ("POST", "/admin/reload"): reload,
+    }
+    return [Route(path, Handler(answer, core.refused), methods=[method]) for (method, path), answer in table.items()]
 
 
 async def _pulse(core: Core) -> None:
@@ -84,4 +91,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for it alone)
     request.app.state.core.refused(error.status_code)
     reply = json_reply({"error": error.detail}, error.status_code)
-    return Response(reply.body, reply.status, dict(error.headers or {}), media_type="application/json")
+    return Response(reply.body, reply.status, dict(error.headers or {}), media_type=JSON.decode())

@@ -89,6 +89,26 @@ def _unpacked(name: str, flat: Sequence[Any], dtype: str) -> NDArray[Any]:
     return np.array(flat, dtype=bool if want is bool else object)
 
 
+def from_flat(data: Any, dtype: str, shape: Sequence[int], name: str) -> NDArray[Any]:
+    """Return row-major numbers, flat or nested as the v2 protocol allows, as an array of ``dtype`` and ``shape``."""
+    if not isinstance(data, list):
+        raise InputError(f"input {name!r}: data: expected a list of numbers")
+    flat = data
+    depth = 0
+    while flat and type(flat[0]) is list and depth < MAX_RANK:
+        if any(type(each) is not list for each in flat):
+            break
+        flat, depth = list(chain.from_iterable(flat)), depth + 1
+    if len(shape) > MAX_RANK or math.prod(shape) != len(flat):
+        raise InputError(f"input {name!r}: {len(flat)} values don't fill shape {list(shape)[:MAX_RANK]}")
+    if dtype not in PACKED:
+        return _unpacked(name, flat, dtype).reshape(shape)
+    try:
+        return np.frombuffer(struct.pack(f"{len(flat)}{PACKED[dtype]}", *flat), dtype).reshape(shape)
+    except (struct.error, OverflowError):
+        raise InputError(f"input {name!r}: expected {dtype} numbers") from None
+
+
 def check_axis(name: str, position: int, size: int, axis: int | str, limits: Limits) -> None:
     """Raise InputError unless an axis of ``size`` fits the signature's and the limits."""
     if size < 1:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter, time_ns
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slimline.endpoint.auth import Tokens
-from slimline.endpoint.exchange import Exchange, RefusedError, one_line
+from slimline.endpoint.exchange import Exchange, RefusedError, Reply, one_line
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
@@ -28,12 +31,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Answered:
-    """One request's outcome: raw outputs, predictions for people, and who gave them."""
+    """One request's outcome and who gave it: raw outputs, a label a row (or None), rows × probabilities."""
 
     id: str
     live: Loaded
     outputs: Arrays
-    predictions: list[dict[str, Any]]
+    labels: list[str] | None
+    probabilities: NDArray[np.float32]
 
 
 class Core:
@@ -82,7 +86,7 @@ class Core:
     def cards(self) -> dict[str, Any]:
         """Return GET /model: what answers, with each release's card."""
         return {
-            "task": self.variants.primary.live.card["task"]["name"],
+            "task": self.variants.primary.live.task,
             "variants": {
                 each.name: {
                     "revision": each.live.revision,
@@ -94,6 +98,10 @@ class Core:
                 for each in self.variants.all
             },
         }
+
+    def drain(self) -> None:
+        """Say that no more requests are wanted, while those that come are still answered."""
+        self.draining = True
 
     def pulse(self) -> None:
         """Write the gauges; done once in a while and at each scrape, not twice a request."""
@@ -134,32 +142,30 @@ class Core:
         finally:
             self.in_progress -= 1
 
-    async def infer(self, exchange: Exchange, live: Loaded, request_id: str, inputs: Arrays) -> Answered:
-        """Run checked inputs, count and record them. Raises InputError, RefusedError."""
+    async def infer(
+        self, exchange: Exchange, live: Loaded, request_id: str, inputs: Arrays, encode: Callable[[Answered], Reply]
+    ) -> Reply:
+        """Run inputs, encode the answer, count and record both. Raises InputError, RefusedError."""
         live.predictor.check(inputs)
         rows = len(next(iter(inputs.values())))
         decoded = perf_counter()
         run = await live.batcher.predict(inputs, rows)
-        labels, predictions, recorded = live.answers.of(run.outputs)
+        answered_at = perf_counter()
+        answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+        reply = encode(answered)
         done = perf_counter()
         latency = {
             "decode": decoded - exchange.started,
             "queue": run.queue,
             "predict": run.predict,
+            "encode": done - answered_at,
             "total": done - exchange.started,
         }
-        series = live.series
-        series.decode(latency["decode"])
-        series.queue(run.queue)
-        series.predict(run.predict)
-        series.total(latency["total"])
-        series.batch_rows(run.rows)
-        for label in labels or [""] * rows:
-            series.answered(label)
-        self.recorder.record(request_id, live, labels, recorded, latency, inputs, shadow=False)
+        live.series.answered(latency, run.rows, answered.labels, rows)
+        self.recorder.record(answered, latency, inputs)
         for shadow in self.variants.shadows:
             self._mirror(shadow, request_id, inputs, rows)
-        return Answered(request_id, live, run.outputs, predictions)
+        return reply
 
     def _mirror(self, shadow: Variant, request_id: str, inputs: Arrays, rows: int) -> None:
         """Give a shadow the same inputs, after the answer is on its way; a busy shadow misses some, counted."""
@@ -167,7 +173,11 @@ class Core:
             shadow.live.series.shadow_dropped.inc()
             return
         shadow.mirrored += 1
-        task = asyncio.get_running_loop().create_task(self._shadow(shadow, request_id, inputs, rows))
+        self.later(self._shadow(shadow, request_id, inputs, rows))
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` off the requests' path; ``stop`` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -177,12 +187,10 @@ class Core:
         try:
             live.predictor.check(inputs)
             run = await live.batcher.predict(inputs, rows)
-            labels, _, recorded = live.answers.of(run.outputs)
-            latency = {"decode": 0.0, "queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
-            live.series.predict(run.predict)
-            for label in labels or [""] * rows:
-                live.series.answered(label)
-            self.recorder.record(request_id, live, labels, recorded, latency, inputs, shadow=True)
+            answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+            latency = {"queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
+            live.series.answered(latency, run.rows, answered.labels, rows)
+            self.recorder.record(answered, latency, inputs, shadow=True)
         except Exception as error:  # noqa: BLE001  (whatever the shadow does, no client sees it)
             live.series.shadow_dropped.inc()
             log.debug("shadow %s: %s", shadow.name, one_line(error))

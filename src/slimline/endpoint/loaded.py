@@ -80,6 +80,12 @@ class Loaded:
         """The first 12 hex digits of the revision, as people read it."""
         return self.revision.removeprefix("sha256:")[:12]
 
+    @property
+    def task(self) -> str:
+        """The name of the task that the release was made for."""
+        name: str = self.card["task"]["name"]
+        return name
+
     def _warm(self) -> None:
         """Run single rows until memory is laid out and the speed here is known."""
         inputs, _ = goldens.read(self.directory, self.card["last"])

@@ -8,6 +8,8 @@ where PROMETHEUS_MULTIPROC_DIR is set, as BentoML does.
 from __future__ import annotations
 
 import os
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import (
@@ -101,11 +103,9 @@ class Series:
 
     def __init__(self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None) -> None:
         own = (revision, variant)
-        self.decode, self.queue, self.predict, self.encode, self.total = (
-            metrics.duration.labels(part, *own).observe for part in PARTS
-        )
+        self._parts = {part: metrics.duration.labels(part, *own).observe for part in PARTS}
         self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
-        self.batch_rows = metrics.batch_rows.labels(*own).observe
+        self._batch_rows = metrics.batch_rows.labels(*own).observe
         self.in_progress = metrics.in_progress.labels(*own)
         self.waiting_rows = metrics.waiting_rows.labels(*own)
         self.ready = metrics.ready.labels(*own)
@@ -113,9 +113,18 @@ class Series:
         self.own = own
         self._metrics = metrics
 
-    def answered(self, label: str) -> None:
-        """Count a row by the label it was given."""
-        self._labels[label].inc()
+    def answered(self, latency: Mapping[str, float], batch: int, labels: Sequence[str] | None, rows: int) -> None:
+        """Count one request: seconds by part, the rows it was batched with, and its rows' labels."""
+        for part, seconds in latency.items():
+            self._parts[part](seconds)
+        self._batch_rows(batch)
+        if labels is None:
+            self._labels[""].inc(rows)
+        elif rows == 1:
+            self._labels[labels[0]].inc()
+        else:
+            for label, count in Counts(labels).items():
+                self._labels[label].inc(count)
 
     def error(self, status: int) -> None:
         """Count a request that was answered with an HTTP error."""

@@ -36,7 +36,7 @@ class Predict:
                     inputs = await self._binary(exchange, kind, body, live)
                 else:
                     inputs = await self._document(document, live)
-                return reply(await core.infer(exchange, live, request_id, inputs))
+                return await core.infer(exchange, live, request_id, inputs, reply)
 
     def _id(self, exchange: Exchange, document: dict[str, Any] | None) -> str:
         given = document.get("id") if document is not None else None
@@ -95,6 +95,6 @@ def reply(answered: Answered) -> Reply:
             "id": answered.id,
             "revision": answered.live.revision,
             "variant": answered.live.variant,
-            "predictions": answered.predictions,
+            "predictions": answered.live.answers.predictions(answered.labels, answered.probabilities, answered.outputs),
         }
     )

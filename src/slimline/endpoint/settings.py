@@ -22,6 +22,7 @@ class Settings:
     release: Path = Path("release")  # a release, or a deployment folder whose current pointer is followed
     variants: str = ""  # JSON, or the path of a JSON file: {"canary": {"release": "path", "weight": 5}}
     runtime: str = "auto"
+    workers: int = 1  # processes, when BentoML runs them
     threads: int = 0  # 0: as the release was measured
     max_batch: int = 64
     events: str = "outputs"
@@ -44,9 +45,11 @@ class Settings:
 Record = TypeVar("Record")
 
 
-def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+def from_environment(
+    environment: Mapping[str, str] | None = None, defaults: Mapping[str, str] | None = None
+) -> Settings:
     """Return the settings in ``environment`` (os.environ). Raises ParamsError naming the variable."""
-    values = os.environ if environment is None else environment
+    values = {**(defaults or {}), **(os.environ if environment is None else environment)}
     known = _names(Settings)
     for name in values:
         if name.startswith(PREFIX) and name not in known:
