@@ -47,7 +47,7 @@ class Recorder:
         """Put one prediction into the writer's queue; never waits."""
         if self._writer is None:
             return
-        from slimline.events import Prediction  # type: ignore[import-untyped]
+        from slimline.events import Prediction
 
         live = answered.live
         self._writer.put(
@@ -62,7 +62,7 @@ class Recorder:
         """Write labels and return what became of each; they are durable then. Raises EventError."""
         if not self._url:
             raise EventError("no event store is set (SLIMLINE_EVENT_STORE)")
-        from slimline.events import EventStore, Label  # type: ignore[import-untyped]
+        from slimline.events import EventStore, Label
 
         with self._opening:
             if self._store is None:
