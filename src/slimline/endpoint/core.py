@@ -62,6 +62,7 @@ class Core:
         """Load every variant, golden requests included, and open the event store."""
         loaded = [await asyncio.to_thread(self.load, each) for each in self.described]
         self._variants = Variants([Variant(*pair) for pair in zip(self.described, loaded, strict=True)])
+        self.recorder.serve(each.live for each in self._variants.all)
         await asyncio.to_thread(self.recorder.open, self._dropped)
         self.ready = True
 

@@ -10,6 +10,7 @@ from slimline.endpoint.core import RETRY, Core
 from slimline.endpoint.exchange import Exchange, RefusedError, Reply, json_reply, one_line
 from slimline.endpoint.predict import check_id
 from slimline.errors import EventError, InputError, near_miss
+from slimline.events import Outcome
 
 KEYS = {"id", "index", "label"}
 MAX_INDEX = 2**31 - 1
@@ -42,7 +43,7 @@ class Feedback:
                 {"id": label["id"], "index": label["index"], "outcome": str(outcome)}
                 for label, outcome in zip(labels, outcomes, strict=True)
             ]
-            refused = any(each["outcome"] == "no such row" for each in told)
+            refused = Outcome.NO_SUCH_ROW in outcomes
             return json_reply({"labels": told} if several else told[0], 422 if refused and not several else 200)
 
     def _label(self, document: Any) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from slimline.endpoint.limits import Limits
 from slimline.errors import ParamsError, near_miss
+from slimline.events import DEFAULT_URL
 
 PREFIX = "SLIMLINE_"
-EVENTS = ("none", "outputs", "sampled")
+MODES = ("none", "outputs", "sampled")
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Settings:
     workers: int = 1  # processes, when BentoML runs them
     threads: int = 0  # 0: as the release was measured
     max_batch: int = 64
-    events: str = "outputs"
-    event_store: str = ""  # an SQLAlchemy URL; empty: no events
-    sample: float = 0.01
+    event_store: str = DEFAULT_URL  # an SQLAlchemy URL; empty: nothing is recorded
+    retention_days: float = 90.0  # 0: for ever
+    sample: float = 0.01  # the share of requests that every stage of the chain is asked about, behind their backs
+    inputs: str = "outputs"  # of those: none are sampled, outputs are kept, or inputs too (sampled)
     tokens: str = field(default="", repr=False)
     tokens_file: str = ""
     reload_seconds: float = 2.0
@@ -36,8 +38,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.events not in EVENTS:
-            raise ParamsError(f"{PREFIX}EVENTS: {self.events!r}, expected one of {', '.join(EVENTS)}")
+        if self.inputs not in MODES:
+            raise ParamsError(f"{PREFIX}INPUTS: {self.inputs!r}, expected one of {', '.join(MODES)}")
         if not 0 <= self.sample <= 1:
             raise ParamsError(f"{PREFIX}SAMPLE: {self.sample}, expected a share from 0 to 1")
 
