@@ -66,7 +66,7 @@ def from_lists(data: Any, spec: Spec, limits: Limits) -> NDArray[Any]:
         for position, axis in enumerate(axes):
             if position:
                 size = len(flat[0])
-                if any(type(each) is not list or len(each) != size for each in flat):
+                if set(map(type, flat)) != {list} or set(map(len, flat)) != {size}:
                     raise InputError(f"input {name!r}: lists of unequal lengths along axis {position}")
                 shape.append(size)
                 flat = list(chain.from_iterable(flat))
@@ -95,9 +95,7 @@ def from_flat(data: Any, dtype: str, shape: Sequence[int], name: str) -> NDArray
         raise InputError(f"input {name!r}: data: expected a list of numbers")
     flat = data
     depth = 0
-    while flat and type(flat[0]) is list and depth < MAX_RANK:
-        if any(type(each) is not list for each in flat):
-            break
+    while flat and depth < MAX_RANK and set(map(type, flat)) == {list}:
         flat, depth = list(chain.from_iterable(flat)), depth + 1
     if len(shape) > MAX_RANK or math.prod(shape) != len(flat):
         raise InputError(f"input {name!r}: {len(flat)} values don't fill shape {list(shape)[:MAX_RANK]}")
