@@ -31,6 +31,7 @@ COMMANDS = {
     "unpack": "deploying",
     "deploy": "deploying",
     "predict": "deploying",
+    "serve": "serving",
 }  # command: the module of this package that holds it, in help's order
 
 
