@@ -115,9 +115,12 @@ def serving_table() -> str:
 
     lines = []
     for model, found in measured["models"].items():
+        head = (
+            f"{model}: {found['floor_ms']:.3f} ms in the runtime", "p50 ms, 1 client", "of Starlette's", "of BentoML's",
+            "requests/s, 32 clients", "of Starlette's", "of BentoML's", "p50, p99 ms at 70% load", "ready, s",
+        )  # fmt: skip
         lines += [
-            (f"{model}: {found['floor_ms']:.3f} ms in the runtime | p50 ms, 1 client | of Starlette's | of BentoML's "
-            "| requests/s, 32 clients | of Starlette's | of BentoML's | p50, p99 ms at 70% load | ready, s"),
+            " | ".join(head),
             "|".join(["---", *["---:"] * 8]),
         ]
         for name, row in found["variants"].items():

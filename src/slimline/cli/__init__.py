@@ -32,6 +32,8 @@ COMMANDS = {
     "deploy": "deploying",
     "predict": "deploying",
     "serve": "serving",
+    "labels": "events",
+    "events": "events",
 }  # command: the module of this package that holds it, in help's order
 
 
