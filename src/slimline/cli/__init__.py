@@ -31,6 +31,9 @@ COMMANDS = {
     "unpack": "deploying",
     "deploy": "deploying",
     "predict": "deploying",
+    "serve": "serving",
+    "labels": "events",
+    "events": "events",
 }  # command: the module of this package that holds it, in help's order
 
 
