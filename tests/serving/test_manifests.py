@@ -26,7 +26,6 @@ ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
 RESOURCES = ("autoscaler", "deployment", "disruption-budget", "service")
 CLUSTERS = ("1.31", "1.37")
-NO_ENDPOINT = pytest.mark.skipif("serve" not in COMMANDS, reason="the endpoint isn't in this tree")
 
 
 def load(name: str) -> Any:
@@ -247,13 +246,11 @@ def test_the_release_is_fetched_by_a_real_command() -> None:
     parsed(pod("deployment")["initContainers"][0]["args"])
 
 
-@NO_ENDPOINT
 def test_it_is_served_by_a_real_command() -> None:
     for arguments in (image_command(), *(pod(name)["containers"][0]["args"] for name in PODS)):
         parsed(arguments)
 
 
-@NO_ENDPOINT
 def test_every_setting_is_one_of_the_endpoints() -> None:
     settings = importlib.import_module("slimline.endpoint.settings")
     names = [env["name"] for name in PODS for each in containers(name) for env in each.get("env", [])]
@@ -263,7 +260,6 @@ def test_every_setting_is_one_of_the_endpoints() -> None:
     settings.from_environment(given)
 
 
-@NO_ENDPOINT
 def test_every_probe_is_a_page_of_the_endpoint() -> None:
     openapi = importlib.import_module("slimline.endpoint.openapi")
     pages = json.dumps(openapi.document()) if not hasattr(openapi, "PATHS") else json.dumps(openapi.PATHS)
