@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimline import goldens, manifest
+from slimline import archive, goldens, manifest
 from slimline.errors import ArtifactError, ReleaseError
 from slimline.predictor import Predictor
 
@@ -103,17 +103,17 @@ class Deployment:
 
     # -- changing ------------------------------------------------------------------------------------------------
 
-    def install(self, source: Path | str) -> str:
-        """Bring a release (a directory) in, whole or not at all, and return its revision.
+    def install(self, source: Path | str, expect: str | None = None) -> str:
+        """Bring a release in, whole or not at all, and return its revision.
 
-        Installing what is there already changes nothing, unless its files were damaged: then they are replaced.
-        Raises ArtifactError naming a damaged file, ReleaseError when ``source`` is no release.
+        ``source`` is a directory, a packed file or a URL (``archive``), ``expect`` the beginning of the revision it
+        has to have. Installing what is there already changes nothing, unless its files were damaged: then they are
+        replaced. Raises ArtifactError naming a damaged file, ReleaseError when ``source`` is no release.
         """
         with self._locked():
             scratch = self._releases / f".incoming.{os.getpid()}.tmp"
             try:
-                _copy(Path(source), scratch)
-                revision = check_release(scratch, Path(source))
+                revision = archive.bring(str(source), scratch, expect)
                 if not self._is_whole(revision):
                     manifest.place(scratch, self.directory(revision))
             except OSError as error:
@@ -243,28 +243,20 @@ class Deployment:
             leftover.unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        raise ReleaseError(f"{source}: no such directory")
-    target.mkdir()
-    for path in sorted(source.rglob("*")):  # what a link leads to is copied, wherever it stands
-        if path.is_dir():
-            (target / path.relative_to(source)).mkdir()
-        else:
-            shutil.copyfile(path, target / path.relative_to(source))
-
-
-def check_release(directory: Path, source: Path) -> str:
-    """Verify a release that came from ``source`` and return its revision."""
-    if not (directory / manifest.MANIFEST).is_file():
-        raise ReleaseError(f"{source}: no {manifest.MANIFEST}: not a release, or not all of it")
-    try:
-        revision = manifest.verify(directory, f"get {source} again")
-    except ArtifactError as error:
-        raise ArtifactError(str(error).replace(str(directory), str(source))) from error
-    if not (directory / "card.json").is_file():
-        raise ReleaseError(f"{source}: no card.json: an export or artifact, not a release")
-    return revision
+def lines(deployment: Deployment) -> list[str]:
+    """Return what ``slimline status --deployment`` shows: the releases in a folder, and which one answers."""
+    current, previous = deployment.revision(), deployment.previous()
+    since = {entry["revision"]: entry["time"] for entry in deployment.history()}
+    shown = [f"{deployment.path}: " + (f"current {short(current)}" if current else "no release is current")]
+    for each in deployment.releases():
+        role = "current" if each == current else "previous" if each == previous else "-"
+        when = (
+            time.strftime("  since %Y-%m-%d %H:%M:%SZ", time.gmtime(since[each]))
+            if role == "current" and each in since
+            else ""
+        )
+        shown.append(f"  {short(each)}  {role}{when}")
+    return shown
 
 
 def short(revision: str) -> str:

@@ -14,9 +14,19 @@ try:
 except ModuleNotFoundError as error:
     raise EventError(f"events: {error.name} isn't installed: pip install 'slimline[serve]'") from error
 
-from slimline.events.records import Label, Labelled, Outcome, Prediction
+from slimline.events.records import Label, Labelled, Outcome, Prediction, new_id
 from slimline.events.sampler import Sampler
 from slimline.events.store import DEFAULT_URL, EventStore
 from slimline.events.writer import EventWriter
 
-__all__ = ["DEFAULT_URL", "EventStore", "EventWriter", "Label", "Labelled", "Outcome", "Prediction", "Sampler"]
+__all__ = [
+    "DEFAULT_URL",
+    "EventStore",
+    "EventWriter",
+    "Label",
+    "Labelled",
+    "Outcome",
+    "Prediction",
+    "Sampler",
+    "new_id",
+]

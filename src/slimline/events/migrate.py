@@ -12,13 +12,22 @@ from slimline.events.database import Database
 LOCK = 7_546_000
 
 
-def migrate(database: Database) -> None:
-    """Run the migrations that a store lacks, in one transaction. Raises EventError for a newer store than this code."""
-    if database.is_sqlite:
+def migrate(database: Database, *, create: bool = True) -> None:
+    """Run the migrations that a store lacks, in one transaction.
+
+    Raises EventError for a newer store than this code and, unless ``create``, where there is none yet.
+    """
+    nothing = f"event store {database.name}: there is none; the endpoint makes it when it starts"
+    if database.path is not None:
+        if not create and not database.path.is_file():
+            raise EventError(nothing)
         database.use_wal()
     with database.begin("read") as connection:
-        if _version(connection) == schema.HEAD:
-            return
+        version = _version(connection)
+    if version == schema.HEAD:
+        return
+    if version is None and not create:
+        raise EventError(nothing)
     with database.begin("label") as connection:  # BEGIN IMMEDIATE: other processes wait here for SQLite's one writer
         if not database.is_sqlite:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")

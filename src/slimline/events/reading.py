@@ -105,6 +105,14 @@ def counts(connection: Connection) -> dict[str, int]:
     return {name: int(connection.execute(query).scalar_one()) for name, query in queries.items()}
 
 
+def sources(connection: Connection) -> list[tuple[str, str, bool, int, float, float]]:
+    """Return who predicted, how much, and from when to when."""
+    span = (sa.func.count(), sa.func.min(P.time), sa.func.max(P.time))
+    query = sa.select(S.revision, S.variant, S.shadow, *span).join(SOURCES, P.source == S.key)
+    found: Sequence[Any] = connection.execute(query.group_by(S.key).order_by(S.key)).all()
+    return [(*row,) for row in found]
+
+
 def _whole(connection: Connection, rows: Sequence[Any]) -> list[Prediction]:
     stages, inputs = _stages(connection, rows), _inputs(connection, rows)
     return [_prediction(row, stages.get((row.id, row.source)), inputs.get((row.id, row.source))) for row in rows]

@@ -33,16 +33,21 @@ class EventStore:
 
     @classmethod
     def open(
-        cls, url: str = DEFAULT_URL, *, timeout: float = 5.0, clock: Callable[[], float] = time.time
+        cls,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = 5.0,
+        create: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> EventStore:
-        """Open a store, creating it or bringing its schema up to date first.
+        """Open a store, creating it (unless ``create`` is False) or bringing its schema up to date first.
 
         ``url`` is ``sqlite:///FILE`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``; ``timeout`` bounds, in
         seconds, every wait for a lock or a connection; ``clock`` tells Unix time.
         """
         database = Database(url, timeout)
         try:
-            migrate(database)
+            migrate(database, create=create)
         except BaseException:
             database.close()
             raise
@@ -124,6 +129,11 @@ class EventStore:
         """Return {predictions, labels, early}: rows in the store, labels that hold, those without a prediction yet."""
         with self._reading() as connection:
             return reading.counts(connection)
+
+    def sources(self) -> list[tuple[str, str, bool, int, float, float]]:
+        """Return (revision, variant, shadow, predictions, first time, last time) for each source of predictions."""
+        with self._reading() as connection:
+            return reading.sources(connection)
 
     def purge(
         self,
