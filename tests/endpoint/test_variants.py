@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,7 +20,7 @@ from slimline.deployment import Deployment
 from slimline.errors import SlimlineError
 from slimline.events import EventStore
 from slimline.manifest import digest
-from tests.endpoint.conftest import Serve, Server
+from tests.endpoint.conftest import Load, Serve, Server, until
 
 
 def variants(two: tuple[Path, Path], **second: Any) -> str:
@@ -103,39 +102,6 @@ def deployment(two_releases: tuple[Path, Path], tmp_path: Path) -> Deployment:
         made.install(each)
     made.activate(digest(two_releases[0]))
     return made
-
-
-class Load:
-    """Clients that ask all the time, and what they saw."""
-
-    def __init__(self, url: str, document: dict[str, Any], clients: int = 4) -> None:
-        self.url, self.document = url, document
-        self.seen: list[tuple[int, str]] = []
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def _ask(self) -> None:
-        with httpx.Client(base_url=self.url) as client:
-            while not self._over.is_set():
-                answer = client.post("/predict", json=self.document)
-                self.seen.append((answer.status_code, answer.json().get("revision", "")))
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.01)
 
 
 def test_releases_change_under_load_without_a_failed_request(
