@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     test, validation = stage.splits["test"], stage.splits["validation"]
     speed = manifest.read_json(LATENCY)
     target, confidence = params.target, params.budget.confidence
-    stages, exported, base = {}, {}, None
+    stages, exported, ran, base = {}, {}, {}, None
     for name in tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None):
         predictor = Predictor(EXPORTS / name, runtime=target.runtime, threads=target.threads)
         own = benchmark.outputs(predictor, test.inputs)
@@ -30,6 +30,11 @@ def main(stage: Stage) -> None:
         row |= {key: facts[key] for key in ("params", "macs", "bytes")}
         row |= speed["stages"][name] | {"variant": facts["variant"], "threads": target.threads}
         stages[name] = row
+        if name in speed["engines"]:
+            engine = Predictor(EXPORTS / name, runtime="tensorrt")
+            on_gpu = benchmark.outputs(engine, test.inputs)
+            engine.close()
+            ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
     where = f"{target.runtime}/onnx/t{target.threads}"
     document = {
         "format": benchmark.FORMAT,
@@ -41,7 +46,10 @@ def main(stage: Stage) -> None:
         "target": target.model_dump(),
         "rows": {"test": len(test), "validation": len(validation)},
         "stages": {name: stages[name] for name in params.export.stages},
-        "targets": {where: {"stages": speed["stages"], "status": "run"}, **benchmark.built(exported, target.threads)},
+        "targets": {
+            where: {"stages": speed["stages"], "status": "run"},
+            **benchmark.engine_targets(exported, target.threads, ran),
+        },
     }
     manifest.write_json(benchmark.FILE, document)
 

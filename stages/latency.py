@@ -1,15 +1,18 @@
 """Measure the speed of every exported stage on the target, all interleaved in one run -> metrics/latency.json."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from slimline import benchmark, latency, manifest
-from slimline.predictor import Predictor
+from slimline import benchmark, engines, latency, manifest
+from slimline.predictor import Arrays, Predictor
 from slimline.stage import Stage, run
 
 EXPORTS = Path("exports")
 FILE = Path("metrics/latency.json")
+ROOT = "teacher"
 
 
 def main(stage: Stage) -> None:
@@ -22,37 +25,45 @@ def main(stage: Stage) -> None:
     calls = {name: predictor.runtime.run for name, predictor in predictors.items()}
     inputs = latency.sample_inputs(stage.task.signature(), target.batch_sizes, rows)
 
-    def once() -> latency.Measured:
-        with tqdm(total=params.latency.rounds, desc="latency rounds", disable=None) as bar:
-            return latency.measure(
-                calls, inputs,
-                rounds=params.latency.rounds, repeats=params.latency.repeats, seed=params.seed, progress=bar.update,
-            )  # fmt: skip
-
-    samples, spread = latency.steadiest(once, "teacher", params.budget.confidence)
+    samples, spread = latency.steadiest(lambda: _rounds(stage, calls, inputs), ROOT, params.budget.confidence)
     if spread > latency.STEADY:
         print(f"latency: a busy machine: one speed-up is known to a factor of {spread:.2f} only")
-    stages = {}
-    for name, by_batch in samples.items():
-        ratios = {
-            batch: latency.speedup(samples["teacher"][batch], each, params.budget.confidence)
-            for batch, each in by_batch.items()
-        }
-        stages[name] = {
-            "latency_ms": {str(batch): each.percentiles_ms() for batch, each in by_batch.items()},
-            "throughput": {str(batch): round(batch / each.p50, 1) for batch, each in by_batch.items()},
-            "speedup": {str(batch): ratio for batch, (ratio, _) in ratios.items()},
-            "speedup_ci": {str(batch): interval for batch, (_, interval) in ratios.items()},
-            "peak_rss_mb": benchmark.peak_rss_mb(EXPORTS / name, max(target.batch_sizes), target.threads),
-        }
+    stages = latency.table(samples, ROOT, params.budget.confidence)
+    for name, row in stages.items():
+        row["peak_rss_mb"] = benchmark.peak_rss_mb(EXPORTS / name, max(target.batch_sizes), target.threads)
     document = {
         "format": 1,
         "machine": benchmark.machine(),
         "target": target.model_dump(),
         "spread": round(spread, 3),
         "stages": stages,
+        "engines": engine_times(stage, inputs),
     }
     manifest.write_json(FILE, document)
+
+
+def engine_times(stage: Stage, inputs: dict[int, Arrays]) -> dict[str, Any]:
+    """Return each TensorRT engine's times on this machine's GPU, interleaved; empty where it has none for them.
+
+    Speed-ups are over the teacher's engine, which stands in every export list.
+    """
+    chosen = [name for name in stage.params.export.stages if engines.run_here(EXPORTS / name)]
+    if ROOT not in chosen:
+        return {}
+    predictors = {name: Predictor(EXPORTS / name, runtime="tensorrt") for name in chosen}
+    samples = _rounds(stage, {name: each.runtime.run for name, each in predictors.items()}, inputs)
+    for each in predictors.values():
+        each.close()
+    return latency.table(samples, ROOT, stage.params.budget.confidence)
+
+
+def _rounds(stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, Arrays]) -> latency.Measured:
+    settings = stage.params.latency
+    with tqdm(total=settings.rounds, desc="latency rounds", disable=None) as bar:
+        return latency.measure(
+            calls, inputs,
+            rounds=settings.rounds, repeats=settings.repeats, seed=stage.params.seed, progress=bar.update,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -174,8 +174,11 @@ def test_engines_are_targets_that_were_built_not_run() -> None:
         "quantize": {"formats": {"onnx-trt": {"status": "run", "bytes": 5}, "tensorrt": engine}},
         "prune": {},
     }
-    (target,) = benchmark.built(facts, threads=2).items()
+    (target,) = benchmark.engine_targets(facts, threads=2, ran={}).items()
     assert target[0] == "tensorrt-rtx/tensorrt/t2"
     assert target[1]["status"] == "built"
     assert list(target[1]["stages"]) == ["quantize"]
     assert target[1]["stages"]["quantize"]["compute"] == [86]
+    (target,) = benchmark.engine_targets(facts, threads=2, ran={"quantize": {"speedup": {"1": 3.0}}}).items()
+    assert target[1]["status"] == "run"
+    assert target[1]["stages"]["quantize"]["speedup"] == {"1": 3.0}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimline import engines
+from slimline import cuda, engines
 from slimline.errors import ExportError
 
 from .lint.models import IMAGE, convolution, model, node
@@ -30,7 +30,7 @@ def test_full_tensorrt_needs_a_gpu(
     installed: list[str], gpu: int | None, taken: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: name if name in installed else None)
-    monkeypatch.setattr(engines, "gpu", lambda: gpu)
+    monkeypatch.setattr(cuda, "capability", lambda: gpu)
     monkeypatch.setattr(engines.importlib, "import_module", lambda name: name)
     if taken is None:
         assert not engines.is_installed()

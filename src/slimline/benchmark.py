@@ -25,18 +25,22 @@ BATCH = 500
 RESAMPLES = 400
 
 
-def built(facts: Mapping[str, Mapping[str, Any]], threads: int) -> dict[str, Any]:
-    """Return the ``targets`` of engines that were built but not run here: {"LIBRARY/FORMAT/tN": stages, status}.
+def engine_targets(
+    facts: Mapping[str, Mapping[str, Any]], threads: int, ran: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the ``targets`` of engines: {"LIBRARY/FORMAT/tN": stages, status: run, or built where no GPU is}.
 
-    ``facts`` are {stage: facts.json}.
+    ``facts`` are {stage: facts.json}, ``ran`` {stage: speed and quality} of those that this machine's GPU ran.
     """
     targets: dict[str, Any] = {}
     for stage, own in facts.items():
         for name, written in own.get("formats", {}).items():
             if written["status"] == "built":
                 library = written["library"].partition(" ")[0]
-                target = targets.setdefault(f"{library}/{name}/t{threads}", {"stages": {}, "status": "built"})
-                target["stages"][stage] = {key: written[key] for key in ("bytes", "compute", "profile", "library")}
+                status = "run" if ran else "built"
+                target = targets.setdefault(f"{library}/{name}/t{threads}", {"stages": {}, "status": status})
+                row = {key: written[key] for key in ("bytes", "compute", "profile", "library")}
+                target["stages"][stage] = row | dict(ran.get(stage, {}))
     return targets
 
 

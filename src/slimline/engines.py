@@ -6,33 +6,18 @@ named; one engine serves them all. Full TensorRT is taken where it and a GPU are
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from slimline import cuda, manifest
 from slimline.errors import ExportError
 
 COMPUTE = (75, 80, 86, 89, 120, 121)
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
-
-
-@cache
-def gpu() -> int | None:
-    """Return the compute capability of the first GPU (86 for 8.6), or None where the driver shows none."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    for value, attribute in ((major, 75), (minor, 76)):
-        cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-    return 10 * major.value + minor.value
 
 
 def is_installed() -> bool:
@@ -41,7 +26,7 @@ def is_installed() -> bool:
 
 
 def _names() -> list[str]:
-    wanted = ["tensorrt", "tensorrt_rtx"] if gpu() is not None else ["tensorrt_rtx"]
+    wanted = ["tensorrt", "tensorrt_rtx"] if cuda.capability() is not None else ["tensorrt_rtx"]
     return [name for name in wanted if find_spec(name) is not None]
 
 
@@ -62,12 +47,18 @@ def version() -> str:
     return f"{trt.__name__.replace('_', '-')} {trt.__version__}"
 
 
+def run_here(export: Path) -> bool:
+    """Return whether an export directory holds an engine for this machine's GPU."""
+    written = manifest.read_json(export / "facts.json").get("formats", {})
+    return any("engine" in each and cuda.capability() in each["compute"] for each in written.values())
+
+
 class Parsed:
     """An ONNX model in TensorRT's parser. ``errors`` are (node index or −1, operator, message); empty: accepted."""
 
     def __init__(self, model: bytes) -> None:
         self._trt = trt = library()
-        self._log = _logger(trt)
+        self._log = logger(trt)
         self._builder = trt.Builder(self._log)
         self._network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         self._parser = trt.OnnxParser(self._network, self._log)
@@ -107,7 +98,7 @@ class Parsed:
         return _reason("\n".join(lines)) if lines else "it gives no reason"
 
 
-def _logger(trt: Any) -> Any:
+def logger(trt: Any) -> Any:
     """Return a logger that keeps errors in ``lines`` instead of printing them."""
 
     class Log(trt.ILogger):  # type: ignore[misc]

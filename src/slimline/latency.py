@@ -90,6 +90,20 @@ def speedup(base: Samples, other: Samples, confidence: float, seed: int = 0) -> 
     return ratio, [min(low, ratio), max(high, ratio)]
 
 
+def table(samples: Measured, base: str, confidence: float) -> dict[str, dict[str, Any]]:
+    """Return {model: latency_ms, throughput, and speed-up over ``base`` with its interval, each by batch size}."""
+    found = {}
+    for name, by_batch in samples.items():
+        ratios = {batch: speedup(samples[base][batch], each, confidence) for batch, each in by_batch.items()}
+        found[name] = {
+            "latency_ms": {str(batch): each.percentiles_ms() for batch, each in by_batch.items()},
+            "throughput": {str(batch): round(batch / each.p50, 1) for batch, each in by_batch.items()},
+            "speedup": {str(batch): ratio for batch, (ratio, _) in ratios.items()},
+            "speedup_ci": {str(batch): interval for batch, (_, interval) in ratios.items()},
+        }
+    return found
+
+
 def steadiest(measurements: Callable[[], Measured], base: str, confidence: float) -> tuple[Measured, float]:
     """Measure up to ``TRIES`` times, until every speed-up over ``base`` is known well; return the best known.
 

@@ -37,6 +37,11 @@ def test_formats_are_names_or_mappings_with_their_keys(document: dict[str, Any])
     assert found["tensorrt"] == TensorRt(compute=[89], batch_sizes=[1, 4, 16])
 
 
+def test_an_engine_is_built_from_the_file_that_was_asked_for(document: dict[str, Any]) -> None:
+    found = exporters(document, "tensorrt", {"name": "onnx-trt", "fp16": True}, "onnx")
+    assert list(found) == ["onnx-trt", "onnx", "tensorrt"]
+
+
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [

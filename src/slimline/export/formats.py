@@ -35,7 +35,8 @@ class Exporter(Protocol):
 def exporters(export: Export, target: Target, path: Path = params.FILE) -> dict[str, Exporter]:
     """Return what writes each of ``export.formats``, by name, in order.
 
-    Where an exporter has a field ``batch_sizes`` that params.yaml leaves out, it is the target's.
+    Where an exporter has a field ``batch_sizes`` that params.yaml leaves out, it is the target's. One that reads
+    another's file (``reads``, a class attribute) comes after it, wherever it stands in the list.
     Raises ParamsError naming file and key on an unknown key, a format that stands there twice, and where ``onnx`` is
     missing.
     """
@@ -47,7 +48,7 @@ def exporters(export: Export, target: Target, path: Path = params.FILE) -> dict[
         found[chosen.name] = _build(chosen, target, where)
     if "onnx" not in found:
         raise ParamsError(f"{path}: export.formats: add onnx: stages are measured by it")
-    return found
+    return dict(sorted(found.items(), key=lambda pair: any(each in found for each in getattr(pair[1], "reads", ()))))
 
 
 def _build(chosen: Configured, target: Target, where: str) -> Exporter:

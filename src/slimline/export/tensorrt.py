@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
-from slimline import engines
+from slimline import cuda, engines
 from slimline.engines import Profile
 from slimline.errors import ExportError
 from slimline.export import onnx_trt
@@ -31,6 +31,8 @@ class TensorRt:
     batch_sizes: list[Annotated[int, Field(ge=1)]] = field(default_factory=lambda: [1])
     axes: dict[str, Annotated[list[int], Field(min_length=3, max_length=3)]] = field(default_factory=dict)
 
+    reads: ClassVar[tuple[str, ...]] = ("onnx-trt",)
+
     def __call__(
         self, model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]
     ) -> dict[str, Any]:
@@ -43,7 +45,7 @@ class TensorRt:
         shapes = profile(signature, self.batch_sizes, self.axes)
         started = time.monotonic()
         (directory / FILE).write_bytes(engines.Parsed(source.read_bytes()).build(shapes, self.compute))
-        here = engines.gpu()
+        here = cuda.capability()
         return facts | {
             "engine": FILE,
             "library": engines.version(),

@@ -92,6 +92,13 @@ class Study:
         row: Mapping[str, Any] = self.measured["stages"][stage]
         return row
 
+    def engine(self, stage: str) -> Mapping[str, Any] | None:
+        """Return what this machine's GPU measured of a stage's TensorRT engine, None where it was only built."""
+        ran = (
+            each["stages"].get(stage) for each in self.measured.get("targets", {}).values() if each["status"] == "run"
+        )
+        return next((row for row in ran if row and "compute" in row), None)
+
     def metric(self, name: str) -> Metric:
         """Return how metric ``name`` is shown."""
         return numbers.metric(self.measured, name, [self.row(stage) for stage in self.line])

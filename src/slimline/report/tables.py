@@ -258,7 +258,13 @@ def formats(study: Study) -> Table | None:
             status = "answers checked by ONNX Runtime"
             if written["status"] == "built":
                 compute = ", ".join(f"SM{each}" for each in written["compute"])
-                status = f"built, not run: {written['library']} for {compute}"
+                ran = study.engine(stage)
+                done = (
+                    f"run, {ran['speedup'][min(ran['speedup'], key=int)]:.1f}× the teacher's"
+                    if ran
+                    else "built, not run"
+                )
+                status = f"{done}: {written['library']} for {compute}"
             rows.append((f"{stage}: {name}", [Cell(numbers.count(written["bytes"], "B")), quality, Cell(status)]))
     head = ["stage: format", "size", f"{study.primary.title} on validation", "status"]
     return Table(head, rows) if rows else None
