@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from slimline import layers
+from slimline.quantizers import learned_scales
 from slimline.task import call
 
 
 def count_params(model: nn.Module) -> int:
     """Return the number of trained values (scales and zero points of quantizers are not among them)."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    scales = sum(scale.numel() for scale in learned_scales(model))
+    return sum(parameter.numel() for parameter in model.parameters()) - scales
 
 
 def count_macs(model: nn.Module, signature: Mapping[str, Any]) -> int:
