@@ -94,9 +94,11 @@ class Quantizer(nn.Module):
         """Place QuantizeLinear → DequantizeLinear in the graph being exported, for ``export.qdq`` to make valid.
 
         The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours. ``settle_steps``
-        comes before.
+        comes before. A 16-bit float is a node of our own, for ``export.floats``.
         """
         spec = self.spec
+        if spec.is_float:
+            return torch.onnx.ops.symbolic(f"slimline::{spec.scheme}", (x,), dtype=x.dtype, shape=x.shape, version=1)
         if spec.scheme == "symmetric":
             dtype = torch.int8 if spec.bits <= 8 else torch.int16
         else:

@@ -41,6 +41,8 @@ class Signed(Quantizer):
 def requantize(model: nn.Module) -> tuple[nn.Module, int]:
     """Return a copy of ``model`` whose quantizers are all Signed, and how many had another grid before.
 
+    Weights of 16-bit floats become plain ones of the same values.
+
     Activations keep their trained range, one for the whole tensor. Weights get a scale per output channel: the one
     they have where int8 holds their integers; else what they are rounded to is fitted anew (the weights themselves
     where their grid is as fine as int8 and follows them).
@@ -49,6 +51,11 @@ def requantize(model: nn.Module) -> tuple[nn.Module, int]:
     changed = 0
     for name, old in quantizers.quantizers(signed).items():
         layer, _, role = name.rpartition(".")
+        if old.spec.is_float:
+            stored = signed.get_submodule(layer)
+            stored.get_parameter("weight").copy_(old(stored.get_parameter("weight")))
+            quantizers.replace(signed, {layer: quantizers.plain_layer(stored)})
+            continue
         if role == "weight_quantizer":
             weight = signed.get_submodule(layer).get_parameter("weight")
             new = Signed(Spec(8, "symmetric", axis=0), weight.shape[0])
