@@ -93,22 +93,18 @@ class Quantizer(nn.Module):
     def _symbolic(self, x: Tensor) -> Tensor:
         """Place QuantizeLinear → DequantizeLinear in the graph being exported, for ``export.qdq`` to make valid.
 
-        The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours. ``settle_steps``
-        comes before. A 16-bit float is a node of our own, for ``export.floats``.
+        The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours. ``settle`` comes
+        before. A 16-bit float is a node of our own, for ``export.floats``.
         """
         spec = self.spec
         if spec.is_float:
             return torch.onnx.ops.symbolic(f"slimline::{spec.scheme}", (x,), dtype=x.dtype, shape=x.shape, version=1)
-        if spec.scheme == "symmetric":
-            dtype = torch.int8 if spec.bits <= 8 else torch.int16
-        else:
-            dtype = torch.uint8 if spec.bits <= 8 else torch.uint16
         attributes: dict[str, Any] = {} if spec.axis is None else {"axis": spec.axis}
         if spec.block is not None:
             attributes |= {"axis": 1, "block_size": spec.block}
         if spec.bits not in NATIVE or spec.block is not None:
             attributes |= {"bits": spec.bits, "qmin": spec.qmin, "qmax": spec.qmax}
-        scale, zero_point = self.scale, self.zero_point.to(dtype)
+        scale, zero_point, dtype = self.scale, self.zero_point, self.zero_point.dtype
         q = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero_point), attributes, dtype=dtype, shape=x.shape)
         return torch.onnx.ops.symbolic(
             "DequantizeLinear", (q, scale, zero_point), attributes, dtype=torch.float32, shape=x.shape
@@ -126,10 +122,16 @@ def learned_scales(model: nn.Module) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def settle_steps(model: nn.Module) -> None:
-    """Write the steps in use over learned scales, whose sign is free: the model answers as before."""
+def settle(model: nn.Module) -> None:
+    """Make scales and zero points, in place, the constants that an exported model holds.
+
+    A learned scale, whose sign is free, becomes the step in use; zero points get their grid's integer type.
+    """
     for quantizer in quantizers(model).values():
         quantizer.scale.copy_(quantizer.steps())
+        signed = quantizer.spec.scheme == "symmetric"
+        narrow, wide = (torch.int8, torch.int16) if signed else (torch.uint8, torch.uint16)
+        quantizer.zero_point = quantizer.zero_point.to(narrow if quantizer.spec.bits <= 8 else wide)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Signed(Quantizer):
     half_weight = False
 
     def _symbolic(self, x: Tensor) -> Tensor:
-        spec, zero_point = self.spec, self.zero_point.to(torch.int8)
+        spec, zero_point = self.spec, self.zero_point
         attributes: dict[str, Any] = {} if spec.axis is None else {"axis": spec.axis}
         q = torch.onnx.ops.symbolic(
             "QuantizeLinear", (x, self.scale.to(x.dtype), zero_point), attributes, dtype=torch.int8, shape=x.shape
