@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop lock clean
+.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -35,6 +35,12 @@ ablation: .venv/installed  ## the last stage against nets of its own size traine
 
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
+
+bench-serving: .venv/installed  ## the endpoint beside bare and plain servers; needs wrk, two free cores
+	python benchmarks/serving/run.py
+
+bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
+	python benchmarks/serving/soak.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 MODULES = (
-    "benchmark", "cli", "decisions", "errors", "file_index", "gate", "intervals", "latency", "manifest", "params",
-    "pipeline", "plugins", "predictor", "preprocess", "project", "release", "runtimes.onnxruntime", "times",
+    "answers", "archive", "benchmark", "cli", "cli.deploying", "cli.releases", "decisions", "deployment", "errors",
+    "file_index", "gate", "goldens", "intervals", "latency", "manifest", "params", "pipeline", "plugins", "predictor",
+    "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime", "scoring", "tables", "times",
 )  # fmt: skip
 
 

@@ -33,8 +33,27 @@ class ExportError(SlimlineError):
     """The exported model doesn't answer like the model it was made from."""
 
 
+class ReleaseError(SlimlineError):
+    """A release can't be promoted, moved or deployed."""
+
+
+class GoldenError(ReleaseError):
+    """A release doesn't answer its golden requests as it did when it was made."""
+
+
 class InputError(SlimlineError):
     """An array given to a Predictor has a wrong name, dtype or shape."""
+
+
+class EventError(SlimlineError):
+    """The event store can't be used, or what was given to it can't be kept.
+
+    ``reason`` is one word for metrics: unreachable, locked, read-only, full, schema, invalid or failed.
+    """
+
+    def __init__(self, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def near_miss(word: str, known: "list[str]") -> str:
