@@ -133,7 +133,8 @@ def test_every_order(
     for before, after in [(start, root), *tree(ground, root)]:
         check_kept(before, after)
         check_saved(ground, after, images)
-        check_exported(ground, after, images, answer)
+        if quantize == "linear" or len(after.done) == len(STEPS):  # exporting takes longest
+            check_exported(ground, after, images, answer)
         orders += len(after.done) == len(STEPS)
     assert orders == 6
 
