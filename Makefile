@@ -47,6 +47,7 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e examples/plugin
+	pip install --quiet --disable-pip-version-check --no-deps kserve==0.21.0  # its models alone: tests/serving reads them
 	touch $@
 
 .venv/tensorrt: .venv/installed
@@ -56,7 +57,7 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
-	  httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
+	  check-jsonschema kubernetes-validate httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock
 

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slimline import latency, masks, measure, metrics
+from slimline.calibration import calibrate
 from slimline.errors import MethodError
 from slimline.layers import macs
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan
@@ -29,7 +30,6 @@ from slimline.quantizers import (
     QuantizedConv2d,
     QuantizedLinear,
     Quantizer,
-    calibrate,
     plain,
     plain_layer,
     quantize_layer,

@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import Any
 
 from slimline import goldens, manifest
+from slimline.answers import Answers
 from slimline.benchmark import machine
-from slimline.endpoint.answers import Answers
 from slimline.endpoint.batching import Batcher, batch_limit
 from slimline.endpoint.limits import Limits
 from slimline.endpoint.metrics import Metrics, Series
