@@ -9,8 +9,8 @@ as HAWQ-V2 and V3 do with a Hessian in place of a measured Ω (Dong et al. 2020,
 arXiv:2011.10680). The budget is one of
 
     bytes       of the model file. s_l = packed weights and scales; the file is written and its real size decides
-    latency     as a share of the input model's time on the target. s_l = time of the layer alone, in integers where the
-                runtime has a kernel for that width; the whole model is measured and decides
+    latency     as a share of the input model's time on the target. s_l = how the time of the whole model changes when
+                that layer alone takes another width; what is chosen is measured as a whole, and that decides
     max_loss    how far the validation loss may rise. The smallest choice on the front of bytes and divergence whose
                 loss, measured with all layers at their widths, is within it
 
@@ -54,6 +54,7 @@ FLOAT = 32
 CONFIDENCE = 0.95
 TRIES = 6  # whole models written or timed on the way to a budget
 CHOOSING = {"skip", "layers", "choices", "budget", "max_loss", "bits", "weight_bits", "activation_bits"}
+REFINING = {"rounding", "rounding_steps", "learned_steps"}  # what comes after a width is chosen
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def alone(method: Quantize, model: nn.Module, batches: Batches, context: Context
     every = [name for name, layer in bare.items() if is_quantizable(layer)]
 
     def change(name: str) -> Alone:
-        own = replace(method.for_layer(name), skip=[each for each in every if each != name], layers={})
-        kept = {key: value for key, value in asdict(own).items() if key not in CHOOSING | _unread(own.calibrator)}
+        others = [each for each in every if each != name]
+        own = replace(_to_nearest(method.for_layer(name)), skip=others, layers={})
+        unread = CHOOSING | REFINING | _unread(own.calibrator)
+        kept = {key: value for key, value in asdict(own).items() if key not in unread}
         activation = own.activation_spec()
         specs = {
             "weight": spec_data(own.weight_spec(bare[name])),
@@ -111,6 +114,12 @@ def alone(method: Quantize, model: nn.Module, batches: Batches, context: Context
         for name in every
         if isinstance(bare[name], nn.Conv2d | nn.Linear) and not any(fnmatchcase(name, each) for each in skip)
     }
+
+
+def _to_nearest(method: Quantize) -> Quantize:
+    """Return ``method`` rounding to nearest with fixed steps: nothing is optimized layer by layer."""
+    layers = {pattern: replace(each, rounding=None) for pattern, each in method.layers.items()}
+    return replace(method, rounding="nearest", learned_steps=False, layers=layers)
 
 
 def _unread(calibrator: str) -> set[str]:
@@ -139,8 +148,11 @@ class _Trial:
     batches: Batches
     context: Context
 
-    def quantized(self, widths: Mapping[str, int]) -> nn.Module:
-        return compress(self.method.at_widths(widths), self.model, self.batches, self.context)[0].eval()
+    def quantized(self, widths: Mapping[str, int], *, refined: bool = False) -> nn.Module:
+        """Return the model at these widths; size and speed don't hang on how weights are rounded, answers do."""
+        method = self.method.at_widths(widths)
+        chosen = method if refined else _to_nearest(method)
+        return compress(chosen, self.model, self.batches, self.context)[0].eval()
 
     # --- bits: auto ---------------------------------------------------------------------------------------------------
 
@@ -228,7 +240,7 @@ class _Trial:
 
         def is_within(index: int) -> bool:
             at = last - index
-            rises[at] = study.rise(self.quantized(widths_of(front[at])))
+            rises[at] = study.rise(self.quantized(widths_of(front[at]), refined=True))
             return rises[at] <= budget
 
         found = _turn(len(front), is_within, math.ceil(math.log2(len(front) + 1)) + 1)
@@ -362,24 +374,31 @@ class _Trial:
         return found
 
     def _times(self, names: Sequence[str], choices: Sequence[int]) -> list[list[float]]:
-        """Return each layer's time at each width, as a share of the whole input model's."""
-        inputs, _ = next(iter(self.batches()))
-        shapes = measure.input_shapes(self.model, list(names), inputs)
-        whole = {b: each.p50 for b, each in self._measured({"whole": self.model})["whole"].items()}
-        known: dict[str, list[float]] = {}
-        times = []
-        for name in names:
-            layer = plain_layer(self.model.get_submodule(name))
-            key = f"{layer} {shapes[name]} {self.method.for_layer(name)}"
-            if key not in known:
-                kernels = {str(bits): self._integers(name, bits) for bits in choices}
-                variants: dict[str, nn.Module] = {"float": layer}
-                variants |= {bits: each for bits, each in kernels.items() if each is not None}
-                seconds = measure.layers(variants, shapes[name], self.context.target)
-                used = [str(bits) if kernels[str(bits)] is not None else "float" for bits in choices]
-                known[key] = [float(np.mean([seconds[each][b] / whole[b] for b in whole])) for each in used]
-            times.append(known[key])
-        return times
+        """Return each layer's time at each width, as a share of the whole input model's.
+
+        A float layer between integer ones pays for unpacking and rounding at its edges, which no layer alone shows. So
+        all layers are put at the widest width that runs in integers, and each is moved to each other width in turn.
+        """
+        base = self._base(names, choices)
+        moved = {(name, bits): {**base, name: bits} for name in names for bits in choices if bits != base[name]}
+        variants = {"input": self.model, "base": self.quantized(base)}
+        variants |= {f"{name} {bits}": self.quantized(widths) for (name, bits), widths in moved.items()}
+        samples = self._measured(variants)
+
+        def share(variant: str) -> float:
+            return float(np.mean([samples[variant][b].p50 / samples["input"][b].p50 for b in samples["input"]]))
+
+        whole = share("base")
+        each = whole / len(names)
+        return [
+            [each + (share(f"{name} {bits}") - whole if bits != base[name] else 0.0) for bits in choices]
+            for name in names
+        ]
+
+    def _base(self, names: Sequence[str], choices: Sequence[int]) -> dict[str, int]:
+        """Return the widest choice that runs in integers for each layer, the widest of all where none does."""
+        fast = {name: [bits for bits in choices if self._integers(name, bits) is not None] for name in names}
+        return {name: max(fast[name] or choices) for name in names}
 
     def _share_of_time(self, changed: nn.Module) -> float:
         samples = self._measured({"before": self.model, "after": changed})
