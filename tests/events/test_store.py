@@ -129,7 +129,9 @@ def test_a_store_of_a_newer_version_is_refused(url: str) -> None:
 
 
 def test_processes_that_start_at_once_make_one_store(url: str) -> None:
-    code = "import sys; from slimline.events import EventStore; sys.stdin.read(); EventStore.open(sys.argv[1], timeout=60)"
+    code = (
+        "import sys; from slimline.events import EventStore; sys.stdin.read(); EventStore.open(sys.argv[1], timeout=60)"
+    )
     command = [sys.executable, "-c", code, url]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
