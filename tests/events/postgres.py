@@ -43,10 +43,15 @@ class Server:
         """Stop it: ``fast`` ends its sessions and says goodbye, ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", mode, "-w", "stop")
 
-    def database(self) -> str:
-        """Make a new database and return its URL."""
+    def database(self, tablespace: Path | None = None) -> str:
+        """Make a new database (its tables in an empty folder of the server's user, if given) and return its URL."""
         name = f"events{next(self._numbers)}"
-        self._run("createdb", "-h", str(self.folder), "-U", "slimline", name)
+        chosen = []
+        if tablespace is not None:
+            create = f"CREATE TABLESPACE {name} LOCATION '{tablespace}'"
+            self._run("psql", "-h", str(self.folder), "-U", "slimline", "-c", create, "postgres")
+            chosen = ["-D", name]
+        self._run("createdb", "-h", str(self.folder), "-U", "slimline", *chosen, name)
         return f"postgresql+psycopg://slimline@/{name}?host={self.folder}"
 
     def remove(self) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from slimline.errors import EventError
 from slimline.events import EventStore, Label, Outcome
-from tests.events.conftest import Make
+from tests.events.conftest import SETTINGS, Make
 
 VALUES = st.one_of(
     st.sampled_from(["cat", "dog", "", "Ünï ☃", "1"]),
@@ -178,6 +178,6 @@ def test_an_acknowledged_label_outlives_a_crash_of_the_server(server: Any) -> No
         with pytest.raises(EventError) as caught:
             store.label([Label("away", 0, "x")])
         assert caught.value.reason == "unreachable"
-        server.start()
+        server.start(*SETTINGS)
         assert store.counts()["labels"] == 20
         assert store.label([Label("away", 0, "x")]) == [Outcome.EARLY]

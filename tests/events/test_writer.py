@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from slimline.errors import EventError
 from slimline.events import EventStore, EventWriter, Label
@@ -199,6 +200,35 @@ def test_postgresql_stopped_and_started_again(server: Any, writers: Writers, mak
     assert writer.flush(20.0)
     assert (writer.written, writer.dropped, writer.fault) == (200, {}, None)
     assert len(ids(url)) == 200
+
+
+def test_a_postgresql_that_takes_no_writes(server: Any, writers: Writers, make: Make) -> None:
+    """As after a failover to a standby."""
+    url = server.database()
+    EventStore.open(url).close()
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    name = sa.engine.make_url(url).database
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        writer = writers(url)
+        writer.put(make("x"))
+        until(lambda: writer.fault is not None)
+        assert writer.fault is not None
+        assert writer.fault.reason == "read-only"
+        connection.exec_driver_sql("SET default_transaction_read_only = off")
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+        assert writer.flush(20.0)
+        # another session holds the table: the writer waits its while, then keeps what it has
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("LOCK TABLE predictions IN EXCLUSIVE MODE")
+        writer.put(make("y"))
+        until(lambda: writer.fault is not None)
+        assert writer.fault is not None
+        assert writer.fault.reason == "locked"
+        connection.exec_driver_sql("ROLLBACK")
+        assert writer.flush(20.0)
+    engine.dispose()
+    assert (writer.written, writer.dropped) == (2, {})
 
 
 def test_what_no_store_can_take_doesnt_hold_up_the_rest(url: str, writers: Writers, make: Make) -> None:
