@@ -14,13 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import engines
+from slimline import benchmark, engines, manifest, params
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
+from slimline.export.onnx import export
+from slimline.gate import judge
 from slimline.method import Batch, Batches, Context
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.params import Target, Training
+from slimline.release import build
 from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit
@@ -179,3 +182,48 @@ def answer() -> Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]:
         return out
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_release(
+    task: Digits, splits: dict[str, Split], _trained_cnn: Cnn, _document: dict[str, Any], tmp_path_factory: Any
+) -> Callable[..., str]:
+    """Write a real release of two stages, teacher and distill, and return its revision.
+
+    ``make_release(path, scale=2.0)`` multiplies the last layer's weights, so that the answers differ;
+    ``budget={…}`` is what it is judged by.
+    """
+
+    def make(target: Path, *, scale: float = 1.0, budget: dict[str, Any] | None = None) -> str:
+        exports = tmp_path_factory.mktemp("exports")
+        student = copy.deepcopy(_trained_cnn)
+        student[-1].weight.data *= scale
+        for stage, model in (("teacher", _trained_cnn), ("distill", student)):
+            with manifest.sealed(exports / stage) as scratch:
+                export(model, task.signature(), scratch, {})
+                manifest.write_json(scratch / "signature.json", task.signature())
+                manifest.write_json(scratch / "preprocess.json", task.preprocess())
+        row: dict[str, Any] = {
+            "accuracy": 0.9, "agreement": 1.0, "latency_ms": {"1": {"p50": 0.1}}, "threads": 1, "bytes": 30_000,
+            "drops": {"accuracy": {"drop": 0.01, "ci": [0.005, 0.015]}}, "speedup": {"1": 2.0},
+            "speedup_ci": {"1": [1.9, 2.1]},
+        }  # fmt: skip
+        measured = {
+            "machine": benchmark.machine(), "target": {"batch_sizes": [1]}, "stages": {"teacher": row, "distill": row},
+        }  # fmt: skip
+        document = copy.deepcopy(_document) | {"export": {"stages": ["teacher", "distill"]}, "budget": budget or {}}
+        for stage in ("prune", "quantize", "factorize"):
+            del document[stage]
+        verdict = judge(params.parse(document).budget, measured, "distill")
+        return build(target, exports, ["teacher", "distill"], measured, document, splits["validation"], verdict)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_releases(make_release: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two releases that answer differently. Copy them before changing them."""
+    folder = tmp_path_factory.mktemp("releases")
+    make_release(folder / "one")
+    make_release(folder / "two", scale=3.0)
+    return folder / "one", folder / "two"

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 MODULES = (
-    "benchmark", "cli", "decisions", "errors", "file_index", "gate", "intervals", "latency", "manifest", "params",
-    "pipeline", "plugins", "predictor", "preprocess", "project", "release", "runtimes.onnxruntime", "times",
+    "benchmark", "cli", "decisions", "deployment", "errors", "file_index", "gate", "goldens", "intervals", "latency",
+    "manifest", "params", "pipeline", "plugins", "predictor", "preprocess", "project", "release",
+    "runtimes.onnxruntime", "times",
 )  # fmt: skip
 
 

@@ -33,6 +33,14 @@ class ExportError(SlimlineError):
     """The exported model doesn't answer like the model it was made from."""
 
 
+class ReleaseError(SlimlineError):
+    """A release can't be promoted, moved or deployed."""
+
+
+class GoldenError(ReleaseError):
+    """A release doesn't answer its golden requests as it did when it was made."""
+
+
 class InputError(SlimlineError):
     """An array given to a Predictor has a wrong name, dtype or shape."""
 

@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
         scratch.replace(path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        raise _told(error, path) from error
+        raise told(error, path) from error
 
 
 def read_json(path: Path) -> Any:
@@ -87,20 +87,26 @@ def sealed(target: Path) -> Iterator[Path]:
         scratch.mkdir()
         yield scratch
         write_json(scratch / MANIFEST, {"format": FORMAT, "files": _listing(scratch)})
-        _fsync_tree(scratch)
-        old = target.parent / f".{target.name}.{os.getpid()}.old.tmp"
-        if target.exists():
-            target.rename(old)
-        scratch.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-        _fsync_folder(target.parent)
+        place(scratch, target)
     except OSError as error:
-        raise _told(error, target) from error
+        raise told(error, target) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _told(error: OSError, path: Path) -> Exception:
+def place(scratch: Path, target: Path) -> None:
+    """Bring a finished folder to the disk and rename it to ``target``; what stood there goes only then."""
+    _fsync_tree(scratch)
+    old = target.parent / f".{target.name}.{os.getpid()}.old.tmp"
+    if target.exists():
+        target.rename(old)
+    scratch.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    fsync_folder(target.parent)
+
+
+def told(error: OSError, path: Path) -> Exception:
+    """Return ``error`` as an ArtifactError that says what to do, where something can be done; else as it is."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return ArtifactError(f"{path}: the disk is full; nothing was changed. Free some space and run again")
     if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
@@ -119,11 +125,12 @@ def _fsync_tree(root: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _fsync_folder(path)
-    _fsync_folder(root)
+            fsync_folder(path)
+    fsync_folder(root)
 
 
-def _fsync_folder(path: Path) -> None:
+def fsync_folder(path: Path) -> None:
+    """Bring a folder's own entries to the disk, renames among them."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -153,10 +160,11 @@ def check_format(document: Any, path: Path, known: int) -> None:
         raise ArtifactError(f"{path}: format {found} is newer than this Slimline reads ({known}): upgrade slimline")
 
 
-def verify(directory: Path) -> str:
+def verify(directory: Path, remedy: str = "restore it with 'dvc checkout --force'") -> str:
     """Check every file of a sealed directory against its manifest and return the directory's digest.
 
-    Raises ArtifactError naming the first file that is missing, unlisted, or whose size or sha256 differs.
+    Raises ArtifactError naming the first file that is missing, unlisted, or whose size or sha256 differs; ``remedy``
+    ends its message.
     """
     listed = _manifest(directory)["files"]
     for name, facts in listed.items():
@@ -166,14 +174,11 @@ def verify(directory: Path) -> str:
         if directory.resolve() not in path.resolve().parents:
             raise ArtifactError(f"{directory / MANIFEST}: {name!r} points outside the directory")
         if not path.is_file():
-            raise ArtifactError(f"{path}: missing, though {MANIFEST} lists it; restore it with 'dvc checkout --force'")
+            raise ArtifactError(f"{path}: missing, though {MANIFEST} lists it; {remedy}")
         if path.stat().st_size != facts["bytes"]:
-            raise ArtifactError(
-                f"{path}: {path.stat().st_size} bytes, {MANIFEST} says {facts['bytes']}; "
-                "restore it with 'dvc checkout --force'"
-            )
+            raise ArtifactError(f"{path}: {path.stat().st_size} bytes, {MANIFEST} says {facts['bytes']}; {remedy}")
         if sha256(path) != facts["sha256"]:
-            raise ArtifactError(f"{path}: wrong digest, its bytes changed; restore it with 'dvc checkout --force'")
+            raise ArtifactError(f"{path}: wrong digest, its bytes changed; {remedy}")
     present = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")

@@ -1,0 +1,59 @@
+"""Commands on a project: lay it out, check it, list its plug-ins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A git repository; DVC is set up when it isn't yet.")] = Path(),
+    task: Annotated[str, typer.Option(help="digits or fashion-mnist.")] = "digits",
+    recipe: Annotated[
+        str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")
+    ] = "smallest",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows first.")] = None,  # noqa: UP045
+    *,
+    update: Annotated[
+        bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")
+    ] = False,
+) -> None:
+    """Lay dvc.yaml, params.yaml and stages/ into a repository."""
+    from slimline import project
+
+    if update:
+        print("\n".join(project.differences(folder)) or "no differences")
+        return
+    for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit):
+        print(line)
+
+
+@app.command()
+def check() -> None:
+    """Validate params.yaml, stage order, plug-ins, data and models before anything trains."""
+    from slimline.check import check as run
+
+    print("\n".join(run()))
+
+
+@app.command(name="plugins")
+def list_plugins(kind: Annotated[Optional[str], typer.Argument(help="tasks, models, methods, …")] = None) -> None:  # noqa: UP045
+    """List every plug-in and the distribution it comes from."""
+    from slimline import plugins
+
+    if kind is not None and kind not in plugins.KINDS:
+        from slimline.errors import PluginError, near_miss
+
+        raise PluginError(
+            f"{kind!r} is no kind of plug-in.{near_miss(kind, list(plugins.KINDS))} Kinds: {', '.join(plugins.KINDS)}"
+        )
+    rows = plugins.offers(kind)
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row in rows:
+        columns = "  ".join(row[column].ljust(widths[column]) for column in range(3))
+        print(f"{columns}  {row.distribution} {row.version}")
