@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import io
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,23 @@ def data(document: Mapping[str, Any], stage: str) -> list[Path]:
         named.append((document[ROOT] or {}).get("weights"))
     roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
     return [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
+
+
+def sources(modules: Iterable[str], packages: Collection[str]) -> dict[str, Path]:
+    """Return {module: file} of ``modules`` and all they import, at any depth, of ``packages``. Imports nothing."""
+    found: dict[str, Path] = {}
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        if name in found or name.partition(".")[0] not in packages:
+            continue
+        path = _source(name)
+        if path is None:
+            continue
+        found[name] = path
+        pending.extend(_imports(_read_code(path)[1], name, is_package=path.name == "__init__.py"))
+        pending.append(name.rpartition(".")[0])
+    return found
 
 
 @cache

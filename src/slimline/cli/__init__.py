@@ -24,6 +24,7 @@ COMMANDS = {
     "lint": "inspection",
     "sensitivity": "inspection",
     "gate": "releases",
+    "triton": "triton_repository",
 }  # command: the module of this package that holds it, in help's order
 
 
