@@ -9,8 +9,8 @@ import pytest
 
 MODULES = (
     "benchmark", "cli", "decisions", "deployment", "errors", "file_index", "gate", "goldens", "intervals", "latency",
-    "manifest", "params", "pipeline", "plugins", "predictor", "preprocess", "project", "release",
-    "runtimes.onnxruntime", "times",
+    "manifest", "model_repository.repository", "params", "pipeline", "plugins", "predictor", "preprocess", "project",
+    "release", "runtimes.onnxruntime", "runtimes.triton", "times",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Start PyPI's tritonserver for CPUs on a model repository: Triton without a container, to try and to test with.
 
     make tritonserver
-    .venv/tritonserver/bin/python serving/tritonserver/start.py REPOSITORY [--port 8000] [-- any option of tritonserver]
+    .venv/tritonserver/bin/python serving/tritonserver/start.py REPOSITORY [--port 8000] [any option of tritonserver]
 
 HTTP listens on PORT, gRPC on PORT + 1, metrics on PORT + 2, on this machine alone unless --address says otherwise. The
 wheel's server needs three things that the container has by itself: the python backend with the stub of this
@@ -23,7 +23,7 @@ OPTIONS = (
     "--disable-auto-complete-config",
     "--strict-readiness=true",
     "--allow-gpu-metrics=false",
-    "--metrics-config=histogram_latencies=true",
+    "--metrics-config=summary_latencies=true",  # this server's histograms are for decoupled models alone
 )
 ADMIN = "model-repository,shared-memory,trace,logging"
 HEADER = "SLIMLINE_TRITON_ADMIN"
@@ -31,14 +31,15 @@ HEADER = "SLIMLINE_TRITON_ADMIN"
 
 def main() -> None:
     """Replace this process by tritonserver."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("repository", type=Path)
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--load", action="append", help="a model to load at start; all by default")
     parser.add_argument("--backends", type=Path, help="where to lay out the backend; a new temporary folder by default")
-    parser.add_argument("options", nargs="*", help="more options of tritonserver, after --")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()
     wheel = package()
     server = wheel / "tritonserver"
     backends = given.backends or Path(tempfile.mkdtemp(prefix="tritonserver-backends-"))
@@ -49,7 +50,7 @@ def main() -> None:
         f"--backend-directory={backends.resolve()}",
         f"--http-address={given.address}", f"--grpc-address={given.address}",
         f"--http-port={given.port}", f"--grpc-port={given.port + 1}", f"--metrics-port={given.port + 2}",
-        *OPTIONS, *restrictions(), *(f"--load-model={name}" for name in given.load or ["*"]), *given.options,
+        *OPTIONS, *restrictions(), *(f"--load-model={name}" for name in given.load or ["*"]), *options,
     ]  # fmt: skip
     os.execve(command[0], command, environment(wheel))  # noqa: S606  (our own command, without a shell)
 

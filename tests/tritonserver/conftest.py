@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Server:
         script = ROOT / "serving" / "tritonserver" / "start.py"
         self._command = [
             str(PYTHON), str(script), str(repository), f"--port={self.port}", f"--backends={folder / 'backends'}",
-            *options, "--", f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+            *options, f"--backend-config=python,shm-region-prefix-name={self._prefix}",
             "--exit-timeout-secs=2",
         ]  # fmt: skip
         self._variables = variables
@@ -61,7 +62,8 @@ class Server:
             )
         deadline = time.monotonic() + 60
         while not self.is_ready():
-            assert self._process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-3000:]
+            assert self._process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
             time.sleep(0.05)
         return self
 
@@ -73,7 +75,7 @@ class Server:
 
     def get(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
         """Return status and text of a GET, or of a POST when there is a body."""
-        request = urllib.request.Request(f"http://{self.http}{path}", body, headers)  # noqa: S310
+        request = urllib.request.Request(f"http://{self.http}{path}", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 return answer.status, answer.read().decode()
@@ -83,12 +85,17 @@ class Server:
     def metric(self, name: str, **labels: str) -> float:
         """Return one value of the server's metrics."""
         address = f"http://127.0.0.1:{self.port + 2}/metrics"
-        text = urllib.request.urlopen(address, timeout=30).read().decode()  # noqa: S310
+        text = urllib.request.urlopen(address, timeout=30).read().decode()
         for line in text.splitlines():
             found = re.fullmatch(rf"{name}{{(.*)}} (\S+)", line)
             if found and all(f'{key}="{value}"' in found[1] for key, value in labels.items()):
                 return float(found[2])
         raise AssertionError(f"no {name} {labels} in:\n{text}")
+
+    def send(self, which: signal.Signals) -> None:
+        """Send a signal to the server, not to its stubs."""
+        if self._process is not None:
+            self._process.send_signal(which)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal, wait for the end, and sweep what a killed server leaves."""
@@ -98,10 +105,8 @@ class Server:
         try:
             self._process.wait(20)
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # its stubs
-            except ProcessLookupError:
-                pass
             self._process.wait(20)
             self._process = None
             for left in Path("/dev/shm").glob(f"{self._prefix}*"):  # noqa: S108
@@ -136,6 +141,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         return running[-1].start()
 
     yield start
+    for server in running:
+        server.send(signal.SIGTERM)
     for server in running:
         server.stop()
 

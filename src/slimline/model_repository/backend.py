@@ -88,6 +88,7 @@ class Preprocess:
         if self._is_image:
             from PIL import Image
 
+            Image.init()  # its decoders, which the first request would wait for
             Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow raises at twice this, and warns before
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

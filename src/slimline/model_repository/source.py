@@ -75,8 +75,8 @@ def model_file(source: Source, backend: Backend, device: Device) -> tuple[str, s
             return name, str(found["file"])
     if reason := _integers(source):
         raise ReleaseError(
-            f"{source.folder}/model.onnx: {reason}: int8 as CPUs run it, which no GPU does: add onnx-trt or onnx-fp16 "
-            "to params.yaml: export.formats and release again, or take --device cpu"
+            f"{source.folder}/model.onnx: {reason}: int8 for CPUs, GPUs reject it or fall back: add onnx-trt or "
+            "onnx-fp16 to params.yaml: export.formats and release again, or take --device cpu"
         )
     return "onnx", "model.onnx"
 

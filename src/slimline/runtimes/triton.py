@@ -26,7 +26,7 @@ FORMATS = ("onnx", "tensorrt")
 VARIABLE = "SLIMLINE_TRITON"
 FORM = "triton+grpc://HOST:PORT/MODEL[?timeout=SECONDS&attempts=N&version=N]"
 PAUSE = 0.05  # seconds before the second attempt, twice as long before each further one
-RECHECK = 10.0  # seconds after which the server is asked again which revision it runs
+RECHECK = 1.0  # seconds after which the server is asked again which revision it runs
 CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -82,8 +82,9 @@ class Triton:
     """Runs one export on a remote Triton, whatever backend it has there. ``threads`` are the server's affair.
 
     The server's model must name our revision in its parameters, as repositories by ``slimline triton`` do, and its
-    metadata must fit the signature: else ReleaseError, before the first answer and again whenever the connection was
-    lost. Raises UnavailableError when the server can't be reached, isn't ready or too slow; the next call tries anew.
+    metadata must fit the signature: else ReleaseError, before the first answer and whenever the server was away or a
+    second has passed, so that a release exchanged behind our back is noticed. Raises UnavailableError when the server
+    can't be reached, isn't ready or too slow; the next call tries anew.
     """
 
     def __init__(self, directory: Path, threads: int | None, url: str | None = None) -> None:  # noqa: ARG002
@@ -101,6 +102,7 @@ class Triton:
         self._revisions = _revisions(directory)
         self._lock = Lock()
         self._trusted_until = 0.0
+        self._config: Any = None
         self._call(self._trust)
 
     def run(self, inputs: Arrays) -> Arrays:
@@ -139,10 +141,11 @@ class Triton:
             if time.monotonic() < self._trusted_until:
                 return
             config = self._client.get_model_config(self.address.model, client_timeout=seconds).config
-            self._version = _version(self.address, config.parameters, self._revisions)
-            described = self._client.get_model_metadata(self.address.model, self._version, client_timeout=seconds)
-            _check_metadata(self.address, described, self._signature)
-            self._largest = int(config.max_batch_size)
+            if config != self._config:
+                version = _version(self.address, config.parameters, self._revisions)
+                described = self._client.get_model_metadata(self.address.model, version, client_timeout=seconds)
+                _check_metadata(self.address, described, self._signature)
+                self._version, self._largest, self._config = version, int(config.max_batch_size), config
             self._trusted_until = time.monotonic() + RECHECK
 
     def _call(self, ask: Callable[[float], T]) -> T:
