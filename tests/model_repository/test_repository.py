@@ -15,7 +15,6 @@ from slimline import goldens, manifest
 from slimline.errors import ArtifactError, ReleaseError
 from slimline.model_repository import vendoring
 from slimline.model_repository.repository import BACKEND, Options, write
-
 from tests.lint.models import convolution
 
 Measured = Callable[..., Path]
