@@ -225,6 +225,23 @@ def data(document: Mapping[str, Any], stage: str) -> list[Path]:
     return [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
 
 
+def sources(modules: Iterable[str], packages: Collection[str]) -> dict[str, Path]:
+    """Return {module: file} of ``modules`` and all they import, at any depth, of ``packages``. Imports nothing."""
+    found: dict[str, Path] = {}
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        if name in found or name.partition(".")[0] not in packages:
+            continue
+        path = _source(name)
+        if path is None:
+            continue
+        found[name] = path
+        pending.extend(_imports(_read_code(path)[1], name, is_package=path.name == "__init__.py"))
+        pending.append(name.rpartition(".")[0])
+    return found
+
+
 @cache
 def _source(module: str) -> Path | None:
     """Return the file of ``module`` without importing it, or None for an attribute or a built-in."""

@@ -34,6 +34,7 @@ COMMANDS = {
     "serve": "serving",
     "labels": "events",
     "events": "events",
+    "triton": "triton_repository",
 }  # command: the module of this package that holds it, in help's order
 
 
