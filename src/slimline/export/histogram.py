@@ -39,10 +39,9 @@ class Histogram:
                 exponent, shift, first, last = exponent + 1, shift * 2, first // 2, last // 2
             first, last = min(first, self.first // shift), max(last, self._last // shift)
         counts = torch.zeros(last - first + 1, dtype=torch.int64)
-        if len(self.counts):
-            old = torch.div(torch.arange(len(self.counts)) + self.first, shift, rounding_mode="floor")
-            counts.index_add_(0, old - first, self.counts)
-        found = torch.floor(x / 2.0**exponent).long() - first
+        for at, count in enumerate(self.counts):  # at most BINS of them, and a shift may exceed 64 bits
+            counts[(self.first + at) // shift - first] += count
+        found = torch.floor(x.double() / 2.0**exponent).long() - first  # float32 would flush the tiniest to zero
         counts += torch.bincount(found, minlength=len(counts))
         self.exponent, self.first, self.counts = exponent, first, counts
 

@@ -157,7 +157,7 @@ def _inputs(seen: _Seen) -> list[dict[str, Any]]:
             "clipped": _share(clipped, values) if quantizer else None,
         }
         for each, quantizer, clipped, values in zip(
-            seen.inputs, seen.quantizers, seen.clipped, seen.values, strict=True
+            seen.inputs, seen.quantizers, seen.clipped, seen.values, strict=False
         )
     ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,10 @@ def by_layer(path: Path, calls: Sequence[tuple[str, Sequence[int]]]) -> dict[str
         if node.op_type not in WEIGHTED:
             continue
         read = {name: _constants(name, constants, producers) for name in node.input}
-        largest = max(
-            (each for held in read.values() for each in held), key=lambda n: len(constants[n].dims), default=""
-        )
-        if largest and len(constants[largest].dims) >= 2:
-            nodes.append((_shape(constants[largest].dims), set().union(*read.values(), _bias(node, graph, constants))))
+        held = set().union(*read.values())
+        weight = max(held, key=lambda name: _extent(constants[name].dims), default="")
+        if weight and len(constants[weight].dims) >= 2:
+            nodes.append((_shape(constants[weight].dims), held | _bias(node, graph, constants)))
     wanted = [_shape(shape) for _, shape in calls]
     blocks = SequenceMatcher(None, wanted, [shape for shape, _ in nodes], autojunk=False).get_matching_blocks()
     found: Counter[str] = Counter()
@@ -47,6 +47,11 @@ def by_layer(path: Path, calls: Sequence[tuple[str, Sequence[int]]]) -> dict[str
             found[calls[block.a + offset][0]] += sum(constants[name].ByteSize() for name in own)
             counted |= own
     return dict(found)
+
+
+def _extent(dims: Sequence[int]) -> tuple[int, int]:
+    """Return what tells a weight from its scales and zero points: more axes, or else more values."""
+    return len(dims), prod(dims)
 
 
 def _shape(dims: Sequence[int]) -> tuple[int, ...]:
