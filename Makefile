@@ -3,18 +3,31 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
+.PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
+.PHONY: ablation bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
+
+serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
+	bentoml serve serving.service:Slimline
+
+bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
+	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	bentoml build --bentofile serving/bentofile.yaml \
+	  --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
 
 test: .venv/installed  ## unit tests
 	pytest -n 2 -m "not e2e"
 
 test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
 	pytest -n 2 -m tensorrt
+
+test-triton: .venv/installed .venv/tritonserver/installed  ## answers, batching, loading and faults on a real tritonserver
+	pytest -m triton
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -52,6 +65,11 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
+	touch $@
+
+.venv/tritonserver/installed: serving/tritonserver/requirements.lock | .venv/installed
+	test -x .venv/tritonserver/bin/python || $(PYTHON) -m venv .venv/tritonserver
+	.venv/tritonserver/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)

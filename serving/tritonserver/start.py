@@ -1,6 +1,6 @@
 """Start PyPI's tritonserver for CPUs on a model repository: Triton without a container, to try and to test with.
 
-    make tritonserver
+    make .venv/tritonserver/installed
     .venv/tritonserver/bin/python serving/tritonserver/start.py REPOSITORY [--port 8000] [any option of tritonserver]
 
 HTTP listens on PORT, gRPC on PORT + 1, metrics on PORT + 2, on this machine alone unless --address says otherwise. The

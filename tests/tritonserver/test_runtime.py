@@ -112,6 +112,7 @@ def test_a_killed_server_is_told_and_its_return_is_found(
     server.stop(signal.SIGKILL)  # and nobody asks until it is back with another release
     write([two_releases[1]], server.repository, Options(backend="python", largest=16))
     server.start()
+    time.sleep(triton.RECHECK)
     with pytest.raises(ReleaseError, match="it doesn't run"):
         eventually(remote, rows)
     server.stop()
