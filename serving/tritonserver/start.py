@@ -1,6 +1,6 @@
 """Start PyPI's tritonserver for CPUs on a model repository: Triton without a container, to try and to test with.
 
-    make .venv/tritonserver/installed
+    make test-triton
     .venv/tritonserver/bin/python serving/tritonserver/start.py REPOSITORY [--port 8000] [any option of tritonserver]
 
 HTTP listens on PORT, gRPC on PORT + 1, metrics on PORT + 2, on this machine alone unless --address says otherwise. The
@@ -59,7 +59,7 @@ def package() -> Path:
     """Return the folder of the package pytriton, without importing it."""
     spec = find_spec("pytriton")
     if spec is None or spec.origin is None:
-        sys.exit("this Python has no nvidia-pytriton: make tritonserver, then run .venv/tritonserver/bin/python")
+        sys.exit("this Python has no nvidia-pytriton: make test-triton, then run .venv/tritonserver/bin/python")
     return Path(spec.origin).parent
 
 
