@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop lock clean
+.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -36,11 +36,18 @@ ablation: .venv/installed  ## the last stage against nets of its own size traine
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
 
+bench-serving: .venv/installed  ## the endpoint beside bare and plain servers; needs wrk, two free cores
+	python benchmarks/serving/run.py
+
+bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
+	python benchmarks/serving/soak.py
+
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e examples/plugin
+	pip install --quiet --disable-pip-version-check --no-deps kserve==0.21.0  # its models alone: tests/serving reads them
 	touch $@
 
 .venv/tensorrt: .venv/installed
@@ -50,7 +57,7 @@ bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
-	  httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
+	  check-jsonschema kubernetes-validate httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock
 

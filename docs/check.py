@@ -12,13 +12,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 METHODS = ROOT / "docs" / "methods.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 
 
 def main() -> int:
     """Print every mistake and return how many there are."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
     wrong = [each for page in pages for each in broken_links(page) + unknown_commands(page)]
-    for page, name, text in ((ROOT / "README.md", "report", report_table()), (METHODS, "ablation", ablation_table())):
+    tables = [
+        (ROOT / "README.md", "report", report_table()),
+        (METHODS, "ablation", ablation_table()),
+        (BENCHMARKS, "serving", serving_table()),
+    ]
+    for page, name, text in tables:
         if "--write" in sys.argv:
             write_table(page, name, text)
         elif table_of(page, name) != text:
@@ -94,6 +100,44 @@ def ablation_table() -> str:
     for name, row in measured.get("from_scratch", {}).items():
         lines.append(f"{name} | {row['params']:,} | {row['mean']:.4f} | {points(row['chain_minus_this'])}")
     return "\n".join(f"| {line} |" if line else "" for line in lines)
+
+
+def serving_table() -> str:
+    """Return metrics/serving.json as a markdown table a model; ratios stand with their 95% intervals."""
+    path = ROOT / "metrics" / "serving.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+
+    def times(bounds: list[float]) -> str:
+        low, middle, high = bounds
+        return f"{middle:.2f}× [{low:.2f}, {high:.2f}]"
+
+    lines = []
+    for model, found in measured["models"].items():
+        head = (
+            f"{model}: {found['floor_ms']:.3f} ms in the runtime", "p50 ms, 1 client", "of Starlette's", "of BentoML's",
+            "requests/s, 32 clients", "of Starlette's", "of BentoML's", "p50, p99 ms at 70% load", "ready, s",
+        )  # fmt: skip
+        lines += [
+            " | ".join(head),
+            "|".join(["---", *["---:"] * 8]),
+        ]
+        for name, row in found["variants"].items():
+            one, many, load = row["1"], row["32"], row["load"]
+            ratios = {
+                (other, at, what): times(row["ratios"][other][at][what]) if other in row["ratios"] else "–"
+                for other in ("starlette", "bentoml")
+                for at, what in (("1", "p50_ms"), ("32", "throughput"))
+            }
+            cells = [name, f"{one['p50_ms']:.3f}"]
+            cells += [ratios[other, "1", "p50_ms"] for other in ("starlette", "bentoml")]
+            cells += [f"{many['throughput']:,.0f}"]
+            cells += [ratios[other, "32", "throughput"] for other in ("starlette", "bentoml")]
+            cells += [f"{load['p50_ms']:.2f}, {load['p99_ms']:.2f}", f"{row['ready_s']:.1f}"]
+            lines.append(" | ".join(cells))
+        lines.append("")
+    return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
 
 
 def marks(name: str) -> tuple[str, str]:

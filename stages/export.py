@@ -11,8 +11,7 @@ from torch import nn
 from slimline import manifest, metrics, plugins
 from slimline.errors import ExportError
 from slimline.export import formats
-from slimline.export.facts import count_macs, count_params
-from slimline.quantizers import is_quantized
+from slimline.export.facts import count_macs, count_params, variant
 from slimline.stage import Stage, run
 
 FOLDER = Path("exports")
@@ -39,7 +38,7 @@ def main(stage: Stage) -> None:
             "params": count_params(model),
             "macs": count_macs(model, signature),
             "bytes": (scratch / "model.onnx").stat().st_size,
-            "variant": "int8" if is_quantized(model) else "fp32",
+            "variant": variant(model),
             "edits": [edit.method for edit in described.edits],
             "parity": parity(model, scratch, stage),
         }

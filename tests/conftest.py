@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -195,15 +196,21 @@ def make_release(
     ``budget={…}`` is what it is judged by.
     """
 
+    @cache
+    def exported(scale: float) -> Path:
+        folder: Path = tmp_path_factory.mktemp("exports") / "export"
+        model = copy.deepcopy(_trained_cnn)
+        model[-1].weight.data *= scale
+        with manifest.sealed(folder) as scratch:
+            export(model, task.signature(), scratch, {})
+            manifest.write_json(scratch / "signature.json", task.signature())
+            manifest.write_json(scratch / "preprocess.json", task.preprocess())
+        return folder
+
     def make(target: Path, *, scale: float = 1.0, budget: dict[str, Any] | None = None) -> str:
         exports = tmp_path_factory.mktemp("exports")
-        student = copy.deepcopy(_trained_cnn)
-        student[-1].weight.data *= scale
-        for stage, model in (("teacher", _trained_cnn), ("distill", student)):
-            with manifest.sealed(exports / stage) as scratch:
-                export(model, task.signature(), scratch, {})
-                manifest.write_json(scratch / "signature.json", task.signature())
-                manifest.write_json(scratch / "preprocess.json", task.preprocess())
+        shutil.copytree(exported(1.0), exports / "teacher")
+        shutil.copytree(exported(scale), exports / "distill")
         row: dict[str, Any] = {
             "accuracy": 0.9, "agreement": 1.0, "latency_ms": {"1": {"p50": 0.1}}, "threads": 1, "bytes": 30_000,
             "drops": {"accuracy": {"drop": 0.01, "ci": [0.005, 0.015]}}, "speedup": {"1": 2.0},

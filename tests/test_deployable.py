@@ -8,9 +8,10 @@ import sys
 import pytest
 
 MODULES = (
-    "benchmark", "cli", "decisions", "deployment", "errors", "file_index", "gate", "goldens", "intervals", "latency",
-    "manifest", "model_repository.repository", "params", "pipeline", "plugins", "predictor", "preprocess", "project",
-    "release", "runtimes.onnxruntime", "runtimes.triton", "times",
+    "answers", "archive", "benchmark", "cli", "cli.deploying", "cli.releases", "decisions", "deployment", "errors",
+    "file_index", "gate", "goldens", "intervals", "latency", "manifest", "model_repository.repository", "params", "pipeline",
+    "plugins", "predictor", "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime",
+    "runtimes.triton", "scoring", "tables", "times",
 )  # fmt: skip
 
 

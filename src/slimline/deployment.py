@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimline import goldens, manifest
+from slimline import archive, goldens, manifest
 from slimline.errors import ArtifactError, ReleaseError
 from slimline.predictor import Predictor
 
@@ -78,7 +78,7 @@ class Deployment:
         return next((each for each in reversed(self._line()[:-1]) if self.directory(each).is_dir()), None)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return what was done, oldest first: {"time", "action": "activate|rollback", "revision"}."""
+        """Return what was done, oldest first: {"time", "action": "activate|rollback", "revision", "from"}."""
         try:
             text = (self.path / HISTORY).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -103,17 +103,17 @@ class Deployment:
 
     # -- changing ------------------------------------------------------------------------------------------------
 
-    def install(self, source: Path | str) -> str:
-        """Bring a release (a directory) in, whole or not at all, and return its revision.
+    def install(self, source: Path | str, expect: str | None = None) -> str:
+        """Bring a release in, whole or not at all, and return its revision.
 
-        Installing what is there already changes nothing, unless its files were damaged: then they are replaced.
-        Raises ArtifactError naming a damaged file, ReleaseError when ``source`` is no release.
+        ``source`` is a directory, a packed file or a URL (``archive``), ``expect`` the beginning of the revision it
+        has to have. Installing what is there already changes nothing, unless its files were damaged: then they are
+        replaced. Raises ArtifactError naming a damaged file, ReleaseError when ``source`` is no release.
         """
         with self._locked():
             scratch = self._releases / f".incoming.{os.getpid()}.tmp"
             try:
-                _copy(Path(source), scratch)
-                revision = check_release(scratch, Path(source))
+                revision = archive.bring(str(source), scratch, expect)
                 if not self._is_whole(revision):
                     manifest.place(scratch, self.directory(revision))
             except OSError as error:
@@ -168,40 +168,41 @@ class Deployment:
         try:
             scratch.unlink(missing_ok=True)
             scratch.symlink_to(Path("releases") / directory.name)
+            self._record(
+                action, revision
+            )  # first, so that a full disk stops here; the link says whether it came to pass
             scratch.replace(self.path / CURRENT)
             manifest.fsync_folder(self.path)
-            self._record(action, revision)
         except OSError as error:
             raise manifest.told(error, self.path) from error
+        finally:
+            scratch.unlink(missing_ok=True)
         return agreement
 
     def _record(self, action: str, revision: str) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "action": action, "revision": revision})
+        entry = {"time": round(time.time(), 3), "action": action, "revision": revision, "from": self.revision()}
         path = self.path / HISTORY
         torn = path.is_file() and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + line + "\n")
+            file.write("\n" * torn + json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _line(self) -> list[str]:
-        """Return the line of releases that led to the current one: a rollback takes the last one off it.
+        """Return the releases that led to the current one, which comes last: a rollback takes them off again.
 
-        The link is what counts: a deployer killed between link and history leaves one step to be guessed.
+        What an entry says was current before it, and the link now, correct entries that never came to pass because
+        their deployer was killed.
         """
         line: list[str] = []
         for entry in self.history():
-            if entry["action"] == "rollback" and entry["revision"] in line:
-                while line[-1] != entry["revision"]:
-                    line.pop()
-            else:
+            _lead(line, entry["from"])
+            if entry["action"] == "rollback":
+                _lead(line, entry["revision"])
+            elif line[-1:] != [entry["revision"]]:
                 line.append(entry["revision"])
-        current = self.revision()
-        if current is None:
-            return []
-        if line and line[-1] != current:
-            line = line[:-1] if line[-2:-1] == [current] else [*line, current]
-        return line or [current]
+        _lead(line, self.revision())
+        return line
 
     def _is_whole(self, revision: str) -> bool:
         try:
@@ -243,28 +244,30 @@ class Deployment:
             leftover.unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        raise ReleaseError(f"{source}: no such directory")
-    target.mkdir()
-    for path in sorted(source.rglob("*")):  # what a link leads to is copied, wherever it stands
-        if path.is_dir():
-            (target / path.relative_to(source)).mkdir()
-        else:
-            shutil.copyfile(path, target / path.relative_to(source))
+def _lead(line: list[str], to: str | None) -> None:
+    """Make ``line`` end in ``to``: what came after it is taken off, or it is put on."""
+    if to is None:
+        line.clear()
+    elif to not in line:
+        line.append(to)
+    while line and line[-1] != to:
+        line.pop()
 
 
-def check_release(directory: Path, source: Path) -> str:
-    """Verify a release that came from ``source`` and return its revision."""
-    if not (directory / manifest.MANIFEST).is_file():
-        raise ReleaseError(f"{source}: no {manifest.MANIFEST}: not a release, or not all of it")
-    try:
-        revision = manifest.verify(directory, f"get {source} again")
-    except ArtifactError as error:
-        raise ArtifactError(str(error).replace(str(directory), str(source))) from error
-    if not (directory / "card.json").is_file():
-        raise ReleaseError(f"{source}: no card.json: an export or artifact, not a release")
-    return revision
+def lines(deployment: Deployment) -> list[str]:
+    """Return what ``slimline status --deployment`` shows: the releases in a folder, and which one answers."""
+    current, previous = deployment.revision(), deployment.previous()
+    since = {entry["revision"]: entry["time"] for entry in deployment.history()}
+    shown = [f"{deployment.path}: " + (f"current {short(current)}" if current else "no release is current")]
+    for each in deployment.releases():
+        role = "current" if each == current else "previous" if each == previous else "-"
+        when = (
+            time.strftime("  since %Y-%m-%d %H:%M:%SZ", time.gmtime(since[each]))
+            if role == "current" and each in since
+            else ""
+        )
+        shown.append(f"  {short(each)}  {role}{when}")
+    return shown
 
 
 def short(revision: str) -> str:

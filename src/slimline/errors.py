@@ -49,6 +49,17 @@ class InputError(SlimlineError):
     """An array given to a Predictor has a wrong name, dtype or shape."""
 
 
+class EventError(SlimlineError):
+    """The event store can't be used, or what was given to it can't be kept.
+
+    ``reason`` is one word for metrics: unreachable, locked, read-only, full, schema, invalid or failed.
+    """
+
+    def __init__(self, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def near_miss(word: str, known: "list[str]") -> str:
     """Return " Did you mean 'x'?" when ``word`` looks like one of ``known``, else the empty string."""
     import difflib

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from slimline import manifest, params, pipeline
 from slimline.errors import ParamsError
 from slimline.params import Budget
 
@@ -52,6 +54,29 @@ def judge(
         recall, ci = row["per_class"][label]["recall"], row["per_class"][label]["recall_ci"]
         checks.append(Check(f"recall of {label}", limit, recall, ci, ci[0] >= limit))
     return checks
+
+
+def judge_release(release: Path) -> list[Check]:
+    """Return one Check a line of the budget that a release was made with. Raises ArtifactError when it is damaged."""
+    from slimline.release import FORMAT  # it imports this module
+
+    manifest.verify(release)
+    card = manifest.read_json(release / "card.json")
+    manifest.check_format(card, release / "card.json", FORMAT)
+    return _judged(card["params"], card["benchmark"], f"{release}/card.json: budget")
+
+
+def judge_measured() -> list[Check]:
+    """Return one Check a line of params.yaml's budget for what metrics/benchmark.json holds."""
+    from slimline import benchmark
+
+    return _judged(params.read(), manifest.read_json(benchmark.FILE), f"{params.FILE}: budget")
+
+
+def _judged(document: dict[str, Any], measured: Mapping[str, Any], where: str) -> list[Check]:
+    budget = params.parse(document).budget
+    pipeline.check_order(document)
+    return judge(budget, measured, pipeline.last(document), where=where)
 
 
 def _speedups(budget: Budget, benchmark: Mapping[str, Any]) -> dict[int, float]:

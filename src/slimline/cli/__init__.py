@@ -24,7 +24,17 @@ COMMANDS = {
     "lint": "inspection",
     "sensitivity": "inspection",
     "gate": "releases",
+    "promote": "releases",
+    "rollback": "releases",
+    "status": "releases",
+    "pack": "deploying",
+    "unpack": "deploying",
+    "deploy": "deploying",
+    "predict": "deploying",
+    "serve": "serving",
     "triton": "triton_repository",
+    "labels": "events",
+    "events": "events",
 }  # command: the module of this package that holds it, in help's order
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -15,20 +15,74 @@ def gate(
     release: Annotated[Path | None, typer.Option(help="Judge this release instead of metrics/benchmark.json.")] = None,
 ) -> None:
     """Print the verdict of the budget with its intervals; exit 1 when a line fails."""
-    from slimline import benchmark, manifest, params, pipeline
-    from slimline.gate import judge, lines
-    from slimline.release import FORMAT
+    from slimline.gate import judge_measured, judge_release, lines
 
-    if release is not None:
-        manifest.verify(release)
-        card = manifest.read_json(release / "card.json")
-        manifest.check_format(card, release / "card.json", FORMAT)
-        measured, document, where = card["benchmark"], card["params"], f"{release}/card.json: budget"
-    else:
-        measured, document, where = manifest.read_json(benchmark.FILE), params.read(), f"{params.FILE}: budget"
-    budget = params.parse(document).budget
-    pipeline.check_order(document)
-    checks = judge(budget, measured, pipeline.last(document), where=where)
+    checks = judge_measured() if release is None else judge_release(release)
     print("\n".join(lines(checks)) or "the budget asks for nothing")
     if not all(each.ok for each in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    release: Annotated[Path, typer.Argument(help="The release directory.")] = Path("release"),
+    *,
+    stage: Annotated[str, typer.Option(help="The stage to put it in, such as prod.")],
+    name: Annotated[Optional[str], typer.Option(help="What it is registered as; the task's name.")] = None,  # noqa: UP045
+    reason: Annotated[str, typer.Option(help="Written into the tags.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Though it is over budget; asks for --reason.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Push the tags to origin.")] = False,
+) -> None:
+    """Register a release as a version of HEAD and assign it to a stage, with GTO's git tags; exit 1 over budget."""
+    from slimline import promotion
+    from slimline.deployment import short
+    from slimline.gate import lines
+
+    checks, version = promotion.promote(release, stage, name=name, force=force, reason=reason, push=push)
+    print("\n".join(lines(checks)) or "the budget asks for nothing")
+    if version is None:
+        print("over budget: not promoted; --force --reason TEXT does it all the same")
+        raise typer.Exit(1)
+    print(f"{stage}: {version.version}, revision {short(version.revision or '?')}, commit {version.commit[:7]}")
+    if not push:
+        print("the tags are in this repository only; 'git push --tags' shares them")
+
+
+@app.command()
+def rollback(
+    stage: Annotated[str, typer.Option(help="The stage to roll back, such as prod.")],
+    to: Annotated[Optional[str], typer.Option(help="A version such as v0.0.1; the one before.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Option(help="What it is registered as, if there are several.")] = None,  # noqa: UP045
+    reason: Annotated[str, typer.Option(help="Written into the tag.")] = "",
+    *,
+    push: Annotated[bool, typer.Option("--push", help="Push the tag to origin.")] = False,
+) -> None:
+    """Assign a stage to the version before the current one, or to another registered version."""
+    from slimline import promotion
+    from slimline.deployment import short
+
+    version = promotion.rollback(stage, name or promotion.only_name(), to=to, reason=reason, push=push)
+    revision = short(version.revision or "?")
+    print(f"{stage}: {version.version}, revision {revision}, commit {version.commit[:7]}")
+    if not push:
+        print("the tag is in this repository only; 'git push --tags' shares it")
+
+
+@app.command()
+def status(
+    deployment: Annotated[Optional[Path], typer.Option(help="A deployment folder to look into too.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Option(help="Only what is registered as this.")] = None,  # noqa: UP045
+) -> None:
+    """Show which version is in which stage, and what a deployment folder runs."""
+    from slimline import promotion
+    from slimline.deployment import Deployment
+    from slimline.deployment import lines as deployed
+
+    if deployment is not None:
+        print("\n".join(deployed(Deployment(deployment))))
+    if deployment is None or promotion.is_repository():  # where releases run there needs to be no git
+        found = [name] if name else promotion.names()
+        if not found:
+            print("no release is registered here")
+        for each in found:
+            print("\n".join(promotion.lines(promotion.read(each))))

@@ -1,0 +1,58 @@
+"""Raw outputs to the answers that clients read: labels and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline.predictor import Arrays
+
+
+class Answers:
+    """Turns a model's outputs into ``predictions``, as its signature says.
+
+    With ``labels`` the first output holds one logit a label (or probabilities, when it is called so) and a prediction
+    is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``.
+    """
+
+    def __init__(self, signature: Mapping[str, Any]) -> None:
+        outputs = signature["outputs"]
+        self.first: str = outputs[0]["name"]
+        labels = signature.get("labels")
+        scores = len(outputs[0]["shape"]) == 2 and outputs[0]["shape"][1] == len(labels or ())
+        self.labels: list[str] | None = [str(each) for each in labels] if labels and scores else None
+        self._normalized = self.first in {"probabilities", "probs", "scores"}
+
+    def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
+        """Return (label per row or None, what is recorded: rows × probabilities, or rows × outputs, float32)."""
+        first = outputs[self.first]
+        if self.labels is None:
+            return None, np.asarray(first.reshape(len(first), -1), np.float32)
+        probabilities = first if self._normalized else softmax(first)
+        names = self.labels
+        return [names[index] for index in first.argmax(axis=1).tolist()], probabilities
+
+    def predictions(
+        self, labels: list[str] | None, probabilities: NDArray[np.float32], outputs: Arrays
+    ) -> list[dict[str, Any]]:
+        """Return one prediction a row, as JSON takes it."""
+        if labels is None or self.labels is None:
+            listed = {name: array.tolist() for name, array in outputs.items()}
+            return [
+                {"outputs": {name: rows[row] for name, rows in listed.items()}} for row in range(len(probabilities))
+            ]
+        names = self.labels
+        return [
+            {"label": label, "probabilities": dict(zip(names, row, strict=True))}
+            for label, row in zip(labels, probabilities.tolist(), strict=True)
+        ]
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return exp(x − max x) / Σ exp(x − max x) over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shifted /= shifted.sum(axis=-1, keepdims=True)
+    return np.asarray(shifted, dtype=np.float32)

@@ -1,0 +1,138 @@
+"""One HTTP exchange as plain ASGI: read the body within limits, answer once, and let no stack trace out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from slimline.errors import SlimlineError
+
+JSON = b"application/json"
+
+log = logging.getLogger(__name__)
+
+
+class RefusedError(SlimlineError):
+    """A request that is answered with an HTTP error: one line, and no more."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[bytes, bytes] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+class Reply(NamedTuple):
+    """What goes back to the client."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: Mapping[bytes, bytes] = {}
+
+
+def json_reply(document: Any, status: int = 200, headers: Mapping[bytes, bytes] | None = None) -> Reply:
+    """Return ``document`` as a JSON reply."""
+    return Reply(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers or {})
+
+
+class Exchange:
+    """A request being answered. ``headers`` holds the last value of each header, names in lower case."""
+
+    __slots__ = ("headers", "receive", "scope", "started")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.started = perf_counter()
+
+    @property
+    def path_params(self) -> dict[str, Any]:
+        params: dict[str, Any] = self.scope["path_params"]
+        return params
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body.
+
+        Raises RefusedError 413 above ``limit`` bytes, 408 when it isn't whole after ``seconds``, 415 when it is
+        compressed (it could unpack to any size), and ClientGoneError.
+        """
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise RefusedError(415, "a compressed body is not accepted: send it as it is")
+        declared = self.headers.get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > limit:
+            raise RefusedError(413, f"the body is larger than {limit} bytes", {b"connection": b"close"})
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._body(limit)
+        except TimeoutError:
+            raise RefusedError(408, f"the body wasn't whole after {seconds:g} s", {b"connection": b"close"}) from None
+
+    async def _body(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        total = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            parts.append(message.get("body", b""))
+            total += len(parts[-1])
+            if total > limit:  # a chunked body declares no length
+                raise RefusedError(413, f"the body is larger than {limit} bytes", {b"connection": b"close"})
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+Answer = Callable[[Exchange], Awaitable[Reply]]
+
+
+class Handler:
+    """An ASGI application around ``answer``; what it raises becomes one line of JSON.
+
+    ``refused(status)`` is told of every error.
+    """
+
+    def __init__(self, answer: Answer, refused: Callable[[int], None]) -> None:
+        self._answer = answer
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = await self._answer(Exchange(scope, receive))
+        except ClientGoneError:
+            self._refused(499)  # nobody is left to answer; the number is nginx's
+            return
+        except RefusedError as error:
+            reply = json_reply({"error": one_line(error)}, error.status, error.headers)
+        except SlimlineError as error:
+            reply = json_reply({"error": one_line(error)}, 400)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            reply = json_reply({"error": "the server failed; its log says why"}, 500)
+        if reply.status >= 400:
+            self._refused(reply.status)
+        await send_reply(reply, send)
+
+
+async def send_reply(reply: Reply, send: Send) -> None:
+    """Send the reply's head and body."""
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
+    if reply.headers:
+        headers.extend(reply.headers.items())
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of ``error`` without line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,107 @@
+"""A release in memory, ready to answer: verified, its golden requests answered in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from slimline import goldens, manifest
+from slimline.answers import Answers
+from slimline.benchmark import machine
+from slimline.endpoint.batching import Batcher, batch_limit
+from slimline.endpoint.limits import Limits
+from slimline.endpoint.metrics import Metrics, Series
+from slimline.endpoint.speed import Speed
+from slimline.predictor import Predictor
+from slimline.release import FORMAT
+
+WARM_UP = 10
+
+log = logging.getLogger(__name__)
+
+
+class Loaded:
+    """One release, its runtime and its queue.
+
+    Threads are those the release was measured with, unless ``threads`` says otherwise. Raises ArtifactError when a
+    file is damaged or the golden requests aren't answered as they were when the release was made.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        variant: str,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        threads: int | None = None,
+        runtime: str = "auto",
+        max_batch: int = 64,
+        trust: Collection[str] = (),
+        inline: bool = True,
+    ) -> None:
+        card = manifest.read_json(directory / "card.json")
+        manifest.check_format(card, directory / "card.json", FORMAT)
+        self.card: dict[str, Any] = card
+        self.directory = directory
+        self.trust = tuple(trust)
+        measured = card["benchmark"]["stages"][card["last"]]
+        self.threads = threads or measured["threads"]
+        self.predictor = Predictor(directory, runtime, self.threads)
+        try:
+            self.revision = self.predictor.revision
+            self.signature = self.predictor.signature
+            self.preprocess: dict[str, Any] = manifest.read_json(directory / "chain" / card["last"] / "preprocess.json")
+            self.answers = Answers(self.signature)
+            self.specs = {spec["name"]: spec for spec in self.signature["inputs"]}
+            self.speed = Speed(measured["latency_ms"] if runtime == "auto" else {})
+            self.agreement = goldens.check(self.predictor, directory)
+            self._warm()
+        except BaseException:
+            self.predictor.close()
+            raise
+        batch = batch_limit(self.signature, self.speed.best_rows(max_batch))
+        self.batcher = Batcher(
+            self.predictor.runtime.run, self.speed, max_rows=batch, max_waiting=limits.max_waiting_rows,
+            inline=inline, name=self.short,
+        )  # fmt: skip
+        self.variant = variant
+        self.series = Series(metrics, self.revision, variant, self.answers.labels)
+        self.in_use = 0
+        if risk := goldens.risk(card["benchmark"].get("machine", {}), machine()):
+            log.warning("release %s: %s", self.short, risk)
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits of the revision, as people read it."""
+        return self.revision.removeprefix("sha256:")[:12]
+
+    @property
+    def task(self) -> str:
+        """The name of the task that the release was made for."""
+        name: str = self.card["task"]["name"]
+        return name
+
+    def _warm(self) -> None:
+        """Run single rows until memory is laid out and the speed here is known."""
+        inputs, _ = goldens.read(self.directory, self.card["last"])
+        single = {name: array[:1] for name, array in inputs.items()}
+        for _ in range(WARM_UP):
+            start = perf_counter()
+            self.predictor.predict(single)
+            self.speed.observe(1, perf_counter() - start)
+
+    async def retire(self) -> None:
+        """Close once nobody uses it any more."""
+        while self.in_use or not self.batcher.idle:
+            await asyncio.sleep(0.05)
+        self.close()
+
+    def close(self) -> None:
+        """Give back the runtime and the worker thread."""
+        self.batcher.close()
+        self.predictor.close()

@@ -1,0 +1,135 @@
+"""Every metric of the endpoint, with its help and unit, in one place.
+
+All carry ``revision`` and ``variant``. Label values come from the release (its labels), from this file (parts) or from
+the HTTP standard (status codes), never from a request, so clients can't grow them. They add up over worker processes
+where PROMETHEUS_MULTIPROC_DIR is set, as BentoML does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+PARTS = ("decode", "queue", "predict", "encode", "total")
+SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+OWN = ("revision", "variant")
+CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+
+
+class Metrics:
+    """The endpoint's metrics in a registry of their own, so that several applications can share a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        at = self.registry
+        self.duration = Histogram(
+            "slimline_request_duration_seconds",
+            "Seconds that a request spent in each part: decode, queue, predict, encode; total is all of it.",
+            ("part", *OWN), buckets=SECONDS, registry=at,
+        )  # fmt: skip
+        self.predictions = Counter(
+            "slimline_predictions", "Rows answered, by the label they were given.", ("label", *OWN), registry=at
+        )
+        self.errors = Counter(
+            "slimline_errors", "Requests answered with an HTTP error, by its status.", ("status", *OWN), registry=at
+        )
+        self.batch_rows = Histogram(
+            "slimline_batch_rows", "Rows that went through the model together.", OWN, buckets=ROWS, registry=at
+        )
+        self.events_dropped = Counter(
+            "slimline_events_dropped",
+            "Prediction events that could not be stored, by reason.",
+            ("reason", *OWN),
+            registry=at,
+        )
+        self.reloads = Counter(
+            "slimline_reloads", "Releases that were loaded or refused while serving.", ("outcome", *OWN), registry=at
+        )
+        self.shadow_dropped = Counter(
+            "slimline_shadow_dropped",
+            "Mirrored requests left out because the shadow was busy or failed.",
+            OWN,
+            registry=at,
+        )
+        self.in_progress = Gauge(
+            "slimline_requests_in_progress",
+            "Requests being answered now.",
+            OWN,
+            multiprocess_mode="livesum",
+            registry=at,
+        )
+        self.waiting_rows = Gauge(
+            "slimline_waiting_rows", "Rows in the queue now.", OWN, multiprocess_mode="livesum", registry=at
+        )
+        self.ready = Gauge(
+            "slimline_ready", "Worker processes that are ready with this release.", OWN,
+            multiprocess_mode="livesum", registry=at,
+        )  # fmt: skip
+
+    def render(self) -> bytes:
+        """Return the metrics of all worker processes in Prometheus' text format."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if not folder:
+            return generate_latest(self.registry)
+        sweep(Path(folder))
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def sweep(folder: Path) -> None:
+    """Forget the gauges of worker processes that were killed: nobody else takes them out of the sums."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            path.unlink(missing_ok=True)
+
+
+class Series:
+    """One variant's series, looked up once: labels() costs more than counting does."""
+
+    def __init__(self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None) -> None:
+        own = (revision, variant)
+        self._parts = {part: metrics.duration.labels(part, *own).observe for part in PARTS}
+        self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
+        self._batch_rows = metrics.batch_rows.labels(*own).observe
+        self.in_progress = metrics.in_progress.labels(*own)
+        self.waiting_rows = metrics.waiting_rows.labels(*own)
+        self.ready = metrics.ready.labels(*own)
+        self.shadow_dropped = metrics.shadow_dropped.labels(*own)
+        self.own = own
+        self._metrics = metrics
+
+    def answered(self, latency: Mapping[str, float], batch: int, labels: Sequence[str] | None, rows: int) -> None:
+        """Count one request: seconds by part, the rows it was batched with, and its rows' labels."""
+        for part, seconds in latency.items():
+            self._parts[part](seconds)
+        self._batch_rows(batch)
+        if labels is None:
+            self._labels[""].inc(rows)
+        elif rows == 1:
+            self._labels[labels[0]].inc()
+        else:
+            for label, count in Counts(labels).items():
+                self._labels[label].inc(count)
+
+    def error(self, status: int) -> None:
+        """Count a request that was answered with an HTTP error."""
+        self._metrics.errors.labels(str(status), *self.own).inc()
+
+    def dropped(self, reason: str, count: int) -> None:
+        """Count events that were not stored."""
+        self._metrics.events_dropped.labels(reason, *self.own).inc(count)

@@ -1,0 +1,194 @@
+"""The Open Inference Protocol v2 (KServe, Triton): metadata, readiness and inference, JSON or binary tensors.
+
+Source: github.com/kserve/open-inference-protocol, and Triton's binary tensor data extension.
+A model's name is the release's task, which chooses among the variants, or a variant's own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from slimline import __version__
+from slimline.endpoint import codecs
+from slimline.endpoint.core import Answered, Core, new_id
+from slimline.endpoint.exchange import Exchange, RefusedError, Reply, json_reply
+from slimline.endpoint.loaded import Loaded
+from slimline.endpoint.predict import check_id
+from slimline.endpoint.variants import Variant
+from slimline.errors import InputError
+from slimline.predictor import Arrays
+
+DATATYPES = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
+    "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+}  # fmt: skip
+DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+HEAD_LENGTH = b"inference-header-content-length"
+BINARY = b"application/octet-stream"
+
+
+class OpenInference:
+    """The protocol's routes."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def server(self, _: Exchange) -> Reply:
+        """GET /v2"""
+        return json_reply({"name": "slimline", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    async def live(self, _: Exchange) -> Reply:
+        """GET /v2/health/live"""
+        return json_reply({"live": True})
+
+    async def ready(self, _: Exchange) -> Reply:
+        """GET /v2/health/ready"""
+        ready = self.core.ready and not self.core.draining
+        return json_reply({"ready": ready}, 200 if ready else 503)
+
+    async def model(self, exchange: Exchange) -> Reply:
+        """GET /v2/models/NAME: inputs and outputs with their datatypes; -1 is an axis of any size."""
+        live = self._variant(exchange, "").live
+        return json_reply(
+            {
+                "name": exchange.path_params["model"],
+                "versions": [live.short],
+                "platform": "onnxruntime_onnx",
+                "inputs": [_tensor(spec) for spec in live.signature["inputs"]],
+                "outputs": [_tensor(spec) for spec in live.signature["outputs"]],
+                "parameters": {"revision": live.revision, "labels": live.answers.labels or []},
+            }
+        )
+
+    async def model_ready(self, exchange: Exchange) -> Reply:
+        """GET /v2/models/NAME/ready"""
+        self._variant(exchange, "")
+        ready = self.core.ready and not self.core.draining
+        return json_reply({"name": exchange.path_params["model"], "ready": ready}, 200 if ready else 503)
+
+    async def infer(self, exchange: Exchange) -> Reply:
+        """POST /v2/models/NAME/infer"""
+        core = self.core
+        with core.admitted(exchange, "predict"):
+            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds)
+            document, binary = _split(body, exchange.headers.get(HEAD_LENGTH))
+            given = document.get("id")
+            request_id = new_id() if given is None or given == "" else check_id(given, core)
+            with self._variant(exchange, request_id).used() as live:
+                inputs = self._inputs(document, binary, live)
+                encode = _encoder(document, exchange.path_params["model"], live)
+                return await core.infer(exchange, live, request_id, inputs, encode)
+
+    def _variant(self, exchange: Exchange, request_id: str) -> Variant:
+        """Return who answers for the model in the path. Raises RefusedError 404."""
+        variants, params = self.core.variants, exchange.path_params
+        model, version = params["model"], params.get("version")
+        variant = variants.named(model)
+        if variant is None and model == variants.primary.live.task:
+            variant = variants.choose(request_id) if version is None and request_id else variants.primary
+            if version is not None:
+                variant = next((each for each in variants.routed if each.live.short == version), None)
+        if variant is None or version not in {None, variant.live.short}:
+            raise RefusedError(404, "no such model or version; GET /model lists them")
+        return variant
+
+    def _inputs(self, document: dict[str, Any], binary: memoryview, live: Loaded) -> Arrays:
+        listed = document.get("inputs")
+        if not isinstance(listed, list) or not listed:
+            raise InputError('"inputs": expected a list of tensors')
+        arrays: Arrays = {}
+        at = 0
+        for tensor in listed:
+            if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+                raise InputError('"inputs": each tensor is an object with name, shape, datatype and data')
+            name = tensor["name"]
+            if name not in live.specs or name in arrays:
+                raise InputError(
+                    f"input {name[:40]!r} is unknown or given twice; the model takes {', '.join(live.specs)}"
+                )
+            size = _parameter(tensor, "binary_data_size")
+            data: Any = tensor.get("data")
+            if size is not None:
+                if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
+                    raise InputError(f"input {name!r}: binary_data_size is not within the body")
+                data, at = binary[at : at + size], at + size
+            arrays[name] = self._array(tensor, data, live.specs[name])
+        if at != len(binary):
+            raise InputError(f"{len(binary) - at} bytes of the body belong to no tensor")
+        return arrays
+
+    def _array(self, tensor: dict[str, Any], data: Any, spec: dict[str, Any]) -> Any:
+        name, shape = tensor["name"], tensor.get("shape")
+        datatype = tensor.get("datatype")
+        dtype = DTYPES.get(datatype) if isinstance(datatype, str) else None
+        if dtype is None:
+            raise InputError(f"input {name!r}: datatype: expected one of {', '.join(DTYPES)}")
+        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+            raise InputError(f"input {name!r}: shape: expected a list of sizes")
+        if isinstance(data, memoryview):
+            return codecs.fit(codecs.from_raw(data, codecs.little_endian(dtype), shape, name), spec, self.core.limits)
+        return codecs.fit(codecs.from_flat(data, dtype, shape, name), spec, self.core.limits)
+
+
+def _tensor(spec: dict[str, Any]) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else -1 for size in spec["shape"]]
+    return {"name": spec["name"], "datatype": DATATYPES.get(spec["dtype"], "BYTES"), "shape": shape}
+
+
+def _parameter(holder: dict[str, Any], name: str) -> Any:
+    parameters = holder.get("parameters")
+    return parameters.get(name) if isinstance(parameters, dict) else None
+
+
+def _split(body: bytes, head_length: bytes | None) -> tuple[dict[str, Any], memoryview]:
+    """Return the JSON head and the bytes behind it."""
+    if head_length is None:
+        return codecs.parse_json(body), memoryview(b"")
+    if not head_length.isdigit() or int(head_length) > len(body):
+        raise InputError("inference-header-content-length: not a length within the body")
+    at = int(head_length)
+    return codecs.parse_json(body[:at]), memoryview(body)[at:]
+
+
+def _encoder(document: dict[str, Any], model: str, live: Loaded) -> Callable[[Answered], Reply]:
+    """Return what writes the outputs that the request asks for, each as JSON or as binary."""
+    known = [spec["name"] for spec in live.signature["outputs"]]
+    every = _parameter(document, "binary_data_output") is True
+    wanted = document.get("outputs") or [{"name": name} for name in known]
+    if not isinstance(wanted, list) or not all(isinstance(each, dict) and each.get("name") in known for each in wanted):
+        raise InputError(f'"outputs": expected a list of objects with a name among {", ".join(known)}')
+    asked = [(each["name"], _parameter(each, "binary_data")) for each in wanted]
+
+    def encode(answered: Answered) -> Reply:
+        outputs, blobs = [], []
+        for name, flag in asked:
+            array = answered.outputs[name]
+            tensor: dict[str, Any] = {
+                "name": name,
+                "datatype": DATATYPES.get(str(array.dtype), "BYTES"),
+                "shape": list(array.shape),
+            }
+            if (every if flag is None else flag is True) and not array.dtype.hasobject:
+                blobs.append(np.ascontiguousarray(array).tobytes())
+                tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
+            else:
+                tensor["data"] = array.ravel().tolist()
+            outputs.append(tensor)
+        head = orjson.dumps(
+            {
+                "model_name": model,
+                "model_version": live.short,
+                "id": answered.id,
+                "parameters": {"revision": live.revision, "variant": live.variant},
+                "outputs": outputs,
+            }
+        )
+        if not blobs:
+            return Reply(head)
+        return Reply(b"".join([head, *blobs]), 200, BINARY, {HEAD_LENGTH: b"%d" % len(head)})
+
+    return encode

@@ -1,0 +1,82 @@
+"""The task's raw input (encoded images, text) to the model's arrays, by the release's own preprocess.json."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from slimline import preprocess
+from slimline.endpoint.codecs import fit
+from slimline.endpoint.exchange import RefusedError
+from slimline.endpoint.limits import Limits
+from slimline.endpoint.loaded import Loaded
+from slimline.errors import InputError
+from slimline.predictor import Arrays
+
+INLINE_PIXELS = 2**16  # an image of 256×256 decodes in less time than handing it to a thread takes
+
+
+async def arrays_of(values: Any, live: Loaded, limits: Limits) -> Arrays:
+    """Return the model's inputs for a list of raw values: base64 of image files, or text, as the release's task takes.
+
+    Raises InputError or RefusedError (413 for too many pixels or characters).
+    """
+    if not isinstance(values, list) or not values:
+        raise InputError('"raw": expected a list of one or more values')
+    if len(values) > limits.max_rows:
+        raise InputError(f'"raw": {len(values)} rows, at most {limits.max_rows} are taken at once')
+    if is_image(live):
+        return await decoded([_unpacked(index, value) for index, value in enumerate(values)], live, limits)
+    for index, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InputError(f'"raw": row {index}: expected text')
+        if len(value) > limits.max_text_chars:
+            raise RefusedError(413, f'"raw": row {index}: more than {limits.max_text_chars} characters')
+    return _run(values, live, limits)
+
+
+def is_image(live: Loaded) -> bool:
+    """Return whether the release's raw input is an encoded image."""
+    steps = live.preprocess.get("steps") or []
+    return bool(steps) and steps[0].get("op") == "decode_image"
+
+
+async def decoded(images: Sequence[bytes], live: Loaded, limits: Limits) -> Arrays:
+    """Return the model's inputs for encoded images, decoded in a thread when they are large."""
+    pixels = sum(_pixels(index, image, limits) for index, image in enumerate(images))
+    if pixels <= INLINE_PIXELS:
+        return _run(images, live, limits)
+    return await asyncio.to_thread(_run, images, live, limits)
+
+
+def _unpacked(index: int, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise InputError(f'"raw": row {index}: expected an image file as base64')
+    try:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f'"raw": row {index}: not valid base64') from None
+
+
+def _pixels(index: int, image: bytes, limits: Limits) -> int:
+    """Return how many pixels an image will have, from its head alone."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            width, height = picture.size
+    except Image.DecompressionBombError:
+        width, height = limits.max_pixels + 1, 1
+    except Exception:  # noqa: BLE001  (damaged bytes make Pillow's readers raise anything)
+        raise InputError(f'"raw": row {index}: not an image that can be read') from None
+    if width * height > limits.max_pixels:
+        raise RefusedError(413, f'"raw": row {index}: an image of more than {limits.max_pixels} pixels')
+    return int(width * height)
+
+
+def _run(values: Sequence[Any], live: Loaded, limits: Limits) -> Arrays:
+    arrays = preprocess.run(live.preprocess, values, live.trust)
+    return {name: fit(array, live.specs[name], limits) for name, array in arrays.items() if name in live.specs}

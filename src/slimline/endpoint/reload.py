@@ -1,0 +1,71 @@
+"""Live reload: follow a deployment's current pointer and swap releases between two requests.
+
+The new release is verified and answers its golden requests in this process before it takes over; one that fails is
+refused, said once in the log and counted, and the old one serves on. Requests in flight end on the release they began
+with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from slimline.endpoint.core import Core
+from slimline.endpoint.exchange import one_line
+from slimline.endpoint.variants import Variant
+from slimline.errors import SlimlineError
+
+log = logging.getLogger(__name__)
+
+
+class Reloader:
+    """Looks for new releases of all variants."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._refused: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+
+    async def watch(self, seconds: float) -> None:
+        """Look every ``seconds``, for ever: one readlink a variant."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.look()
+
+    async def look(self, *, again: bool = False) -> dict[str, str]:
+        """Swap each variant whose deployment points elsewhere; return {variant: what became of it}.
+
+        A release that was refused isn't tried again, unless ``again``.
+        """
+        async with self._lock:
+            return {variant.name: await self._look(variant, again=again) for variant in self._core.variants.all}
+
+    async def _look(self, variant: Variant, *, again: bool) -> str:
+        try:
+            deployment = variant.described.deployment
+            wanted = deployment.revision() if deployment is not None else None
+        except (SlimlineError, OSError) as error:
+            return self._refuse(variant, "", error)
+        if wanted is None or wanted == variant.live.revision:
+            return "unchanged"
+        if wanted == self._refused.get(variant.name) and not again:
+            return "refused"
+        try:
+            live = await asyncio.to_thread(self._core.load, variant.described)
+        except Exception as error:  # noqa: BLE001  (whatever a foreign release makes its runtime raise)
+            return self._refuse(variant, wanted, error)
+        old, variant.live = variant.live, live
+        self._refused.pop(variant.name, None)
+        self._core.metrics.reloads.labels("loaded", live.revision, variant.name).inc()
+        old.series.ready.set(0)
+        log.info("variant %s: release %s answers, %s ends", variant.name, live.short, old.short)
+        self._core.recorder.serve(each.live for each in self._core.variants.all)
+        self._core.later(old.retire())
+        return "loaded"
+
+    def _refuse(self, variant: Variant, revision: str, error: Exception) -> str:
+        if self._refused.get(variant.name) != revision:
+            log.error("variant %s: %s serves on: %s", variant.name, variant.live.short, one_line(error))
+            self._core.metrics.reloads.labels("refused", *variant.live.series.own).inc()
+        self._refused[variant.name] = revision
+        return "refused"

@@ -1,0 +1,32 @@
+"""The event store, shared by endpoint and monitor: predictions, and the labels that come later. Needs the extra serve.
+
+``EventStore`` reads and writes; ``EventWriter`` writes behind the requests' back; ``Sampler`` asks the whole chain
+about a share of the rows.
+"""
+
+from __future__ import annotations
+
+from slimline.errors import EventError
+
+try:
+    import orjson as _orjson  # noqa: F401
+    import sqlalchemy as _sqlalchemy  # noqa: F401
+except ModuleNotFoundError as error:
+    raise EventError(f"events: {error.name} isn't installed: pip install 'slimline[serve]'") from error
+
+from slimline.events.records import Label, Labelled, Outcome, Prediction, new_id
+from slimline.events.sampler import Sampler
+from slimline.events.store import DEFAULT_URL, EventStore
+from slimline.events.writer import EventWriter
+
+__all__ = [
+    "DEFAULT_URL",
+    "EventStore",
+    "EventWriter",
+    "Label",
+    "Labelled",
+    "Outcome",
+    "Prediction",
+    "Sampler",
+    "new_id",
+]

@@ -1,0 +1,193 @@
+"""Rows in and out of files, in bounded memory: CSV, Parquet, a folder of images. Needs no torch.
+
+A reader yields batches ``{column: values}`` and knows which row a batch starts at; a writer takes such batches and
+leaves a whole file or none. Parquet is read a row group at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slimline import manifest
+from slimline.errors import DataError
+
+Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+PATH = "path"
+
+
+class Table:
+    """A file or folder of rows. ``names``: its columns; ``total``: how many units of work ``batches`` reports."""
+
+    def __init__(self, path: Path, names: Sequence[str], total: int) -> None:
+        self.path, self.names, self.total = path, list(names), total
+
+    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+        """Yield (columns of up to ``size`` rows, units of work done so far)."""
+        raise NotImplementedError
+
+
+class _Folder(Table):
+    """The images under a folder, sorted by path; one column ``path``, relative to the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(
+            each.relative_to(path).as_posix() for each in path.rglob("*") if each.suffix.lower() in IMAGES
+        )
+        if not self._files:
+            raise DataError(f"{path}: no image in it ({', '.join(IMAGES)})")
+        super().__init__(path, [PATH], len(self._files))
+
+    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+        for start in range(0, self.total, size):
+            files = self._files[start : start + size]
+            yield {PATH: list(files)}, start + len(files)
+
+
+class _Csv(Table):
+    """A CSV file in UTF-8 with a header; every value is text. Work is counted in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            header = file.readline().decode("utf-8-sig", "replace")
+        names = next(csv.reader([header]), [])
+        if not names or len(set(names)) != len(names):
+            raise DataError(f"{path}: line 1: a header with distinct column names is expected")
+        super().__init__(path, names, path.stat().st_size)
+
+    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+        with self.path.open("rb") as raw:
+            rows = csv.reader(_decoded(raw, self.path), strict=True)
+            next(rows)
+            batch: list[list[str]] = []
+            try:
+                for row in rows:
+                    if len(row) != len(self.names):
+                        raise DataError(
+                            f"{self.path}: line {rows.line_num}: {len(row)} values, the header has {len(self.names)}"
+                        )
+                    batch.append(row)
+                    if len(batch) == size:
+                        yield self._columns(batch), raw.tell()
+                        batch = []
+            except csv.Error as error:
+                raise DataError(f"{self.path}: line {rows.line_num}: {error}") from error
+            if batch:
+                yield self._columns(batch), self.total
+
+    def _columns(self, rows: list[list[str]]) -> Columns:
+        return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}
+
+
+def _decoded(file: Any, path: Path) -> Iterator[str]:
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+class _Parquet(Table):
+    """A Parquet file, read a row group at a time."""
+
+    def __init__(self, path: Path) -> None:
+        parquet = _pyarrow(path)
+        try:
+            with parquet.ParquetFile(path) as file:
+                names, total = file.schema_arrow.names, file.metadata.num_rows
+        except Exception as error:  # pyarrow raises several classes of its own
+            raise DataError(f"{path}: not a Parquet file that can be read: {' '.join(str(error).split())}") from error
+        super().__init__(path, names, total)
+
+    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+        done = 0
+        with _pyarrow(self.path).ParquetFile(self.path, pre_buffer=False) as file:
+            try:
+                for batch in file.iter_batches(batch_size=size):
+                    done += batch.num_rows
+                    yield dict(zip(batch.schema.names, batch.columns, strict=True)), done
+            except OSError as error:
+                raise DataError(f"{self.path}: damaged after row {done}: {' '.join(str(error).split())}") from error
+
+
+def plain(values: Any) -> list[Any]:
+    """Return a column's values as Python objects."""
+    return list(values.to_pylist() if hasattr(values, "to_pylist") else values)
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: pyarrow is not installed: pip install 'slimline[parquet]'") from error
+    return pyarrow.parquet
+
+
+def read(path: Path) -> Table:
+    """Open a folder of images, a .csv or a .parquet file. Raises DataError naming what is wrong with it."""
+    if path.is_dir():
+        return _Folder(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    if path.suffix not in {".csv", ".parquet"}:
+        raise DataError(f"{path}: a folder of images, .csv or .parquet is expected")
+    return _Csv(path) if path.suffix == ".csv" else _Parquet(path)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
+    """Yield a function that takes batches {column: values}; the file appears when the block ends well."""
+    if path.suffix not in {".csv", ".parquet"}:
+        raise DataError(f"{path}: .csv or .parquet is expected")
+    if not path.parent.is_dir():
+        raise DataError(f"{path.parent}: no such folder to write {path.name} into")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _writer(scratch, path.suffix) as write:
+            yield write
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        manifest.fsync_folder(path.parent)
+    except OSError as error:
+        raise manifest.told(error, path) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writer(path: Path, suffix: str) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
+    if suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+
+            def write_rows(batch: Mapping[str, Sequence[Any]]) -> None:
+                if not file.tell():
+                    rows.writerow(batch)
+                rows.writerows(zip(*map(plain, batch.values()), strict=True))
+
+            yield write_rows
+        return
+    parquet = _pyarrow(path)
+    import pyarrow as pa
+
+    writers: list[Any] = []  # the first batch decides the columns' types
+
+    def write_batch(batch: Mapping[str, Sequence[Any]]) -> None:
+        if not writers:
+            table = pa.table(dict(batch))
+            writers.append(parquet.ParquetWriter(path, table.schema))
+        else:
+            table = pa.table(dict(batch), schema=writers[0].schema)
+        writers[0].write_table(table)
+
+    try:
+        yield write_batch
+    finally:
+        for each in writers:
+            each.close()

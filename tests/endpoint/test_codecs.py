@@ -1,0 +1,147 @@
+"""Any bytes: an array that fits, or an InputError in one line."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from slimline.endpoint import codecs
+from slimline.endpoint.limits import Limits
+from slimline.errors import InputError
+
+LIMITS = Limits(max_rows=16, max_axis=8)
+SPEC = {"name": "x", "dtype": "float32", "shape": ["batch", 2, 3]}
+TOKENS = {"name": "ids", "dtype": "int64", "shape": ["batch", "sequence"]}
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what was read, or the one line that says why not."""
+    try:
+        return read(*arguments)
+    except InputError as error:
+        return str(error)
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(1, 16), st.just(2), st.just(3)), elements=FLOATS))
+def test_every_way_in_gives_the_same_array(array: NDArray[np.float32]) -> None:
+    listed = orjson.loads(orjson.dumps(array.tolist()))
+    for found in (
+        codecs.from_lists(listed, SPEC, LIMITS),
+        codecs.from_npy(npy(array), SPEC, LIMITS),
+        codecs.from_npy(npy(np.asfortranarray(array)), SPEC, LIMITS),
+        codecs.fit(codecs.from_raw(array.tobytes(), "<f4", array.shape, "x"), SPEC, LIMITS),
+        codecs.fit(codecs.from_flat(array.ravel().tolist(), "float32", list(array.shape), "x"), SPEC, LIMITS),
+        codecs.fit(codecs.from_flat(listed, "float32", list(array.shape), "x"), SPEC, LIMITS),
+    ):
+        assert found.dtype == np.float32
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, array)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=30,
+)
+
+
+@given(JSON, st.sampled_from([SPEC, TOKENS]))
+def test_any_json_value_fits_or_is_refused(value: Any, spec: dict[str, Any]) -> None:
+    found = outcome(codecs.from_lists, value, spec, LIMITS)
+    if isinstance(found, str):
+        assert "\n" not in found
+    else:
+        assert found.dtype == spec["dtype"]
+        assert found.ndim == len(spec["shape"])
+        assert found.shape[0] <= LIMITS.max_rows
+
+
+@given(JSON, st.sampled_from(sorted(codecs.PACKED)), st.lists(st.integers(0, 5), max_size=4))
+def test_any_flat_json_value_fits_or_is_refused(value: Any, dtype: str, shape: list[int]) -> None:
+    found = outcome(codecs.from_flat, value, dtype, shape, "x")
+    if isinstance(found, str):
+        assert "\n" not in found
+    else:
+        assert (found.dtype, list(found.shape)) == (np.dtype(dtype), shape)
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda tail: npy(np.zeros((1, 2, 3)))[:60] + tail))
+def test_any_bytes_are_an_array_or_refused(data: bytes) -> None:
+    for body in (data, b"\x93NUMPY\x01\x00" + data):
+        found = outcome(codecs.from_npy, body, SPEC, LIMITS)
+        assert ("\n" not in found) if isinstance(found, str) else found.shape[1:] == (2, 3)
+
+
+@given(st.binary(max_size=100), st.text(max_size=10), st.lists(st.integers(-3, 2**40), max_size=5))
+def test_any_dtype_and_shape_are_an_array_or_refused(data: bytes, dtype: str, shape: list[int]) -> None:
+    found = outcome(codecs.from_raw, data, dtype, shape, "x")
+    assert ("\n" not in found) if isinstance(found, str) else found.nbytes == len(data)
+
+
+@given(st.binary(max_size=40))
+def test_any_body_is_a_json_object_or_refused(body: bytes) -> None:
+    found = outcome(codecs.parse_json, body)
+    assert ("\n" not in found) if isinstance(found, str) else isinstance(found, dict)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[[1, 2, 3], [4, 5]]], "unequal lengths along axis 2"),
+        ([[[1, 2, 3]]], "axis 1 has size 1, expected 2"),
+        ([[1, 2, 3]] * 2 * 2, "axis 1 has size 4, expected 2"),
+        ([], "0 deep|nested 1 deep|empty"),
+        ([[["1", 2, 3], [4, 5, 6]]], "expected float32 numbers"),
+        ([[[None, 2, 3], [4, 5, 6]]], "expected float32 numbers"),
+        ([[[1, 2, 3], [4, 5, 6]]] * 17, "axis 0 has size 17, at most 16"),
+        ([[["abc", "def"]]], "axis 1 has size 1|expected float32"),
+        ({"a": 1}, "nested 0 deep"),
+    ],
+)
+def test_a_list_that_does_not_fit_says_why(value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        codecs.from_lists(value, SPEC, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (npy(np.array([{}], dtype=object)), "not accepted"),
+        (npy(np.zeros((1, 2, 3)))[:-1], "takes others"),
+        (npy(np.zeros((1, 2, 4))), "axis 2 has size 4, expected 3"),
+        (npy(np.zeros((1, 2, 3), np.complex128)), "not accepted"),
+        (npy(np.zeros((1, 1, 2, 3))), "4 axes, expected 3"),
+        (b"PK\x03\x04", "not an npy file"),
+    ],
+)
+def test_an_npy_file_that_does_not_fit_says_why(body: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        codecs.from_npy(body, SPEC, LIMITS)
+
+
+def test_a_float_is_no_token() -> None:
+    with pytest.raises(InputError, match="expected int64 numbers"):
+        codecs.from_lists([[1.5]], TOKENS, LIMITS)
+    with pytest.raises(InputError, match="dtype float64, expected int64"):
+        codecs.fit(np.zeros((1, 2)), TOKENS, LIMITS)
+
+
+def test_an_open_axis_has_a_limit() -> None:
+    with pytest.raises(InputError, match="axis 1 has size 9, at most 8"):
+        codecs.from_lists([[0] * 9], TOKENS, LIMITS)
