@@ -9,9 +9,9 @@ import pytest
 
 MODULES = (
     "answers", "archive", "benchmark", "cli", "cli.deploying", "cli.releases", "decisions", "deployment", "errors",
-    "file_index", "gate", "goldens", "intervals", "latency", "manifest", "model_repository.repository", "params", "pipeline",
-    "plugins", "predictor", "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime",
-    "runtimes.triton", "scoring", "tables", "times",
+    "file_index", "gate", "goldens", "intervals", "latency", "manifest", "params", "pipeline", "plugins", "predictor",
+    "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime", "scoring", "tables", "times",
+    "model_repository.repository", "runtimes.triton", "endpoint.app", "events",
 )  # fmt: skip
 
 

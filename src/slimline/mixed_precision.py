@@ -442,8 +442,9 @@ def _why(choices: Sequence[int], option: int, sizes: Sequence[float], losses: Se
     """Return what a layer's width costs beside the others it could have had."""
 
     def told(at: int) -> str:
-        size = f"{sizes[at]:,.0f}" if unit == "bytes" else f"{sizes[at]:.3f}"
-        return f"divergence {losses[at]:.2g}, {size} {unit}"
+        if unit == "bytes":
+            return f"divergence {losses[at]:.2g}, {sizes[at]:,.0f} bytes"
+        return f"divergence {losses[at]:.2g}, {sizes[at] - min(sizes):+.3f} {unit} over its fastest"
 
     def width(at: int) -> str:
         return "floating point" if choices[at] == FLOAT else f"{choices[at]} bits"
