@@ -4,17 +4,20 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
+.PHONY: repro test test-tensorrt test-triton test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
 
 test: .venv/installed  ## unit tests
-	pytest -n 2 -m "not e2e"
+	pytest -n 2 -m "not e2e and not triton"
 
 test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
 	pytest -n 2 -m tensorrt
+
+test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
+	TRITONSERVER_VENV=.venv/triton pytest -n 0 -m triton
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -52,6 +55,11 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
+	touch $@
+
+.venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
+	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
+	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
