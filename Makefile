@@ -17,7 +17,7 @@ test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser a
 	pytest -n 2 -m tensorrt
 
 test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
-	TRITONSERVER_VENV=.venv/triton pytest -n 0 -m triton
+	pytest -n 0 -m triton
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
