@@ -21,13 +21,13 @@ bento: .venv/installed  ## a Bento that holds ./release; its version is the revi
 	  --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
 
 test: .venv/installed  ## unit tests
-	pytest -n 2 -m "not e2e"
+	pytest -n 2 -m "not e2e and not triton"
 
 test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
 	pytest -n 2 -m tensorrt
 
-test-triton: .venv/installed .venv/tritonserver/installed  ## answers, batching, loading and faults on a real tritonserver
-	pytest -m triton
+test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
+	pytest -n 0 -m triton
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -67,9 +67,9 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
 	touch $@
 
-.venv/tritonserver/installed: serving/tritonserver/requirements.lock | .venv/installed
-	test -x .venv/tritonserver/bin/python || $(PYTHON) -m venv .venv/tritonserver
-	.venv/tritonserver/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+.venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
+	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
+	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)

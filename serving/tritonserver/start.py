@@ -1,7 +1,7 @@
 """Start PyPI's tritonserver for CPUs on a model repository: Triton without a container, to try and to test with.
 
-    make test-triton
-    .venv/tritonserver/bin/python serving/tritonserver/start.py REPOSITORY [--port 8000] [any option of tritonserver]
+    make .venv/triton/installed
+    .venv/triton/bin/python serving/tritonserver/start.py REPOSITORY [--port 8000] [any option of tritonserver]
 
 HTTP listens on PORT, gRPC on PORT + 1, metrics on PORT + 2, on this machine alone unless --address says otherwise. The
 wheel's server needs three things that the container has by itself: the python backend with the stub of this
@@ -26,7 +26,7 @@ OPTIONS = (
     "--metrics-config=summary_latencies=true",  # this server's histograms are for decoupled models alone
 )
 ADMIN = "model-repository,shared-memory,trace,logging"
-HEADER = "SLIMLINE_TRITON_ADMIN"
+HEADER = "TRITON_ADMIN"
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def package() -> Path:
     """Return the folder of the package pytriton, without importing it."""
     spec = find_spec("pytriton")
     if spec is None or spec.origin is None:
-        sys.exit("this Python has no nvidia-pytriton: make test-triton, then run .venv/tritonserver/bin/python")
+        sys.exit("this Python has no nvidia-pytriton: make .venv/triton/installed, then run .venv/triton/bin/python")
     return Path(spec.origin).parent
 
 

@@ -45,6 +45,10 @@ class UnavailableError(SlimlineError):
     """A remote runtime can't be reached or is too slow; asking again may help."""
 
 
+class RevisionError(UnavailableError):
+    """A remote runtime runs another release than the one it is asked for."""
+
+
 class InputError(SlimlineError):
     """An array given to a Predictor has a wrong name, dtype or shape."""
 

@@ -41,11 +41,8 @@ def test_a_wrong_address_is_named(two_releases: tuple[Path, Path], url: str, mes
     assert "secret" not in str(caught.value)
 
 
-def test_without_an_address_the_variable_is_named(
-    two_releases: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SLIMLINE_TRITON", raising=False)
-    with pytest.raises(ParamsError, match="set SLIMLINE_TRITON to its address"):
+def test_without_an_address_its_form_is_told(two_releases: tuple[Path, Path]) -> None:
+    with pytest.raises(ParamsError, match=r"it needs an address: write triton\+grpc://HOST:PORT/MODEL"):
         Predictor(two_releases[0], "triton")
 
 

@@ -23,7 +23,7 @@ from slimline.model_repository.repository import Options, write
 from slimline.task import Split
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = Path(os.environ.get("SLIMLINE_TRITONSERVER", ROOT / ".venv" / "tritonserver"))
+ENVIRONMENT = Path(os.environ.get("TRITONSERVER_VENV", ROOT / ".venv" / "triton"))
 PYTHON = ENVIRONMENT / "bin" / "python"
 MODEL = "digits"
 

@@ -32,9 +32,9 @@ COMMANDS = {
     "deploy": "deploying",
     "predict": "deploying",
     "serve": "serving",
+    "triton": "triton_repository",
     "labels": "events",
     "events": "events",
-    "triton": "triton_repository",
 }  # command: the module of this package that holds it, in help's order
 
 

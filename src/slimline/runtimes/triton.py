@@ -1,12 +1,11 @@
 """A remote Triton as a runtime: gRPC, one connection, the revision checked before answers are trusted.
 
-``runtime="triton+grpc://HOST:PORT/MODEL"`` (``grpcs``: TLS) names server and model; ``runtime="triton"`` reads that
-address from SLIMLINE_TRITON. ``?timeout=2&attempts=3&version=1`` may follow.
+``runtime="triton+grpc://HOST:PORT/MODEL"`` (``grpcs``: TLS) names server and model; ``?timeout=2&attempts=3&version=1``
+may follow.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline import manifest
-from slimline.errors import InputError, ParamsError, ReleaseError, UnavailableError
+from slimline.errors import InputError, ParamsError, RevisionError, UnavailableError
 
 FORMATS = ("onnx", "tensorrt")
-VARIABLE = "SLIMLINE_TRITON"
 FORM = "triton+grpc://HOST:PORT/MODEL[?timeout=SECONDS&attempts=N&version=N]"
 PAUSE = 0.05  # seconds before the second attempt, twice as long before each further one
 RECHECK = 1.0  # seconds after which the server is asked again which revision it runs
@@ -82,7 +80,7 @@ class Triton:
     """Runs one export on a remote Triton, whatever backend it has there. ``threads`` are the server's affair.
 
     The server's model must name our revision in its parameters, as repositories by ``slimline triton`` do, and its
-    metadata must fit the signature: else ReleaseError, before the first answer and whenever the server was away or a
+    metadata must fit the signature: else RevisionError, before the first answer and whenever the server was away or a
     second has passed, so that a release exchanged behind our back is noticed. Raises UnavailableError when the server
     can't be reached, isn't ready or too slow; the next call tries anew.
     """
@@ -92,9 +90,8 @@ class Triton:
             from tritonclient import grpc
         except ModuleNotFoundError as error:
             raise ParamsError("runtime triton needs tritonclient: pip install 'slimline[triton]'") from error
-        url = url or os.environ.get(VARIABLE)
         if not url:
-            raise ParamsError(f"runtime triton: set {VARIABLE} to its address: {FORM}")
+            raise ParamsError(f"runtime triton: it needs an address: write {FORM}")
         self.address = Address.parse(url)
         self._grpc = grpc
         self._client = grpc.InferenceServerClient(self.address.host, ssl=self.address.tls, channel_args=CHANNEL)
@@ -187,7 +184,7 @@ def _version(address: Address, parameters: Any, revisions: set[str]) -> str:
         others = {key.partition(".")[2]: value.string_value for key, value in parameters.items() if "revision." in key}
         found = ", ".join(f"version {version} is {revision}" for version, revision in sorted(others.items()))
         where = "" if address.version is None else f" in version {address.version}"
-        raise ReleaseError(
+        raise RevisionError(
             f"{address}: it doesn't run {min(revisions)}{where} but {found or 'a model of unknown revision'}: write "
             "its repository from this release with 'slimline triton' and load it"
         )
@@ -201,7 +198,7 @@ def _check_metadata(address: Address, described: Any, signature: dict[str, Any])
             shape = [-1 if isinstance(axis, str) else axis for axis in spec["shape"]]
             want = (_datatype(spec["dtype"]), shape)
             if found.get(spec["name"]) != want:
-                raise ReleaseError(
+                raise RevisionError(
                     f"{address}: its {kind[:-1]} {spec['name']!r} is {found.get(spec['name'], 'missing')}, the "
                     f"release's {want}"
                 )
