@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: ablation bench-noop bench-serving bench-soak lock clean
+.PHONY: ablation bench-methods bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -44,7 +44,10 @@ format: .venv/installed
 	ruff check --fix .
 
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
-	python -P benchmarks/ablation.py
+	python benchmarks/ablation.py
+
+bench-methods: .venv/installed  ## each method alone on the teacher of make repro, at several strengths
+	python benchmarks/methods.py
 
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
