@@ -10,7 +10,7 @@ from torch import nn
 
 from slimline import manifest, metrics, plugins
 from slimline.errors import ExportError
-from slimline.export import formats
+from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
 from slimline.stage import Stage, run
 
@@ -42,6 +42,10 @@ def main(stage: Stage) -> None:
             "edits": [edit.method for edit in described.edits],
             "parity": parity(model, scratch, stage),
         }
+        layers = layer_facts.describe(model, stage.splits["validation"], scratch / "model.onnx", signature)
+        facts |= layer_facts.summary(layers["layers"])
+        # one line: histograms are hundreds of numbers
+        manifest.write_text(scratch / layer_facts.FILE, manifest.canonical(layers).decode() + "\n")
         if others := {each: written for each, written in made.items() if written}:
             facts["formats"] = formats.complete(others, scratch, model, stage.task, stage.splits["validation"])
         manifest.write_json(scratch / "facts.json", facts)

@@ -15,12 +15,14 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
+from slimline import mixed_precision
 from slimline.calibration import calibrate
 from slimline.equalization import equalize
 from slimline.errors import MethodError
 from slimline.folding import batchnorm_pairs, fold_weights
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.mixed_precision import Budget
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
 from slimline.quantizers import (
     QuantizedConv2d,
@@ -45,6 +47,7 @@ Block = Annotated[int, Field(ge=2)]
 Percent = Annotated[float, Field(gt=50, le=100)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 UNTIL_FLOAT = 32
+WIDTH = 8  # of what ``bits: auto`` doesn't choose
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,16 @@ class Quantize(Method):
     tensor), or as ``granularity`` says; a ``block`` is so many weights along the input axis. ``skip`` are globs of
     layers left as they are, ``layers`` has other keys for those that a glob names (a later one wins).
 
+    ``bits: auto`` gives each layer's weights one of ``choices`` (32: the layer stays in floating point) so that the
+    ``budget`` is kept; ``skip: auto`` leaves layers in floating point that don't pay, or that alone raise the
+    validation loss by more than ``max_loss``. Both are chosen by measurement (``slimline.mixed_precision``).
+
     ``learned_steps``: recovery trains the scales too (LSQ). ``equalize``: neighbouring layers share out their ranges
     first. ``rounding: adaround`` chooses for each weight of up and down in ``rounding_steps`` iterations a layer;
     ``bias_correction`` takes the mean shift of each output channel off its bias.
     """
 
-    bits: Bits = 8
+    bits: Bits | Literal["auto"] = 8
     weight_bits: Bits | None = None
     activation_bits: ActivationBits | None = None
     granularity: Granularity | None = None
@@ -91,8 +98,11 @@ class Quantize(Method):
     rounding: Rounding = "nearest"
     rounding_steps: Annotated[int, Field(ge=1)] = 1000
     bias_correction: bool = False
-    skip: list[str] = field(default_factory=list)
+    skip: list[str] | Literal["auto"] = field(default_factory=list)
     layers: dict[str, Override] = field(default_factory=dict)
+    choices: list[Bits | Literal[32]] = field(default_factory=lambda: [4, 8])
+    budget: Budget | None = None
+    max_loss: Annotated[float, Field(ge=0)] = 0.01
 
     name: ClassVar[str]
 
@@ -107,7 +117,7 @@ class Quantize(Method):
         if granularity == "block" and isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.shape[1] <= self.block:
             granularity = "channel"
         return Spec(
-            self.weight_bits or self.bits,
+            self.weight_bits or self._bits,
             scheme,
             axis=None if granularity == "tensor" else 0,
             block=self.block if granularity == "block" else None,
@@ -117,8 +127,25 @@ class Quantize(Method):
     def activation_spec(self) -> Spec | None:
         """Return the activations' Spec, None where they stay in floating point."""
         _, scheme = self.schemes()
-        bits = self.activation_bits or self.bits
+        bits = self.activation_bits or self._bits
         return None if bits == UNTIL_FLOAT else Spec(bits, scheme, learned=self.learned_steps)
+
+    @property
+    def _bits(self) -> int:
+        return WIDTH if self.bits == "auto" else self.bits
+
+    def at_widths(self, widths: Mapping[str, int]) -> Quantize:
+        """Return this method without ``auto``: the named layers' weights have these widths, at 32 they are skipped."""
+        kept = [] if self.skip == "auto" else self.skip
+        floats = [name for name, bits in widths.items() if bits == UNTIL_FLOAT]
+        own = {name: Override(weight_bits=bits) for name, bits in widths.items() if bits != UNTIL_FLOAT}
+        return replace(self, bits=self._bits, skip=[*kept, *floats], layers={**self.layers, **own}, budget=None)
+
+    def check(self, where: str) -> None:
+        mixed_precision.check(self, where)
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        return mixed_precision.alone(self, model, batches, context)
 
     def observer(self) -> Observer:
         """Return a fresh observer of the chosen calibrator."""
@@ -147,9 +174,14 @@ class Quantize(Method):
         Equalization comes before the quantizers, reconstruction after the calibration.
         A model that carries quantizers already gets new specs and ranges; its structure stays.
         """
+        self.check(context.where)
         inputs = next((rows for rows, _ in batches()), None)
         if inputs is None:
             raise MethodError(f"{context.where}: calibration saw no data: the calibration split has no rows")
+        if "auto" in (self.bits, self.skip):
+            method, notes = mixed_precision.resolve(self, model, batches, context)
+            plan = method.plan(model, batches, context)
+            return replace(plan, notes=[*plan.notes, *notes])
         folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
         bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
@@ -243,12 +275,13 @@ class Quantize(Method):
 
     def _chosen(self, names: list[str], context: Context) -> list[str]:
         """Return the layers that aren't skipped. A glob that matches nothing is an error, so that no typo passes."""
-        for key, patterns in (("skip", self.skip), ("layers", self.layers)):
+        skip = [] if self.skip == "auto" else self.skip
+        for key, patterns in (("skip", skip), ("layers", self.layers)):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     found = ", ".join(names)
                     raise MethodError(f"{context.where}.{key}: {pattern!r} matches no layer; layers: {found}")
-        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.skip)]
+        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in skip)]
         if not left:
             raise MethodError(f"{context.where}: no layer is left to quantize")
         return left

@@ -45,8 +45,13 @@ def _ends(bits: set[int]) -> str:
 
 def count_macs(model: nn.Module, signature: Mapping[str, Any]) -> int:
     """Return the multiply-adds of convolutions and linear layers for one row (batch 1)."""
+    return sum(macs_by_layer(model, signature).values())
+
+
+def macs_by_layer(model: nn.Module, signature: Mapping[str, Any]) -> dict[str, int]:
+    """Return the multiply-adds of each convolution and linear layer for one row."""
     row = {}
     for spec in signature["inputs"]:
         size = [1 if isinstance(each, str) else each for each in spec["shape"]]
         row[spec["name"]] = torch.zeros(size, dtype=getattr(torch, spec["dtype"]))
-    return sum(layers.macs(model, lambda: call(model, row)).values())
+    return layers.macs(model, lambda: call(model, row))
