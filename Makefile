@@ -3,12 +3,20 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
+.PHONY: repro serve bento test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
+
+serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
+	bentoml serve serving.service:Slimline
+
+bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
+	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	bentoml build --bentofile serving/bentofile.yaml --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
 
 test: .venv/installed  ## unit tests
 	pytest -n 2 -m "not e2e"
