@@ -5,7 +5,8 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: repro serve bento test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
+.PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
+.PHONY: ablation bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -16,13 +17,17 @@ serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3
 
 bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
 	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	bentoml build --bentofile serving/bentofile.yaml --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
+	bentoml build --bentofile serving/bentofile.yaml \
+	  --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
 
 test: .venv/installed  ## unit tests
-	pytest -n 2 -m "not e2e"
+	pytest -n 2 -m "not e2e and not triton"
 
 test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
 	pytest -n 2 -m tensorrt
+
+test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
+	pytest -n 0 -m triton
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -55,16 +60,22 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e examples/plugin
+	pip install --quiet --disable-pip-version-check --no-deps kserve==0.21.0  # its models alone: tests/serving reads them
 	touch $@
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
 	touch $@
 
+.venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
+	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
+	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
+	touch $@
+
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
-	  httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
+	  check-jsonschema kubernetes-validate httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock
 

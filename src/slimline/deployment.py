@@ -78,7 +78,7 @@ class Deployment:
         return next((each for each in reversed(self._line()[:-1]) if self.directory(each).is_dir()), None)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return what was done, oldest first: {"time", "action": "activate|rollback", "revision"}."""
+        """Return what was done, oldest first: {"time", "action": "activate|rollback", "revision", "from"}."""
         try:
             text = (self.path / HISTORY).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -168,40 +168,41 @@ class Deployment:
         try:
             scratch.unlink(missing_ok=True)
             scratch.symlink_to(Path("releases") / directory.name)
+            self._record(
+                action, revision
+            )  # first, so that a full disk stops here; the link says whether it came to pass
             scratch.replace(self.path / CURRENT)
             manifest.fsync_folder(self.path)
-            self._record(action, revision)
         except OSError as error:
             raise manifest.told(error, self.path) from error
+        finally:
+            scratch.unlink(missing_ok=True)
         return agreement
 
     def _record(self, action: str, revision: str) -> None:
-        line = json.dumps({"time": round(time.time(), 3), "action": action, "revision": revision})
+        entry = {"time": round(time.time(), 3), "action": action, "revision": revision, "from": self.revision()}
         path = self.path / HISTORY
         torn = path.is_file() and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + line + "\n")
+            file.write("\n" * torn + json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _line(self) -> list[str]:
-        """Return the line of releases that led to the current one: a rollback takes the last one off it.
+        """Return the releases that led to the current one, which comes last: a rollback takes them off again.
 
-        The link is what counts: a deployer killed between link and history leaves one step to be guessed.
+        What an entry says was current before it, and the link now, correct entries that never came to pass because
+        their deployer was killed.
         """
         line: list[str] = []
         for entry in self.history():
-            if entry["action"] == "rollback" and entry["revision"] in line:
-                while line[-1] != entry["revision"]:
-                    line.pop()
-            else:
+            _lead(line, entry["from"])
+            if entry["action"] == "rollback":
+                _lead(line, entry["revision"])
+            elif line[-1:] != [entry["revision"]]:
                 line.append(entry["revision"])
-        current = self.revision()
-        if current is None:
-            return []
-        if line and line[-1] != current:
-            line = line[:-1] if line[-2:-1] == [current] else [*line, current]
-        return line or [current]
+        _lead(line, self.revision())
+        return line
 
     def _is_whole(self, revision: str) -> bool:
         try:
@@ -241,6 +242,16 @@ class Deployment:
             shutil.rmtree(leftover, ignore_errors=True)
         for leftover in self.path.glob(f".{CURRENT}.*.tmp"):
             leftover.unlink(missing_ok=True)
+
+
+def _lead(line: list[str], to: str | None) -> None:
+    """Make ``line`` end in ``to``: what came after it is taken off, or it is put on."""
+    if to is None:
+        line.clear()
+    elif to not in line:
+        line.append(to)
+    while line and line[-1] != to:
+        line.pop()
 
 
 def lines(deployment: Deployment) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,3 +99,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "chain")
     return project
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 4 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], capture_output=True)
+    if done.returncode:
+        pytest.fail(f"a tmpfs can't be mounted: {done.stderr.decode()}")
+    yield mount
+    subprocess.run(["umount", "-l", mount], check=True)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,18 +66,6 @@ def test_kill_9_inside_a_measuring_stage_leaves_what_can_be_run_again(
             project.run("slimline", "show", folder)
     project.run(*line)
     project.run("slimline", "show", "release")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 4 MiB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], capture_output=True)
-    if done.returncode:
-        pytest.fail(f"a tmpfs can't be mounted: {done.stderr.decode()}")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
 
 
 @pytest.mark.parametrize(

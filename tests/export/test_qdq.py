@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
+from slimline.calibration import calibrate
 from slimline.export import qdq
 from slimline.export.onnx import to_onnx
 from slimline.grids import Spec
 from slimline.observers import MinMax
-from slimline.quantizers import QuantizedConv2d, calibrate, quantize_layer
+from slimline.quantizers import QuantizedConv2d, quantize_layer
 
 Exported = Callable[[str], tuple[nn.Module, Any]]
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]

@@ -11,7 +11,7 @@ import typer
 
 labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What was true, told later.")
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The store of predictions and labels.")
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None)
 app.add_typer(labels_app, name="labels")
 app.add_typer(events_app, name="events")
 Store = Annotated[

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from slimline.export import widths
+from slimline.export import floats, widths
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
@@ -284,6 +284,7 @@ def tidy(model: Any) -> Any:
     graph = Graph(model)
     simplify(graph)
     share_quantizers(graph)
+    floats.store(graph)
     widths.fold_weights(graph)
     widths.matmul_blocks(graph)
     fold_weights(graph)
@@ -294,5 +295,6 @@ def tidy(model: Any) -> Any:
     share_constants(graph)
     finished = graph.finish()
     widths.declare(finished)
+    floats.undeclare(finished)
     onnx.checker.check_model(finished, full_check=True)
     return finished

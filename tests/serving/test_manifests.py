@@ -1,0 +1,305 @@
+"""Deployment files: valid by the schemas of those who read them, and true to what the code offers.
+
+Kubernetes' own schemas come with kubernetes-validate, the Compose specification's with check-jsonschema. KServe's are
+read from the files of its Python SDK, generated from its CRDs, without importing it: ``pip install --no-deps kserve``.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import json
+import re
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from slimline.cli import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+SERVING = ROOT / "serving"
+RESOURCES = ("autoscaler", "deployment", "disruption-budget", "service")
+CLUSTERS = ("1.31", "1.37")
+
+
+def load(name: str) -> Any:
+    return yaml.safe_load((SERVING / name).read_text(encoding="utf-8"))
+
+
+def pod(name: str) -> dict[str, Any]:
+    """Return the pod's specification of the Deployment or the InferenceService."""
+    document = load(f"k8s/{name}.yaml")
+    found: dict[str, Any] = (
+        document["spec"]["template"]["spec"] if name == "deployment" else document["spec"]["predictor"]
+    )
+    return found
+
+
+PODS = ("deployment", "inference-service")
+
+
+def containers(name: str) -> list[dict[str, Any]]:
+    spec = pod(name)
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def misspelt(document: Any, path: tuple[Any, ...]) -> Any:
+    """Return a copy in which the key at ``path`` has one letter more."""
+    changed = copy.deepcopy(document)
+    at = changed
+    for key in path[:-1]:
+        at = at[key]
+    at[f"{path[-1]}x"] = at.pop(path[-1])
+    return changed
+
+
+@pytest.mark.parametrize("version", CLUSTERS)
+@pytest.mark.parametrize("name", RESOURCES)
+def test_kubernetes_takes_it(name: str, version: str) -> None:
+    kubernetes_validate.validate(load(f"k8s/{name}.yaml"), version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("deployment", ("spec", "template", "spec", "containers", 0, "readinessProbe")),
+        ("deployment", ("spec", "template", "spec", "securityContext", "runAsNonRoot")),
+        ("autoscaler", ("spec", "metrics", 0, "pods", "target", "averageValue")),
+        ("disruption-budget", ("spec", "minAvailable")),
+        ("service", ("spec", "ports", 0, "targetPort")),
+    ],
+)
+def test_kubernetes_takes_no_misspelt_key(name: str, path: tuple[Any, ...]) -> None:
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(misspelt(load(f"k8s/{name}.yaml"), path), CLUSTERS[-1], strict=True)
+
+
+def compose_schema() -> Any:
+    path = distribution("check-jsonschema").locate_file("check_jsonschema/builtin_schemas/vendor/compose-spec.json")
+    return json.loads(Path(str(path)).read_text(encoding="utf-8"))
+
+
+def test_compose_takes_it() -> None:
+    jsonschema.validate(load("compose.yaml"), compose_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(misspelt(load("compose.yaml"), ("services", "endpoint", "volumes")), compose_schema())
+
+
+# -- KServe ------------------------------------------------------------------------------------------------------------
+
+
+def kserve_model(kind: str) -> dict[str, str] | None:
+    """Return {JSON key: type} of a model of KServe's SDK, None for one of Kubernetes' own."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
+    path = Path(str(distribution("kserve").locate_file(f"kserve/models/{words}.py")))
+    if not path.is_file():
+        return None
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
+        if name in {"openapi_types", "attribute_map"}:
+            found[name] = ast.literal_eval(node.value)
+    return {key: found["openapi_types"][own] for own, key in found["attribute_map"].items()}
+
+
+PLAIN = {"str": str, "int": int, "bool": bool}
+
+
+def check_kserve(value: Any, kind: str, where: str) -> None:
+    """Hold ``value`` to a type of KServe's SDK, and a pod's own keys to Kubernetes' schema of a pod."""
+    if match := re.fullmatch(r"list\[(\w+)\]", kind):
+        for index, each in enumerate(value):
+            check_kserve(each, match[1], f"{where}.{index}")
+    elif kind in PLAIN:
+        assert isinstance(value, PLAIN[kind]), f"{where}: {value!r} is no {kind}"
+    elif (model := kserve_model(kind)) is not None:
+        for key, each in value.items():
+            assert key in model, f"{where}.{key}: KServe's {kind} has {', '.join(model)}"
+            check_kserve(each, model[key], f"{where}.{key}")
+        own = {key: each for key, each in value.items() if re.fullmatch(r"(list\[)?V1[A-Z]\w+\]?", model[key])}
+        if "containers" in own:
+            document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": own}
+            kubernetes_validate.validate(document, CLUSTERS[-1], strict=True)
+    else:
+        assert kind.startswith("V1"), f"{where}: {kind} is unknown to this check"
+
+
+@pytest.fixture
+def _kserve() -> None:
+    try:
+        distribution("kserve")
+    except PackageNotFoundError:
+        pytest.skip("needs the files of KServe's SDK: pip install --no-deps kserve==0.21.0")
+
+
+@pytest.mark.usefixtures("_kserve")
+def test_kserve_takes_it() -> None:
+    check_kserve(load("k8s/inference-service.yaml"), "V1beta1InferenceService", "inference-service")
+
+
+@pytest.mark.usefixtures("_kserve")
+@pytest.mark.parametrize(
+    "path",
+    [("spec", "predictor"), ("spec", "predictor", "minReplicas"), ("spec", "predictor", "containers", 0, "image")],
+    ids=str,
+)
+def test_kserve_takes_no_misspelt_key(path: tuple[Any, ...]) -> None:
+    document = misspelt(load("k8s/inference-service.yaml"), path)
+    with pytest.raises((AssertionError, kubernetes_validate.ValidationError)):
+        check_kserve(document, "V1beta1InferenceService", "inference-service")
+
+
+# -- true to the code and to each other --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_no_container_runs_as_root_or_may_become_it(name: str) -> None:
+    security = pod(name)["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] == 10001
+    for each in containers(name):
+        own = each["securityContext"]
+        assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True)
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert each["resources"]["limits"]["memory"]
+        assert not each["image"].endswith(":latest")
+        assert ":" in each["image"]
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_service_sets_no_variables_that_the_endpoint_would_refuse(name: str) -> None:
+    assert pod(name)["enableServiceLinks"] is False
+
+
+def test_names_lead_to_each_other() -> None:
+    deployment, service, budget = (
+        load("k8s/deployment.yaml"),
+        load("k8s/service.yaml"),
+        load("k8s/disruption-budget.yaml"),
+    )
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == deployment["spec"]["selector"]["matchLabels"]
+    assert labels == service["spec"]["selector"] == budget["spec"]["selector"]["matchLabels"]
+    ports = {port["name"] for port in pod("deployment")["containers"][0]["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    target = load("k8s/autoscaler.yaml")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == (deployment["kind"], deployment["metadata"]["name"])
+    volumes = {volume["name"] for volume in pod("deployment")["volumes"]}
+    assert {mount["name"] for each in containers("deployment") for mount in each["volumeMounts"]} <= volumes
+
+
+def test_kustomize_finds_every_file_and_makes_what_the_deployment_reads() -> None:
+    kustomization = load("k8s/kustomization.yaml")
+    assert sorted(kustomization["resources"]) == [f"{name}.yaml" for name in RESOURCES]
+    (made,) = kustomization["configMapGenerator"]
+    keys = {literal.partition("=")[0] for literal in made["literals"]}
+    (release,) = pod("deployment")["initContainers"]
+    assert {"configMapRef": {"name": made["name"]}} in release["envFrom"]
+    assert set(re.findall(r"\$\((\w+)\)", " ".join(release["args"]))) == keys
+
+
+def test_the_autoscaler_asks_for_what_the_adapter_derives() -> None:
+    rules = load("k8s/metrics-adapter.yaml")["rules"]["custom"]
+    wanted = {metric["pods"]["metric"]["name"] for metric in load("k8s/autoscaler.yaml")["spec"]["metrics"]}
+    assert {rule["name"]["as"] for rule in rules} == wanted
+    for rule in rules:
+        series = re.match(r"\w+", rule["seriesQuery"])
+        assert series
+        assert series[0].startswith("slimline_request_duration_seconds_")
+        assert series[0] in rule["metricsQuery"]
+        assert "<<.LabelMatchers>>" in rule["metricsQuery"]
+        assert "<<.GroupBy>>" in rule["metricsQuery"]
+
+
+def test_prometheus_scrapes_what_compose_runs() -> None:
+    services = load("compose.yaml")["services"]
+    for job in load("prometheus.yml")["scrape_configs"]:
+        for target in job["static_configs"][0]["targets"]:
+            assert target.partition(":")[0] in services
+
+
+def parsed(arguments: list[str]) -> None:
+    """Hold a command line to the command's own options."""
+    from typer.main import get_group
+
+    app = importlib.import_module(f"slimline.cli.{COMMANDS[arguments[0]]}").app
+    app.callback()(lambda: None)
+    known = {each: option for option in get_group(app).commands[arguments[0]].params for each in option.opts}
+    given = [each for each in arguments[1:] if each.startswith("--")]
+    assert set(given) <= set(known), f"{arguments[0]} has {', '.join(known)}"
+
+
+def image_command() -> list[str]:
+    found = re.search(r"^CMD (\[.*\])$", (SERVING / "Dockerfile").read_text(), re.MULTILINE)
+    assert found
+    command: list[str] = json.loads(found[1])
+    return command
+
+
+def test_the_release_is_fetched_by_a_real_command() -> None:
+    parsed(pod("deployment")["initContainers"][0]["args"])
+
+
+def test_it_is_served_by_a_real_command() -> None:
+    for arguments in (image_command(), *(pod(name)["containers"][0]["args"] for name in PODS)):
+        parsed(arguments)
+
+
+def test_every_setting_is_one_of_the_endpoints() -> None:
+    settings = importlib.import_module("slimline.endpoint.settings")
+    names = [env["name"] for name in PODS for each in containers(name) for env in each.get("env", [])]
+    names += load("compose.yaml")["services"]["endpoint"]["environment"]
+    given = {name: "10" for name in names if name.startswith("SLIMLINE_")}
+    assert given
+    settings.from_environment(given)
+
+
+def test_every_probe_is_a_page_of_the_endpoint() -> None:
+    openapi = importlib.import_module("slimline.endpoint.openapi")
+    pages = json.dumps(openapi.document()) if not hasattr(openapi, "PATHS") else json.dumps(openapi.PATHS)
+    for name in PODS:
+        for each in pod(name)["containers"]:
+            for probe in ("readinessProbe", "livenessProbe"):
+                assert f'"{each[probe]["httpGet"]["path"]}"' in pages
+
+
+# -- the image ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_image_holds_no_torch_and_no_root() -> None:
+    text = re.sub(r"^#.*\n", "", (SERVING / "Dockerfile").read_text(), flags=re.MULTILINE)
+    build, final = text.split("\nFROM ")
+    assert "ARG EXTRAS=serve\n" in build
+    assert '".[${EXTRAS}]"' in build
+    assert not re.search(r"\btrain\b", text)
+    users = re.findall(r"^USER (.+)$", final, re.MULTILINE)
+    assert users[-1:] == ["10001:10001"], "a number: Kubernetes can't tell whether a name is root"
+    assert final.index("\nUSER ") < final.index("\nENTRYPOINT ")
+    for image in re.findall(r"^(?:FROM )?(python:\S+)", text, re.MULTILINE):
+        assert re.fullmatch(r"python:3\.\d+-slim-\w+", image)
+
+
+def test_the_image_is_built_from_what_the_wheel_needs() -> None:
+    ignored = (SERVING / "Dockerfile.dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (SERVING / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name for line in copied for name in line.split()} == kept
+    for name in kept:
+        assert (ROOT / name).exists()
+    wheel = (ROOT / "pyproject.toml").read_text().partition("wheel.force-include]")[2].partition("\n[")[0]
+    assert set(re.findall(r'^"([\w.]+)" =', wheel, re.MULTILINE)) <= kept
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*SERVING.glob("*.yaml"), *SERVING.glob("k8s/*.yaml"), SERVING / "Dockerfile"]), ids=lambda p: p.name
+)
+def test_each_file_says_that_it_was_checked_and_not_run(path: Path) -> None:
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert re.search(r"hecked by tests/serving.*not (run|built)", header, re.DOTALL)
