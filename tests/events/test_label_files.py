@@ -22,7 +22,7 @@ from tests.events.conftest import Make
 @pytest.fixture
 def run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run the command line on the test's store and return what it printed; raise what it raised."""
-    monkeypatch.setenv("SLIMLINE_EVENTS", sqlite_url)
+    monkeypatch.setenv("SLIMLINE_EVENT_STORE", sqlite_url)
 
     def invoke(*arguments: str) -> str:
         result = CliRunner().invoke(cli.app, arguments)

@@ -42,7 +42,7 @@ def released(
 
 @pytest.fixture
 def images(splits: dict[str, Split]) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = splits["validation"].inputs["image"][:20]
+    array: NDArray[np.float32] = splits["validation"].inputs["image"][:20].copy()
     return array
 
 

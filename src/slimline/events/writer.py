@@ -185,10 +185,10 @@ class EventWriter:
             new = self._store.write(self._flight)
         except Exception as error:  # noqa: BLE001  the thread must outlive whatever a driver raises
             return self._recover(error)
-        self._settle(list(self._flight), written=new)
         if self.fault is not None:
             LOG.warning("event store: writing again; %d wait", len(self._queue))
             self.fault = None
+        self._settle(list(self._flight), written=new)  # who waits for it finds no fault any more
         return True
 
     def _recover(self, error: Exception) -> bool:

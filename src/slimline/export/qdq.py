@@ -203,6 +203,8 @@ def quantize_biases(graph: Graph) -> None:
         limit = np.iinfo(np.int32)
         integers = np.clip(np.rint(bias.astype(np.float64) / scale), limit.min, limit.max).astype(np.int32)
         base = node.input[2]
+        while f"{base}.int" in graph.constants:  # equal biases are one constant, and their scales differ
+            base += "_"
         graph.constants[f"{base}.int"] = integers
         graph.constants[f"{base}.scale"] = scale
         zero = graph.constant("zero_points", np.zeros(bias.shape, np.int32))
