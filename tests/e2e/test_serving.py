@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as canonical
 
 from slimline.events import EventStore
 from slimline.manifest import digest
@@ -221,6 +225,62 @@ def test_workers_share_their_metrics_and_a_killed_one_is_replaced(
 
 def predictions(text: str) -> int:
     return round(sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("slimline_predictions_")))
+
+
+def test_a_bento_holds_the_release_and_serves_it_from_anywhere(
+    two_releases: tuple[Path, Path], document: dict[str, Any], tmp_path: Path
+) -> None:
+    """What ``make bento`` does, in a folder of its own; the Bento's source needs nothing of the repository."""
+    revision = digest(two_releases[0])
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "serving", project / "serving")
+    shutil.copytree(two_releases[0], project / "release")
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        project / "dist",
+        ROOT,
+    ]
+    subprocess.run(wheel, check=True, timeout=120)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLIMLINE_")}
+    environment |= {
+        "BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1",
+        "SLIMLINE_EVENT_STORE": "",
+    }  # fmt: skip
+    tag = f"slimline:{revision[7:19]}"
+    build = ["build", "--bentofile", "serving/bentofile.yaml", "--version", revision[7:19], "."]
+    subprocess.run([sys.executable, "-m", "bentoml", *build], cwd=project, env=environment, check=True, timeout=120)
+    shutil.rmtree(project)
+    (bento,) = (tmp_path / "bentoml" / "bentos" / "slimline").glob(revision[7:19])
+    wanted = (bento / "env" / "python" / "requirements.txt").read_text()
+    assert "onnxruntime==" in wanted
+    assert "torch" not in wanted
+    assert list((bento / "env" / "python" / "wheels").glob("slimline-*.whl"))
+    server = Process([*BENTO[:4], tag, "--host", "127.0.0.1"], environment, tmp_path / "log")
+    try:
+        answer = httpx.post(f"{server.url}/predict", json=document).json()
+        assert answer["revision"] == revision
+    finally:
+        server.stop()
+
+
+def test_a_bento_installs_what_the_lock_pins() -> None:
+    """pip takes these lines as they are; a local wheel with extras, as BentoML writes it, it doesn't."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [Requirement(each) for each in [*project["dependencies"], *project["optional-dependencies"]["serve"]]]
+    lock = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split() if "==" in line)
+    pinned = {canonical(name): version for name, version in lock.items()}
+    lines = (ROOT / "serving" / "requirements.txt").read_text().splitlines()
+    found = dict(line.split("==") for line in lines if not line.startswith("#"))
+    expected = {canonical(each.name) for each in named} - {"bentoml"}
+    assert {canonical(name): version for name, version in found.items()} == {name: pinned[name] for name in expected}
+    assert f"slimline-{project['version']}-py3-none-any.whl" in (ROOT / "serving" / "bentofile.yaml").read_text()
 
 
 @pytest.mark.parametrize(

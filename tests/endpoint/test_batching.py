@@ -138,6 +138,19 @@ def test_a_full_queue_sheds_with_the_time_to_wait() -> None:
     asyncio.run(run())
 
 
+def test_who_would_wait_too_long_is_shed_at_once() -> None:
+    async def run() -> list[Any]:
+        made = batcher(Doubling(0.02), SLOW, max_wait=0.03, max_rows=1)
+        results = await asyncio.gather(*(ask(made, value) for value in range(20)), return_exceptions=True)
+        made.close()
+        return results
+
+    results = asyncio.run(run())
+    refused = [isinstance(result, RefusedError) for result in results]
+    assert not any(refused[:3])
+    assert all(refused[12:])  # 10 rows take 33 ms, says SLOW
+
+
 def test_who_has_left_is_not_computed() -> None:
     model = Doubling(0.03)
 

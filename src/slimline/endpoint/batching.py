@@ -51,17 +51,19 @@ class Batcher:
     """Runs ``run`` (arrays in, arrays out, the batch axis first), one call at a time.
 
     ``max_rows`` is the largest batch put together; a single request may be larger. Rows beyond ``max_waiting`` are
-    shed with 429. ``inline`` False leaves every run to the worker thread.
+    shed with 429, and so is who would wait longer than ``max_wait`` seconds by the model's speed. ``inline`` False
+    leaves every run to the worker thread.
     """
 
     def __init__(
-        self, run: Callable[[Arrays], Arrays], speed: Speed, *, max_rows: int, max_waiting: int, inline: bool = True,
-        name: str = "model",
+        self, run: Callable[[Arrays], Arrays], speed: Speed, *, max_rows: int, max_waiting: int,
+        max_wait: float = 30.0, inline: bool = True, name: str = "model",
     ) -> None:  # fmt: skip
         self._run = run
         self._speed = speed
         self._max_rows = max_rows
         self._max_waiting = max_waiting
+        self._max_wait = max_wait
         self._inline = INLINE_SECONDS if inline else 0.0
         self._queue: deque[Waiting] = deque()
         self._running = False
@@ -85,9 +87,11 @@ class Batcher:
                 start = perf_counter()
                 outputs = self._run(inputs)
                 return Run(outputs, 0.0, self._took(rows, start), rows)
-        elif self.waiting_rows + rows > self._max_waiting:
-            seconds = max(1, round(self._speed.estimate(self.waiting_rows)))
-            raise RefusedError(429, "the queue is full, try again later", {b"retry-after": b"%d" % seconds})
+        elif self.waiting_rows:
+            wait = self._speed.estimate(self.waiting_rows)
+            if self.waiting_rows + rows > self._max_waiting or wait > self._max_wait:
+                retry = {b"retry-after": b"%d" % max(1, round(wait))}
+                raise RefusedError(429, "the queue is full, try again later", retry)
         waiting = Waiting(inputs, rows, loop.create_future())
         self._queue.append(waiting)
         self.waiting_rows += rows

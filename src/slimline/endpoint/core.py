@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator
@@ -66,6 +67,8 @@ class Core:
         self._variants = Variants([Variant(*pair) for pair in zip(self.described, loaded, strict=True)])
         self.recorder.serve(each.live for each in self._variants.all)
         await asyncio.to_thread(self.recorder.open, self._dropped)
+        gc.collect()
+        gc.freeze()  # modules and models stay for good: full collections needn't look at them, and stall requests less
         self.ready = True
 
     def load(self, described: Described) -> Loaded:
@@ -123,6 +126,7 @@ class Core:
             self.pulse()
             for each in self._variants.all:
                 each.live.close()
+        gc.unfreeze()
 
     # -- a request -----------------------------------------------------------------------------------------------
 

@@ -18,4 +18,4 @@ class Limits:
     max_waiting_rows: int = 4096  # rows in the queue; more are shed with 429
     max_in_progress: int = 1024  # requests at once; more are shed with 503
     body_seconds: float = 10.0
-    answer_seconds: float = 30.0
+    answer_seconds: float = 30.0  # who would wait longer in the queue is shed at once, with 429
