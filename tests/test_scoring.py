@@ -274,7 +274,8 @@ def test_the_command(
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert capsys.readouterr().out == f"{target}: 150 rows\n"
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (f"{target}: 150 rows\n", "")
 
 
 MEASURE = """
