@@ -3,18 +3,31 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: repro test test-tensorrt test-e2e check format ablation bench-noop bench-serving bench-soak lock clean
+.PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
+.PHONY: ablation bench-methods bench-noop bench-serving bench-soak lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
 
+serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
+	bentoml serve serving.service:Slimline
+
+bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
+	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	bentoml build --bentofile serving/bentofile.yaml \
+	  --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
+
 test: .venv/installed  ## unit tests
-	pytest -n 2 -m "not e2e"
+	pytest -n 2 -m "not e2e and not triton"
 
 test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
 	pytest -n 2 -m tensorrt
+
+test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
+	pytest -n 0 -m triton
 
 test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -31,7 +44,10 @@ format: .venv/installed
 	ruff check --fix .
 
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
-	python -P benchmarks/ablation.py
+	python benchmarks/ablation.py
+
+bench-methods: .venv/installed  ## each method alone on the teacher of make repro, at several strengths
+	python benchmarks/methods.py
 
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
@@ -52,6 +68,11 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
+	touch $@
+
+.venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
+	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
+	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from workspace import workspace
 
 from slimline import artifact, latency, manifest, metrics, params, pipeline
 from slimline.artifact import Named
@@ -45,26 +43,6 @@ def without(document: dict[str, Any], stage: str) -> dict[str, Any]:
             section["from"] = gone["from"]
     changed["export"]["stages"] = [each for each in changed["export"]["stages"] if each != stage]
     return changed
-
-
-@contextmanager
-def workspace(document: dict[str, Any], done: Path) -> Iterator[Path]:
-    """Enter a folder with ``document`` as params.yaml, the project's data and code, and the artifacts in ``done``."""
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for name in ("data", "stages"):
-            (root / name).symlink_to((here / name).resolve())
-        shutil.copytree(done, root / "artifacts")
-        (root / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-        if (here / ".slimline/teacher").is_dir():
-            (root / ".slimline").mkdir()
-            (root / ".slimline/teacher").symlink_to((here / ".slimline/teacher").resolve())
-        os.chdir(root)
-        try:
-            yield root
-        finally:
-            os.chdir(here)
 
 
 def run_chain(document: dict[str, Any], done: Path, keep: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def main(stage: Stage) -> None:
         checked = task.metrics(benchmark.outputs(predictor, validation.inputs), validation.targets)
         row[f"validation_{task.primary}"] = checked[task.primary]
         facts = exported[name] = manifest.read_json(EXPORTS / name / "facts.json")
-        row |= {key: facts[key] for key in ("params", "macs", "bytes")}
+        row |= {key: facts[key] for key in ("params", "macs", "bytes", "sparsity", "bits")}
         row |= speed["stages"][name] | {"variant": facts["variant"], "threads": target.threads}
         stages[name] = row
         if name in speed["engines"]:

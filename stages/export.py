@@ -10,9 +10,8 @@ from torch import nn
 
 from slimline import manifest, metrics, plugins
 from slimline.errors import ExportError
-from slimline.export import formats
-from slimline.export.facts import count_macs, count_params
-from slimline.quantizers import is_quantized
+from slimline.export import formats, layer_facts
+from slimline.export.facts import count_macs, count_params, variant
 from slimline.stage import Stage, run
 
 FOLDER = Path("exports")
@@ -39,10 +38,14 @@ def main(stage: Stage) -> None:
             "params": count_params(model),
             "macs": count_macs(model, signature),
             "bytes": (scratch / "model.onnx").stat().st_size,
-            "variant": "int8" if is_quantized(model) else "fp32",
+            "variant": variant(model),
             "edits": [edit.method for edit in described.edits],
             "parity": parity(model, scratch, stage),
         }
+        layers = layer_facts.describe(model, stage.splits["validation"], scratch / "model.onnx", signature)
+        facts |= layer_facts.summary(layers["layers"])
+        # one line: histograms are hundreds of numbers
+        manifest.write_text(scratch / layer_facts.FILE, manifest.canonical(layers).decode() + "\n")
         if others := {each: written for each, written in made.items() if written}:
             facts["formats"] = formats.complete(others, scratch, model, stage.task, stage.splits["validation"])
         manifest.write_json(scratch / "facts.json", facts)

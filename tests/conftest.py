@@ -235,3 +235,19 @@ def two_releases(make_release: Callable[..., str], tmp_path_factory: pytest.Temp
     make_release(folder / "one")
     make_release(folder / "two", scale=3.0)
     return folder / "one", folder / "two"
+
+
+@pytest.fixture(scope="session")
+def resealed() -> Callable[..., Path]:
+    """Copy a release, let ``change(folder, card)`` alter it, and seal it anew: a release of another revision."""
+
+    def copy_release(release: Path, target: Path, change: Callable[[Path, dict[str, Any]], None]) -> Path:
+        with manifest.sealed(target) as scratch:
+            shutil.copytree(release, scratch, dirs_exist_ok=True)
+            card = manifest.read_json(scratch / "card.json")
+            change(scratch, card)
+            manifest.write_json(scratch / "card.json", card)
+            (scratch / manifest.MANIFEST).unlink()
+        return target
+
+    return copy_release

@@ -143,3 +143,48 @@ def test_another_teacher_needs_a_line_in_dvc_yaml(folder: Folder) -> None:
 
 def test_an_unknown_teacher_is_named(folder: Folder) -> None:
     assert folder.mistake(teachers=["techer"]).startswith("params.yaml: distill: teacher: no stage 'techer'. Did you")
+
+
+# --- keys of methods that contradict each other ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"name": "n-m", "n": 4, "m": 4}, "prune.methods.0.n: 4 of 4 leaves every weight; n must be below m"),
+        ({"name": "magnitude", "ratio": 0.5, "start": 0.6}, "prune.methods.0.start: 0.6 is above ratio, 0.5"),
+        ({"name": "magnitude", "ratio": 0.9, "max_ratio": 0.8}, "prune.methods.0.ratio: 0.9 is above max_ratio, 0.8"),
+        ({"name": "structured", "of": "macs", "scope": "sensitivity"}, "prune.methods.0.scope: sensitivity shares out"),
+        ({"name": "structured", "float_layers": ["0"]}, "prune.methods.0.float_layers: it is read with kernels: int8"),
+        ({"name": "linear", "bits": "auto"}, "prune.methods.0.budget: bits: auto keeps to one of bytes, latency"),
+        ({"name": "svd", "rank": {"ratio": 0.5}, "max_loss": 0.1}, "prune.methods.0.max_loss: it guards ranks"),
+    ],
+    ids=["n of m", "start", "max_ratio", "scope", "kernels", "budget", "max_loss"],
+)
+def test_keys_that_contradict_each_other_are_found_before_training(
+    folder: Folder, method: dict[str, Any], message: str
+) -> None:
+    folder.document["prune"]["methods"] = [method]
+    assert folder.mistake().startswith(f"params.yaml: {message}")
+
+
+def test_a_schedule_without_recovery_is_found_before_training(folder: Folder) -> None:
+    folder.document["prune"]["methods"] = [{"name": "magnitude", "schedule": "cubic"}]
+    folder.check()
+    folder.document["prune"]["recovery"] = {**folder.document["prune"]["recovery"], "epochs": 0}
+    assert folder.mistake() == "params.yaml: prune.methods.0: magnitude needs training; give recovery epochs"
+
+
+def test_what_is_timed_in_integers_is_what_quantize_will_not_skip(folder: Folder) -> None:
+    timed = {"name": "structured", "of": "latency", "kernels": "int8"}
+    folder.document["prune"]["methods"] = [timed]
+    folder.check()
+    folder.document["quantize"]["methods"] = [{"name": "linear", "skip": ["conv"]}]
+    assert folder.mistake() == (
+        "params.yaml: prune.methods.0.float_layers: [], but quantize.methods.0.skip is ['conv']; name the same layers, "
+        "so that what is timed is what will run"
+    )
+    folder.document["prune"]["methods"] = [{**timed, "float_layers": ["conv"]}]
+    folder.check()
+    folder.document["quantize"]["methods"] = [{"name": "linear", "skip": "auto"}]
+    folder.check()

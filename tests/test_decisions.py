@@ -80,3 +80,17 @@ def test_a_damaged_file_is_named(path: Path, text: str, message: str) -> None:
         Decisions(path, {})
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_two_entries_of_one_method_have_choices_of_their_own(path: Path) -> None:
+    clock = Clock()
+
+    def run(decisions: Decisions) -> list[dict[str, int]]:
+        return [decisions.entry(name).choose(name, clock) for name in ("svd", "tucker2", "svd")]
+
+    first = run(Decisions(path, {}))
+    assert first == [{"rank": 1}, {"rank": 2}, {"rank": 3}]
+    again = Decisions(path, {})
+    assert run(again) == first
+    assert again.replayed == ["svd", "tucker2", "svd #2"]
+    assert json.loads(path.read_text())["choices"].keys() == {"svd", "tucker2", "svd #2"}

@@ -11,6 +11,7 @@ MODULES = (
     "answers", "archive", "benchmark", "cli", "cli.deploying", "cli.releases", "decisions", "deployment", "errors",
     "file_index", "gate", "goldens", "intervals", "latency", "manifest", "params", "pipeline", "plugins", "predictor",
     "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime", "scoring", "tables", "times",
+    "model_repository.repository", "runtimes.triton", "endpoint.app", "events",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from slimline.method import Batches, Context
 from slimline.methods.svd import Svd
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
+from slimline.sensitivity import Sensitivity
 from slimline.task import call
 
 Made = Callable[..., Context]
@@ -114,3 +117,33 @@ def test_a_rank_is_taken_where_it_pays_within_the_budget(
     plan = Svd(ratios=[0.1], multiple=1, max_drop=max_drop).plan(cnn, batches, context())
     assert bool(plan.edit.data["ranks"]) is taken
     assert any(said in note for note in plan.notes)
+
+
+def test_a_rank_whose_layer_alone_costs_too_much_is_not_taken(
+    cnn: Cnn, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(monkeypatch, layer=2.0, whole=2.0)
+    loose = Svd(ratios=[0.1], multiple=1, max_drop=1.0)
+    fixed = Svd(rank=factorization.Ratio(0.1), multiple=1)
+    rise = Sensitivity(cnn, context()).cost(fixed, "11", fixed.alone(cnn, batches, context())["11"]).rise
+    assert rise > 0
+    for limit, taken in ((rise * 0.9, False), (rise * 1.1, True)):
+        plan = replace(loose, max_loss=limit).plan(cnn, batches, context())
+        assert bool(plan.edit.data["ranks"]) is taken
+        said = f"alone raise the validation loss by {rise:.4f}, max_loss is {limit:g}"
+        assert any(said in note for note in plan.notes) is not taken
+
+
+def test_a_rank_measured_by_the_study_is_not_measured_again(
+    cnn: Cnn, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    timed(monkeypatch, layer=2.0, whole=2.0)
+    made = replace(context(), cache=tmp_path)
+    fixed = Svd(rank=factorization.Ratio(0.1), multiple=1)
+    Sensitivity(cnn, made).cost(fixed, "11", fixed.alone(cnn, batches, made)["11"])
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Sensitivity, "_measure", never)
+    Svd(ratios=[0.1], multiple=1, max_drop=1.0, max_loss=9.0).plan(cnn, batches, made)

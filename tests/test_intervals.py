@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from fractions import Fraction
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +22,7 @@ def paired(both: int, before: int, after: int, neither: int) -> tuple[NDArray[np
     """Return the answers of two models that are both right, one alone, and both wrong on so many rows."""
     one = [True] * (both + before) + [False] * (after + neither)
     other = [True] * both + [False] * before + [True] * after + [False] * neither
-    return np.array(one), np.array(other)
+    return np.array(one, bool), np.array(other, bool)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +104,42 @@ def test_paired_drop_covers_the_true_drop(shares: tuple[float, ...], rows: int) 
 
 def test_percentile_leaves_the_same_share_out_on_both_sides() -> None:
     assert intervals.percentile(list(range(101)), 0.9) == pytest.approx([5, 95])
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5), st.integers(0, 5))
+def test_mcnemar_is_the_exact_sign_test_of_the_rows_that_differ(lost: int, won: int, both: int, neither: int) -> None:
+    n, few = lost + won, min(lost, won)
+    exact = min(Fraction(1), 2 * sum((Fraction(comb(n, k), 2**n) for k in range(few + 1)), Fraction(0)))
+    assert intervals.mcnemar(*paired(both, lost, won, neither)) == pytest.approx(float(exact), rel=1e-9)
+
+
+def test_mcnemar_of_many_rows_neither_overflows_nor_vanishes() -> None:
+    assert 0 < intervals.mcnemar(*paired(0, 3000, 2700, 0)) < 1e-4
+    assert intervals.mcnemar(*paired(0, 5000, 5000, 0)) == 1
+
+
+def test_holm_by_hand() -> None:
+    """Holm 1979: the smallest p times m, the next times m − 1, …, and never below the one before."""
+    assert intervals.holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert intervals.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert intervals.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_lies_between_the_plain_and_bonferronis(p_values: list[float]) -> None:
+    for p, adjusted in zip(p_values, intervals.holm(p_values), strict=True):
+        assert p <= adjusted <= min(1.0, len(p_values) * p) + 1e-12
+
+
+@pytest.mark.parametrize("classes", [10])
+def test_holm_rarely_calls_chance_a_difference(classes: int) -> None:
+    """Without any difference one of ten classes is called harmed in at most 5% of studies; without Holm in more."""
+    rng = np.random.default_rng(0)
+    called = {"plain": 0, "holm": 0}
+    for _ in range(400):
+        answers = [(rng.random(200) < 0.8, rng.random(200) < 0.8) for _ in range(classes)]
+        p_values = [intervals.mcnemar(*each) for each in answers]
+        called["plain"] += min(p_values) <= 0.05
+        called["holm"] += min(intervals.holm(p_values)) <= 0.05
+    assert called["holm"] <= 0.05 * 400 + 12
+    assert called["plain"] > 3 * called["holm"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimline import layer_times, measure
 from slimline.channels import groups
+from slimline.errors import MethodError
 from slimline.latency import Samples
 from slimline.layer_times import Table, TimedCost, resized
 from slimline.method import Batches, Context, compress
@@ -23,7 +24,7 @@ from slimline.methods.structured import Structured
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.params import Target
-from slimline.quantizers import Spec, quantize_layer
+from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Spec, quantize_layer
 from slimline.widths import Limits
 
 Made = Callable[..., Context]
@@ -156,3 +157,12 @@ def test_on_a_real_runtime_it_says_what_it_measured(
     _, plan = compress(method, cnn, batches, made)
     assert "measured on the whole model (batch 1: " in plan.notes[-1]
     assert made.decisions.choices["structured"]["summary"] == plan.notes[-1]
+
+
+def test_layers_that_quantize_will_skip_are_timed_in_floating_point(cnn: Cnn, batches: Batches, context: Made) -> None:
+    timed = layer_times.as_int8(cnn, batches, context(), ["0", "1*"])
+    integers = {name for name, layer in timed.named_modules() if isinstance(layer, QuantizedConv2d | QuantizedLinear)}
+    assert integers == {"3", "6"}
+    method = Structured("l1", 0.2, of="latency", kernels="int8", float_layers=["conv"])
+    with pytest.raises(MethodError, match=r"here\.float_layers: 'conv' matches no layer; layers: 0, 3, 6"):
+        method.plan(cnn, batches, context())

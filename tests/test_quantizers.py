@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +15,6 @@ from slimline.errors import MethodError
 from slimline.grids import Scheme, Spec, by_scale, scale_shape, spec_data, spec_of, spread
 from slimline.layers import Add
 from slimline.models.resnet import ResNet
-from slimline.observers import MinMax
 from slimline.quantizers import Quantizer
 
 values = hnp.arrays(
@@ -108,7 +106,7 @@ def test_values_lie_on_the_grid(x: Tensor, spec: Spec) -> None:
     quantizer = fitted(spec, x)
     steps = quantizer(x) / quantizer.scale + quantizer.zero_point
     integers = steps.round()
-    assert torch.allclose(steps, integers, atol=1e-3)
+    assert torch.allclose(steps, integers, atol=1e-3 + 2.0 ** (spec.bits - 22))  # float32 holds so many digits
     assert integers.min() >= spec.qmin
     assert integers.max() <= spec.qmax
 
@@ -223,13 +221,6 @@ def quantized(model: nn.Module) -> nn.Module:
     return model
 
 
-def feed(model: nn.Module, images: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        model(images)
-
-    return run
-
-
 def test_plain_is_a_copy_of_the_model_without_quantizers(resnet: ResNet, images: Tensor) -> None:
     before = resnet(images)
     model = quantized(resnet)
@@ -239,41 +230,6 @@ def test_plain_is_a_copy_of_the_model_without_quantizers(resnet: ResNet, images:
     assert torch.equal(bare(images), before)
     for name, parameter in bare.named_parameters():
         assert dict(model.named_parameters())[name] is not parameter
-
-
-def test_calibration_sets_every_range_and_leaves_the_mode(resnet: ResNet, images: Tensor) -> None:
-    model = quantized(resnet).train()
-    q.calibrate(model, feed(model, images), MinMax)
-    assert model.training
-    for name, quantizer in q.quantizers(model).items():
-        assert quantizer.observer is None
-        assert not (quantizer.scale == 1).all(), name
-
-
-def test_calibration_rounds_nothing_meanwhile(resnet: ResNet, images: Tensor) -> None:
-    expected = resnet(images)
-    model = quantized(resnet)
-    seen: list[Tensor] = []
-    q.calibrate(model, lambda: seen.append(model(images)), MinMax)
-    weights_rounded = seen[0]
-    assert (weights_rounded - expected).abs().max() < 0.2 * expected.abs().max()
-
-
-def test_calibrating_some_leaves_the_others(resnet: ResNet, images: Tensor) -> None:
-    model = quantized(resnet)
-    q.calibrate(model, feed(model, images), MinMax)
-    before = copy.deepcopy(model.state_dict())
-    q.calibrate(model, feed(model, images * 5), MinMax, only=["conv.input_quantizer"])
-    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"conv.input_quantizer.scale"}
-
-
-def test_a_layer_that_forward_never_reaches_is_named(resnet: ResNet, images: Tensor) -> None:
-    resnet.stray = nn.Linear(2, 2)
-    model = quantized(resnet)
-    with pytest.raises(MethodError, match=r"layer stray: calibration saw no data; is it reached in forward\(\)\?"):
-        q.calibrate(model, feed(model, images), MinMax)
-    assert all(quantizer.observer is None for quantizer in q.quantizers(model).values())
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d], ids=["linear", "conv"])

@@ -61,6 +61,10 @@ def test_structured_on_the_default_models() -> None:
         ("structured", {"importance": "hessian", "multiple": 2}, "cnn", {}),
         ("structured", {"importance": "bn-scale", "multiple": 2, "scope": "sensitivity"}, "cnn", {}),
         ("sparsify", {"kind": "group-lasso"}, "cnn", {}),
+        ("symmetric", {"bits": 6, "learned_steps": True, "equalize": True}, "resnet", {}),
+        ("symmetric", {"bits": 6, "rounding": "adaround", "rounding_steps": 10, "bias_correction": True}, "cnn", {}),
+        ("float16", {}, "resnet", {}),
+        ("bfloat16", {}, "cnn", {}),
     ],
     ids=[
         "symmetric",
@@ -79,6 +83,10 @@ def test_structured_on_the_default_models() -> None:
         "hessian",
         "bn-scale",
         "sparsify",
+        "learned steps",
+        "adaround",
+        "float16",
+        "bfloat16",
     ],
 )
 def test_built_in_methods(

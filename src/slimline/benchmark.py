@@ -125,17 +125,28 @@ def _bootstrap(
 def per_class(
     labels: Sequence[str], base: NDArray[np.bool_], own: NDArray[np.bool_], y: NDArray[Any], confidence: float
 ) -> dict[str, dict[str, Any]]:
-    """Return recall and its drop from the teacher's, with intervals, for each label that occurs."""
-    table = {}
+    """Return recall and its drop from the teacher's, with intervals, for each label that occurs.
+
+    ``p`` is McNemar's exact p-value of the drop, ``p_holm`` that adjusted for all labels of this stage by Holm's
+    method. ``harmed``: the drop is above 0 and stands against chance over all labels at ``confidence``. Each interval
+    alone holds at ``confidence``; over many labels some miss 0 by chance.
+    """
+    table: dict[str, dict[str, Any]] = {}
     for index, label in enumerate(labels):
         rows = y == index
         if rows.any():
             table[label] = {
+                "rows": int(rows.sum()),
                 "recall": float(np.mean(own[rows])),
                 "recall_ci": intervals.share(own[rows], confidence),
                 "drop": float(np.mean(base[rows]) - np.mean(own[rows])),
                 "drop_ci": intervals.paired_drop(base[rows], own[rows], confidence),
+                "p": intervals.mcnemar(base[rows], own[rows]),
             }
+    adjusted = intervals.holm([row["p"] for row in table.values()])
+    for row, p in zip(table.values(), adjusted, strict=True):
+        row["p_holm"] = p
+        row["harmed"] = bool(row["drop"] > 0 and p <= 1 - confidence)
     return table
 
 

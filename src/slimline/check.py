@@ -23,7 +23,10 @@ def check(path: Path = params.FILE) -> list[str]:
     order = pipeline.check_order(document, path=str(path))
     _check_dvc(settings, document)
     for kind, chosen, where in _configured(settings, path):
-        params.configure(kind, chosen, where)
+        configured = params.configure(kind, chosen, where)
+        if kind == "methods":
+            _check_method(configured, chosen.name, where, settings)
+    _check_kernels(settings, path)
     for kind, name, where in _named(settings, path):
         plugins.find(kind, name, where=where)
     from slimline.export import formats
@@ -96,6 +99,53 @@ def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured,
                 yield "methods", method, f"{path}: {name}.{key}.{index}"
         if section.recovery is not None:
             yield from (("losses", *each) for each in section.recovery.losses(f"{path}: {name}.recovery"))
+
+
+def _check_method(method: Any, name: str, where: str, settings: Params) -> None:
+    """Check that a method's keys agree with each other, and that it is trained where it has to be."""
+    from slimline.method import check_without_training
+
+    method.check(where)
+    stage, key = where.partition(": ")[2].split(".")[:2]
+    section = settings.compressions[stage]
+    if isinstance(section, Compression) and key == "methods" and not (section.recovery and section.recovery.epochs):
+        check_without_training(method, name, where)
+
+
+def _check_kernels(settings: Params, path: Path) -> None:
+    """A stage that times layers as they will be once quantized must leave out those that quantize will skip."""
+    for stage, section in settings.compressions.items():
+        for index, chosen in enumerate(section.methods if isinstance(section, Compression) else []):
+            if chosen.settings.get("kernels") != "int8":
+                continue
+            own = chosen.settings.get("float_layers", [])
+            for later, key, skip in _skips(settings, stage):
+                if skip != "auto" and sorted(skip) != sorted(own):
+                    raise ParamsError(
+                        f"{path}: {stage}.methods.{index}.float_layers: {own}, but {later}.{key}.skip is {skip}; name "
+                        "the same layers, so that what is timed is what will run"
+                    )
+
+
+def _skips(settings: Params, stage: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield (stage, key, skip) of every quantize method behind ``stage``."""
+    from slimline.quantization import Quantize
+
+    for name, section in settings.compressions.items():
+        if name == stage or stage not in _behind(settings, name) or not isinstance(section, Compression):
+            continue
+        for index, chosen in enumerate(section.methods):
+            if issubclass(plugins.find("methods", chosen.name), Quantize):
+                yield name, f"methods.{index}", chosen.settings.get("skip", [])
+
+
+def _behind(settings: Params, name: str) -> list[str]:
+    """Return the stages that ``name`` is made from."""
+    found = []
+    while name in settings.compressions:
+        name = settings.compressions[name].from_
+        found.append(name)
+    return found
 
 
 def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Decisions:
         self.key = hashlib.sha256(manifest.canonical(inputs)).hexdigest()
         self.choices: dict[str, Any] = {}
         self.replayed: list[str] = []
+        self._entries: Counter[str] = Counter()
         if path is not None and path.is_file() and not remeasure:
             document = manifest.read_json(path)
             if not isinstance(document, dict) or not isinstance(document.get("choices"), dict):
@@ -32,6 +34,11 @@ class Decisions:
             manifest.check_format(document, path, FORMAT)
             if document.get("key") == self.key:
                 self.choices = document["choices"]
+
+    def entry(self, method: str) -> Entry:
+        """Return the choices of the stage's next entry of ``method``; a second one's are kept apart."""
+        self._entries[method] += 1
+        return Entry(self, self._entries[method])
 
     def choose(self, name: str, measure: Callable[[], Any]) -> Any:
         """Return the recorded choice ``name``, or measure it now and record it."""
@@ -46,3 +53,18 @@ class Decisions:
         """Write the file, choices or none, so that the stage always leaves one."""
         if self.path is not None:
             manifest.write_json(self.path, {"format": FORMAT, "key": self.key, "choices": self.choices})
+
+
+class Entry(Decisions):
+    """The part of a stage's decisions that one entry of its methods makes.
+
+    Names of the first entry of a method are its own; those of the second end in " #2", and so on.
+    """
+
+    def __init__(self, whole: Decisions, number: int) -> None:
+        self._whole, self._suffix = whole, f" #{number}" if number > 1 else ""
+        self.path, self.key, self.choices, self.replayed = whole.path, whole.key, whole.choices, whole.replayed
+
+    def choose(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return the recorded choice ``name`` of this entry, or measure it now and record it."""
+        return self._whole.choose(name + self._suffix, measure)

@@ -41,6 +41,14 @@ class GoldenError(ReleaseError):
     """A release doesn't answer its golden requests as it did when it was made."""
 
 
+class UnavailableError(SlimlineError):
+    """A remote runtime can't be reached or is too slow; asking again may help."""
+
+
+class RevisionError(UnavailableError):
+    """A remote runtime runs another release than the one it is asked for."""
+
+
 class InputError(SlimlineError):
     """An array given to a Predictor has a wrong name, dtype or shape."""
 

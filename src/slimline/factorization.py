@@ -1,8 +1,9 @@
 """What the factorize methods share: which layers and ranks, and where the factors go.
 
 A layer is replaced by a sequence of thinner ones. With ``rank: auto`` a candidate is kept when the target runs it
-faster by ``min_gain`` (measured, geometric mean over the target's batch sizes) and the validation metric stays within
-``max_drop`` of the input model's, all kept layers together and before recovery. At the end the whole model is measured
+faster by ``min_gain`` (measured, geometric mean over the target's batch sizes), raises the validation loss alone by no
+more than ``max_loss`` (``slimline.sensitivity``), and the validation metric stays within ``max_drop`` of the input
+model's, all kept layers together and before recovery. At the end the whole model is measured
 against the one that came in: if it isn't faster beyond the interval, every layer stays as it was.
 """
 
@@ -20,21 +21,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slimline import latency, masks, measure, metrics
+from slimline.calibration import calibrate
 from slimline.errors import MethodError
 from slimline.layers import macs
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 from slimline.observers import MinMax
 from slimline.quantizers import (
     QuantizedConv2d,
     QuantizedLinear,
     Quantizer,
-    calibrate,
     plain,
     plain_layer,
     quantize_layer,
     quantizers,
     replace,
 )
+from slimline.sensitivity import Sensitivity
 from slimline.task import call
 
 Ranks = list[int]
@@ -60,7 +62,7 @@ class Energy:
 class LowRank(Method):
     """The keys that all factorize methods share.
 
-    ``rank`` is ``auto`` (measured on the target: ``ratios`` are tried, ``min_gain`` and ``max_drop`` decide),
+    ``rank`` is ``auto`` (measured: ``ratios`` are tried; ``min_gain``, ``max_loss`` and ``max_drop`` decide),
     ``{ratio: r}`` or ``{energy: e}``. ``whiten: false`` factorizes the bare weights. ``skip`` are globs of layers.
     """
 
@@ -69,6 +71,7 @@ class LowRank(Method):
     multiple: Annotated[int, Field(ge=1)] = 8
     min_gain: Annotated[float, Field(ge=1)] = 1.1
     max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_loss: Annotated[float, Field(ge=0)] | None = None
     whiten: bool = True
     skip: list[str] = field(default_factory=list)
 
@@ -76,6 +79,22 @@ class LowRank(Method):
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         return plan(self, model, batches, context)
+
+    def check(self, where: str) -> None:
+        if self.max_loss is not None and self.rank != "auto":
+            raise MethodError(f"{where}.max_loss: it guards ranks that are chosen, and rank isn't auto; leave it out")
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        if self.rank == "auto":
+            return {}
+        covariance = _covariance(self, model, _names(self, model, context.where), batches)
+        inputs, _ = next(iter(batches()))
+        asked = _as_asked(self, model, covariance, measure.input_shapes(model, list(covariance), inputs))["layers"]
+        return {
+            name: alone(self, model, name, entry["ranks"], covariance, batches)
+            for name, entry in asked.items()
+            if entry["ranks"]
+        }
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:
@@ -110,30 +129,25 @@ def is_dense_kernel(layer: nn.Module) -> bool:
 
 def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> Plan:
     """Choose layers and ranks (or replay the recorded choice) and compute their factors."""
-    names = _names(method, model, context.where)
-    covariance = covariances(model, names, batches)
-    if not method.whiten:
-        covariance = {name: torch.eye(len(each), dtype=torch.float64) for name, each in covariance.items()}
+    method.check(context.where)
+    covariance = _covariance(method, model, _names(method, model, context.where), batches)
 
     def factorized(ranks: Mapping[str, Ranks]) -> tuple[nn.Module, Edit]:
-        edit = Edit(method.name, {"ranks": {name: list(value) for name, value in ranks.items()}})
-        changed = apply(copy.deepcopy(model), edit, method.structure)
-        for name, value in ranks.items():
-            original = model.get_submodule(name)
-            parts = changed.get_submodule(name)
-            for part, weight in zip(parts.children(), method.weights(original, value, covariance[name]), strict=True):
-                part.weight.data.copy_(weight)  # type: ignore[operator]
-            if isinstance(original.bias, Tensor):
-                list(parts.children())[-1].bias.data.copy_(original.bias.data)  # type: ignore[operator]
-        _calibrate(changed, model, list(ranks), batches)
-        return changed, edit
+        return _factorized(method, model, ranks, covariance, batches)
+
+    def guard(name: str, ranks: Ranks) -> float | None:
+        if method.max_loss is None:
+            return None
+        return study.cost(method, name, alone(method, model, name, ranks, covariance, batches)).rise
+
+    study = Sensitivity(model, context)
 
     def decide() -> dict[str, Any]:
         inputs, _ = next(iter(batches()))
         shapes = measure.input_shapes(model, list(covariance), inputs)
         if method.rank != "auto":
             return _as_asked(method, model, covariance, shapes)
-        return _choose(method, model, context, shapes, covariance, factorized)
+        return _choose(method, model, context, shapes, covariance, factorized, guard)
 
     choice = context.decisions.choose(method.name, decide)
     notes = [f"{name}: {entry['why']}" for name, entry in choice["layers"].items()] + [choice["summary"]]
@@ -146,6 +160,42 @@ def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) 
         name: tensor for name, tensor in after.items() if name not in before or before[name].shape != tensor.shape
     }
     return Plan(edit, tensors, notes)
+
+
+def alone(
+    method: LowRank, model: nn.Module, name: str, ranks: Ranks, covariance: Mapping[str, Tensor], batches: Batches
+) -> Alone:
+    """Return the change that factorizes one layer at ``ranks``."""
+
+    def make() -> nn.Module:
+        return _factorized(method, model, {name: ranks}, covariance, batches)[0]
+
+    return Alone({"ranks": list(ranks), "whiten": method.whiten}, make, (name,))
+
+
+def _covariance(method: LowRank, model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Tensor]:
+    """Return what each layer is whitened by: the covariance of its inputs, or the identity."""
+    found = covariances(model, names, batches)
+    if method.whiten:
+        return found
+    return {name: torch.eye(len(each), dtype=torch.float64) for name, each in found.items()}
+
+
+def _factorized(
+    method: LowRank, model: nn.Module, ranks: Mapping[str, Ranks], covariance: Mapping[str, Tensor], batches: Batches
+) -> tuple[nn.Module, Edit]:
+    """Return a copy of ``model`` with these layers at these ranks, and the edit that says so."""
+    edit = Edit(method.name, {"ranks": {name: list(value) for name, value in ranks.items()}})
+    changed = apply(copy.deepcopy(model), edit, method.structure)
+    for name, value in ranks.items():
+        original = model.get_submodule(name)
+        parts = changed.get_submodule(name)
+        for part, weight in zip(parts.children(), method.weights(original, value, covariance[name]), strict=True):
+            part.weight.data.copy_(weight)  # type: ignore[operator]
+        if isinstance(original.bias, Tensor):
+            list(parts.children())[-1].bias.data.copy_(original.bias.data)  # type: ignore[operator]
+    _calibrate(changed, model, list(ranks), batches)
+    return changed, edit
 
 
 def _names(method: LowRank, model: nn.Module, where: str) -> list[str]:
@@ -291,8 +341,12 @@ def _choose(
     shapes: Mapping[str, Sequence[int]],
     covariance: Mapping[str, Tensor],
     factorized: Callable[[Mapping[str, Ranks]], tuple[nn.Module, Edit]],
+    guard: Callable[[str, Ranks], float | None],
 ) -> dict[str, Any]:
-    """Measure every layer at every candidate rank and keep what pays, the largest saving first."""
+    """Measure every layer at every candidate rank and keep what pays, the largest saving first.
+
+    ``guard`` returns by how much a layer at some ranks raises the validation loss alone, None where that isn't asked.
+    """
     task = context.task
     sign = 1 if task.higher_is_better else -1
     start = metrics.evaluate(model, task, context.validation)[task.primary]
@@ -325,6 +379,13 @@ def _choose(
     chosen: dict[str, Ranks] = {}
     for _, name, ranks, speed in sorted(paying, reverse=True):
         if name in chosen:
+            continue
+        rise = guard(name, ranks)
+        if rise is not None and method.max_loss is not None and rise > method.max_loss:
+            layers[name]["why"] = (
+                f"stays: ranks {ranks} are {speed:.2f}× faster but alone raise the validation loss by {rise:.4f}, "
+                f"max_loss is {method.max_loss:g}"
+            )
             continue
         trial, _ = factorized({**chosen, name: ranks})
         drop = sign * (start - metrics.evaluate(trial, task, context.validation)[task.primary])

@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Scheme = Literal["symmetric", "linear"]
+FloatScheme = Literal["float16", "bfloat16"]  # the grid is the format's values; there is nothing to scale
+FLOATS: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 TINY = torch.finfo(torch.float32).tiny  # below it a scale's reciprocal is infinite
 
 
@@ -38,10 +40,14 @@ class Spec:
     """
 
     bits: int = 8
-    scheme: Scheme = "symmetric"
+    scheme: Scheme | FloatScheme = "symmetric"
     axis: int | None = None
     block: int | None = None
     learned: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        return self.scheme in FLOATS
 
     @property
     def qmin(self) -> int:
@@ -69,6 +75,8 @@ def spec_data(spec: Spec) -> dict[str, Any]:
 
 def scale_and_zero_point(spec: Spec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return (scale float32, zero_point int32) for the range [low, high], each of the range's shape."""
+    if spec.is_float:
+        return torch.ones_like(low), torch.zeros_like(low, dtype=torch.int32)
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     if spec.scheme == "symmetric":
         scale = torch.maximum(-low, high) / spec.qmax
@@ -114,6 +122,10 @@ def spread(spec: Spec, scale: Tensor, shape: Sequence[int]) -> Tensor:
 
 def fake_quantize(spec: Spec, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Return ``x`` rounded to its grid, in real values; the gradient is that of the module's docstring."""
+    if spec.is_float:
+        format_ = FLOATS[spec.scheme]
+        largest = torch.finfo(format_).max
+        return x + (x.clamp(-largest, largest).to(format_).to(x.dtype) - x).detach()
     if not spec.learned and spec.block is None:
         if spec.axis is None:
             return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, spec.qmin, spec.qmax)

@@ -1,7 +1,8 @@
-"""Intervals for shares and for paired differences of two models on the same rows. Imports no torch."""
+"""Intervals and tests for shares and for paired differences of two models on the same rows. Imports no torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -53,3 +54,31 @@ def percentile(draws: Sequence[float], confidence: float) -> list[float]:
     """Return the percentile interval [low, high] of bootstrap draws."""
     low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
     return [float(low), float(high)]
+
+
+def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
+    """Return the two-sided exact p-value of McNemar's test that both are right equally often (McNemar 1947).
+
+    Of the n rows that one alone gets right, each is as likely the one's as the other's: binomial(n, 1/2).
+    """
+    lost, won = int(np.sum(before & ~after)), int(np.sum(~before & after))
+    n = lost + won
+    tail = sum(
+        math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+        for k in range(min(lost, won) + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values, in the order given (Holm 1979, Scandinavian Journal of Statistics 6).
+
+    Calling those at most α differences errs with probability at most α over all of them, however they depend.
+    """
+    m = len(p_values)
+    adjusted = [0.0] * m
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(m), key=lambda each: p_values[each])):
+        largest = max(largest, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -8,7 +8,7 @@ linearly on both sides. Only differences of times are used, since a call's overh
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from slimline import latency, measure, plugins
 from slimline.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
+from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.params import Target
 from slimline.quantizers import is_quantized
@@ -95,6 +96,7 @@ def choose(
     limits: Limits,
     *,
     int8: bool,
+    float_layers: Sequence[str] = (),
 ) -> tuple[list[int], list[str]]:
     """Return the widths at which ``ratio`` of the model's time on the target is gone, and notes on what was measured.
 
@@ -102,7 +104,7 @@ def choose(
     """
 
     def decide() -> dict[str, Any]:
-        timed = as_int8(model, batches, context) if int8 and not is_quantized(model) else model
+        timed = as_int8(model, batches, context, float_layers) if int8 and not is_quantized(model) else model
         inputs, _ = next(iter(batches()))
         rows, _ = context.calibration[slice(0, max(context.target.batch_sizes))]
         signature = context.task.signature()
@@ -132,10 +134,16 @@ def choose(
     return widths, [choice["summary"]]
 
 
-def as_int8(model: nn.Module, batches: Batches, context: Context) -> nn.Module:
-    """Return a copy of ``model`` quantized as ``linear`` does: its speed is what counts here, not its answers."""
+def as_int8(model: nn.Module, batches: Batches, context: Context, float_layers: Sequence[str] = ()) -> nn.Module:
+    """Return a copy of ``model`` quantized as ``linear`` does, but for the layers that the globs ``float_layers`` name.
+
+    Its speed is what counts here, not its answers.
+    """
     linear = plugins.find("methods", "linear")
-    quantized, _ = compress(linear(), model, batches, context)
+    try:
+        quantized, _ = compress(linear(skip=list(float_layers)), model, batches, context)
+    except MethodError as error:
+        raise MethodError(str(error).replace(f"{context.where}.skip:", f"{context.where}.float_layers:")) from error
     return quantized.eval()
 
 

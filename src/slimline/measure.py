@@ -68,6 +68,13 @@ def models(
         )
 
 
+def file_bytes(model: nn.Module, signature: Mapping[str, Any]) -> int:
+    """Return the size of the ONNX file that ``model`` is exported as."""
+    with tempfile.TemporaryDirectory() as folder:
+        plugins.find("exporters", "onnx")(model, signature, Path(folder), {})
+        return sum(path.stat().st_size for path in Path(folder).glob("model.onnx*"))
+
+
 def gain(before: Mapping[int, float], after: Mapping[int, float]) -> float:
     """Return the geometric mean over batch sizes of before / after."""
     return float(np.exp(np.mean([np.log(before[batch] / after[batch]) for batch in before])))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -46,7 +47,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at when it plans. ``where`` is the file and key of its settings, for errors."""
+    """What a method may look at when it plans. ``where`` is the file and key of its settings, for errors.
+
+    ``cache`` is the folder in which ``slimline.sensitivity`` remembers what single layers cost (None: nowhere).
+    """
 
     task: Task
     calibration: Split
@@ -55,6 +59,20 @@ class Context:
     decisions: Decisions
     seed: int = 0
     where: str = "params.yaml"
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A method at work on one layer, or one group of coupled layers, and on nothing else.
+
+    ``strength`` is all that the result hangs on beside model, data and layer, as JSON data. ``make()`` returns the
+    changed copy of the model. ``layers`` are those whose time on the target changes with it.
+    """
+
+    strength: dict[str, Any]
+    make: Callable[[], nn.Module]
+    layers: tuple[str, ...]
 
 
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -73,6 +91,22 @@ class Method:
         """Change the structure as ``edit`` says, in place where possible, and return the model. Reads no data."""
         raise NotImplementedError
 
+    def check(self, where: str) -> None:
+        """Raise MethodError where keys contradict each other; ``where`` is the file and key of the method's settings.
+
+        ``slimline check`` calls it before anything trains, what it says needs no model.
+        """
+        del where
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        """Return, for each layer that the method takes, how it compresses that one alone; optional.
+
+        It measures nothing: what is costly happens in ``make``. ``slimline sensitivity`` and choices by sensitivity
+        ask for it.
+        """
+        del model, batches, context
+        return {}
+
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Return a scalar that joins the loss, or None."""
         del model
@@ -90,6 +124,12 @@ class Method:
         """
         del step, total
         return True
+
+
+def check_without_training(method: Method, name: str, where: str) -> None:
+    """Raise MethodError where a method, whose settings stand at ``where``, can't do without a training."""
+    if not method.settled(0, 0):
+        raise MethodError(f"{where}: {name} needs training; give recovery epochs")
 
 
 def compress(method: Method, model: nn.Module, batches: Batches, context: Context) -> tuple[nn.Module, Plan]:

@@ -151,6 +151,23 @@ def divergence(counts: Tensor, bins: int, levels: int) -> float:
     return float(torch.where(p > 0, p * (p / q).log(), torch.zeros_like(p)).sum())
 
 
+def least_error_range(spec: Spec, values: Tensor) -> Range:
+    """Return (low, high), each [scales…], whose grids round ``values`` [scales…, n] with the least squared error.
+
+    They are the extremes of the values that share a scale, shrunk by a factor of their own.
+    """
+    low, high = values.amin(-1), values.amax(-1)
+    best = torch.full_like(low, float("inf"))
+    share = torch.ones_like(low)
+    for each in SHRINK:
+        scale, zero_point = (part[..., None] for part in scale_and_zero_point(spec, low * each, high * each))
+        rounded = torch.clamp(torch.round(values / scale), spec.qmin - zero_point, spec.qmax - zero_point) * scale
+        error = (values - rounded).square().sum(-1)
+        share = torch.where(error < best, each, share)
+        best = torch.minimum(error, best)
+    return low * share, high * share
+
+
 class SquaredError(MinMax):
     """The range, shrunk from the extremes by a common factor, whose grid has the least squared error."""
 

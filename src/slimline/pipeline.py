@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import io
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,20 @@ def fingerprint(
         prints[script.name], found = index.facts(script, _read_code)
         pending.extend(_imports(found, "", is_package=False))
     prints |= {str(path): index.facts(path, sha256) for path in data(document, stage)}
+    runtime = (document.get("target") or {}).get("runtime", "onnxruntime")
+    prints |= closure(pending, roots, index, runtime=runtime)
+    return dict(sorted(prints.items()))
+
+
+def closure(
+    modules: Iterable[str], roots: Collection[str], index: FileIndex, *, runtime: str = "onnxruntime"
+) -> dict[str, str]:
+    """Return {module: sha256} of ``modules`` and all that they import from the packages ``roots``, at any depth.
+
+    Data files beside an ``__init__.py`` count too. Nothing is imported.
+    """
+    prints: dict[str, str] = {}
+    pending = list(modules)
     while pending:
         name = pending.pop()
         if name in prints or name.partition(".")[0] not in roots:
@@ -187,10 +201,9 @@ def fingerprint(
             beside = (path for path in sorted(source.parent.iterdir()) if path.is_file() and path.suffix not in CODE)
             prints |= {f"{name}/{path.name}": index.facts(path, sha256) for path in beside}
         if name == "slimline.measure":  # it exports and times layers through plug-ins, which no import shows
-            runtime = (document.get("target") or {}).get("runtime", "onnxruntime")
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
             pending.extend(target.partition(":")[0] for target in used)
-    return dict(sorted(prints.items()))
+    return prints
 
 
 def _implied(packages: set[str]) -> list[str]:
@@ -210,6 +223,23 @@ def data(document: Mapping[str, Any], stage: str) -> list[Path]:
         named.append((document[ROOT] or {}).get("weights"))
     roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
     return [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
+
+
+def sources(modules: Iterable[str], packages: Collection[str]) -> dict[str, Path]:
+    """Return {module: file} of ``modules`` and all they import, at any depth, of ``packages``. Imports nothing."""
+    found: dict[str, Path] = {}
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        if name in found or name.partition(".")[0] not in packages:
+            continue
+        path = _source(name)
+        if path is None:
+            continue
+        found[name] = path
+        pending.extend(_imports(_read_code(path)[1], name, is_package=path.name == "__init__.py"))
+        pending.append(name.rpartition(".")[0])
+    return found
 
 
 @cache

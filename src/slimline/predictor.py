@@ -15,7 +15,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Runtime(Protocol):
-    """What a runtime plug-in offers: built from an export directory, run on checked arrays, closed."""
+    """What a runtime plug-in offers: built from an export directory, run on checked arrays, closed.
+
+    A remote one takes its address as ``url`` too.
+    """
 
     def __init__(self, directory: Path, threads: int | None) -> None: ...
 
@@ -30,7 +33,8 @@ class Predictor:
     """An exported model, ready to answer.
 
     ``directory`` is a sealed export (``exports/STAGE``) or a release, whose last stage answers. ``runtime="auto"``
-    takes onnxruntime. ``threads`` limits the runtime's own threads (None: its default). ``revision`` is the digest of
+    takes onnxruntime; an address such as ``triton+grpc://host:8001/model`` names the plug-in before the ``+`` and is
+    handed to it. ``threads`` limits the runtime's own threads (None: its default). ``revision`` is the digest of
     the directory. Raises ArtifactError when a file of it is damaged.
     """
 
@@ -42,7 +46,10 @@ class Predictor:
             folder = folder / "chain" / manifest.read_json(folder / "card.json")["last"]
         self.signature: dict[str, Any] = manifest.read_json(folder / "signature.json")
         name = "onnxruntime" if runtime == "auto" else runtime
-        self.runtime: Runtime = plugins.find("runtimes", name)(folder, threads)
+        address = {}
+        if "://" in runtime:
+            name, address = runtime.partition("+")[0], {"url": runtime}
+        self.runtime: Runtime = plugins.find("runtimes", name)(folder, threads, **address)
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return {output name: array} for {input name: array with the batch first}.

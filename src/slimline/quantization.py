@@ -1,45 +1,53 @@
-"""What the quantize methods share: their keys, folding BatchNorm, placing quantizers, calibration. They differ in their
-schemes."""
+"""What the quantize methods share: their keys, folding BatchNorm, placing quantizers, calibration, and what makes up
+for the rounding. They differ in their schemes.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
+from slimline import mixed_precision
+from slimline.calibration import calibrate
+from slimline.equalization import equalize
 from slimline.errors import MethodError
 from slimline.folding import batchnorm_pairs, fold_weights
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.mixed_precision import Budget
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
 from slimline.quantizers import (
     QuantizedConv2d,
     QuantizedLinear,
-    calibrate,
     is_quantizable,
     is_quantized,
+    plain,
     plain_layer,
     quantize_layer,
     quantizers,
 )
 from slimline.quantizers import replace as put
+from slimline.reconstruction import reconstruct
 from slimline.task import call
 
 Bits = Annotated[int, Field(ge=2, le=16)]
 ActivationBits = Bits | Literal[32]
 Granularity = Literal["tensor", "channel", "block"]
+Rounding = Literal["nearest", "adaround"]
 Calibrator = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 Block = Annotated[int, Field(ge=2)]
 Percent = Annotated[float, Field(gt=50, le=100)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 UNTIL_FLOAT = 32
+WIDTH = 8  # of what ``bits: auto`` doesn't choose
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Override:
     calibrator: Calibrator | None = None
     percentile: Percent | None = None
     momentum: Momentum | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,17 @@ class Quantize(Method):
     ``activation_bits: 32`` leaves activations in floating point. Scales lie per output channel (affine weights: per
     tensor), or as ``granularity`` says; a ``block`` is so many weights along the input axis. ``skip`` are globs of
     layers left as they are, ``layers`` has other keys for those that a glob names (a later one wins).
+
+    ``bits: auto`` gives each layer's weights one of ``choices`` (32: the layer stays in floating point) so that the
+    ``budget`` is kept; ``skip: auto`` leaves layers in floating point that don't pay, or that alone raise the
+    validation loss by more than ``max_loss``. Both are chosen by measurement (``slimline.mixed_precision``).
+
+    ``learned_steps``: recovery trains the scales too (LSQ). ``equalize``: neighbouring layers share out their ranges
+    first. ``rounding: adaround`` chooses for each weight of up and down in ``rounding_steps`` iterations a layer;
+    ``bias_correction`` takes the mean shift of each output channel off its bias.
     """
 
-    bits: Bits = 8
+    bits: Bits | Literal["auto"] = 8
     weight_bits: Bits | None = None
     activation_bits: ActivationBits | None = None
     granularity: Granularity | None = None
@@ -76,8 +93,16 @@ class Quantize(Method):
     calibrator: Calibrator = "minmax"
     percentile: Percent = 99.99
     momentum: Momentum = 0.9
-    skip: list[str] = field(default_factory=list)
+    learned_steps: bool = False
+    equalize: bool = False
+    rounding: Rounding = "nearest"
+    rounding_steps: Annotated[int, Field(ge=1)] = 1000
+    bias_correction: bool = False
+    skip: list[str] | Literal["auto"] = field(default_factory=list)
     layers: dict[str, Override] = field(default_factory=dict)
+    choices: list[Bits | Literal[32]] = field(default_factory=lambda: [4, 8])
+    budget: Budget | None = None
+    max_loss: Annotated[float, Field(ge=0)] = 0.01
 
     name: ClassVar[str]
 
@@ -92,17 +117,35 @@ class Quantize(Method):
         if granularity == "block" and isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.shape[1] <= self.block:
             granularity = "channel"
         return Spec(
-            self.weight_bits or self.bits,
+            self.weight_bits or self._bits,
             scheme,
             axis=None if granularity == "tensor" else 0,
             block=self.block if granularity == "block" else None,
+            learned=self.learned_steps,
         )
 
     def activation_spec(self) -> Spec | None:
         """Return the activations' Spec, None where they stay in floating point."""
         _, scheme = self.schemes()
-        bits = self.activation_bits or self.bits
-        return None if bits == UNTIL_FLOAT else Spec(bits, scheme)
+        bits = self.activation_bits or self._bits
+        return None if bits == UNTIL_FLOAT else Spec(bits, scheme, learned=self.learned_steps)
+
+    @property
+    def _bits(self) -> int:
+        return WIDTH if self.bits == "auto" else self.bits
+
+    def at_widths(self, widths: Mapping[str, int]) -> Quantize:
+        """Return this method without ``auto``: the named layers' weights have these widths, at 32 they are skipped."""
+        kept = [] if self.skip == "auto" else self.skip
+        floats = [name for name, bits in widths.items() if bits == UNTIL_FLOAT]
+        own = {name: Override(weight_bits=bits) for name, bits in widths.items() if bits != UNTIL_FLOAT}
+        return replace(self, bits=self._bits, skip=[*kept, *floats], layers={**self.layers, **own}, budget=None)
+
+    def check(self, where: str) -> None:
+        mixed_precision.check(self, where)
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        return mixed_precision.alone(self, model, batches, context)
 
     def observer(self) -> Observer:
         """Return a fresh observer of the chosen calibrator."""
@@ -128,20 +171,33 @@ class Quantize(Method):
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         """Fold every BatchNorm that directly follows a convolution, quantize every layer not in ``skip``, calibrate.
 
+        Equalization comes before the quantizers, reconstruction after the calibration.
         A model that carries quantizers already gets new specs and ranges; its structure stays.
         """
+        self.check(context.where)
         inputs = next((rows for rows, _ in batches()), None)
         if inputs is None:
             raise MethodError(f"{context.where}: calibration saw no data: the calibration split has no rows")
+        if "auto" in (self.bits, self.skip):
+            method, notes = mixed_precision.resolve(self, model, batches, context)
+            plan = method.plan(model, batches, context)
+            return replace(plan, notes=[*plan.notes, *notes])
         folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
         bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
         own = {name: self.for_layer(name) for name in layers}
         specs = {name: (each.weight_spec(bare[name]), each.activation_spec()) for name, each in own.items()}
-        edit = Edit(self.name, {"fold": [list(pair) for pair in folds], "layers": layers, **self._specs(specs)})
+        data = {"fold": [list(pair) for pair in folds], "layers": layers, **self._specs(specs)}
+        if self.bias_correction:
+            data["bias"] = [
+                name for name in layers if getattr(bare[name], "bias", 0) is None and name not in dict(folds)
+            ]
+        edit = Edit(self.name, data)
         quantized = copy.deepcopy(model)
         fold_weights(quantized, folds)
         quantized = self.apply(quantized, edit)
+        notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
+        notes += self._equalize(quantized, inputs, layers, context)
 
         def run() -> None:
             for rows, _ in batches():
@@ -149,6 +205,7 @@ class Quantize(Method):
 
         try:
             _calibrate(quantized, run, own)
+            notes += self._reconstruct(quantized, batches, own, context)
         except MethodError as error:
             raise MethodError(f"{context.where}: {error}") from error
         # the quantizers that apply makes are new and unset, even where ranges stay
@@ -156,7 +213,6 @@ class Quantize(Method):
         changed = {
             name: tensor for name, tensor in quantized.state_dict().items() if not torch.equal(applied[name], tensor)
         }
-        notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
         return Plan(edit, changed, notes + storage_notes({name: (bare[name], *spec) for name, spec in specs.items()}))
 
     @staticmethod
@@ -168,6 +224,9 @@ class Quantize(Method):
             if conv.bias is None:
                 conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
             put(model, {norm_name: nn.Identity()})
+        for name in data.get("bias", []):
+            unbiased = model.get_submodule(name)
+            unbiased.bias = nn.Parameter(torch.zeros(len(unbiased.get_parameter("weight"))))
         for name in data["layers"]:
             spec = {**data, **data.get("own", {}).get(name, {})}
             activation = spec_of(spec["activation"]) if spec["activation"] else None
@@ -177,14 +236,52 @@ class Quantize(Method):
             put(model, {name: quantize_layer(layer, spec_of(spec["weight"]), activation)})
         return model
 
+    def _equalize(
+        self, quantized: nn.Module, inputs: dict[str, Tensor], layers: list[str], context: Context
+    ) -> list[str]:
+        """Equalize the chosen layers of a model whose quantizers have no ranges yet; those of others would be wrong."""
+        if not self.equalize:
+            return []
+        kept = [name for name in quantizers(quantized) if _layer_of(name) not in layers]
+        if kept:
+            raise MethodError(
+                f"{context.where}.equalize: {_layer_of(kept[0])} keeps the ranges of an earlier quantization, which "
+                "equalizing would make wrong; quantize it too, or equalize the first time"
+            )
+        bare = plain(quantized)
+        notes = equalize(bare, inputs, layers)
+        state = quantized.state_dict()
+        for name, tensor in bare.state_dict().items():
+            state[name].copy_(tensor)
+        return notes
+
+    def _reconstruct(
+        self, quantized: nn.Module, batches: Batches, own: Mapping[str, Quantize], context: Context
+    ) -> list[str]:
+        """Round weights and correct biases as asked; weights that AdaRound takes get the grid of least error first."""
+        weighted = [
+            name for name in own if isinstance(quantized.get_submodule(name), QuantizedConv2d | QuantizedLinear)
+        ]
+        rounded = {name: own[name].rounding_steps for name in weighted if own[name].rounding == "adaround"}
+        if not rounded and not self.bias_correction:
+            return []
+        for name in rounded:
+            layer = cast(QuantizedConv2d | QuantizedLinear, quantized.get_submodule(name))
+            layer.weight_quantizer.fit_least_error(layer.weight)
+        corrected = weighted if self.bias_correction else []
+        return reconstruct(
+            quantized.eval(), plain(quantized).eval(), batches, rounded=rounded, corrected=corrected, seed=context.seed
+        )
+
     def _chosen(self, names: list[str], context: Context) -> list[str]:
         """Return the layers that aren't skipped. A glob that matches nothing is an error, so that no typo passes."""
-        for key, patterns in (("skip", self.skip), ("layers", self.layers)):
+        skip = [] if self.skip == "auto" else self.skip
+        for key, patterns in (("skip", skip), ("layers", self.layers)):
             for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
                     found = ", ".join(names)
                     raise MethodError(f"{context.where}.{key}: {pattern!r} matches no layer; layers: {found}")
-        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.skip)]
+        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in skip)]
         if not left:
             raise MethodError(f"{context.where}: no layer is left to quantize")
         return left
@@ -200,6 +297,11 @@ class Quantize(Method):
         return common | ({"own": own} if own else {})
 
 
+def _layer_of(quantizer: str) -> str:
+    """Return the name of the layer that carries a quantizer of this name."""
+    return quantizer.rpartition(".")[0].removesuffix(".quantizers")
+
+
 def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantize]) -> None:
     """Calibrate ``model``, the layers of each calibrator together, after all their weights have ranges."""
     for name in own:
@@ -210,7 +312,7 @@ def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantiz
     for name, each in own.items():
         together[each.calibrator, each.percentile, each.momentum].append(name)
     for names in together.values():
-        only = [each for each in quantizers(model) if each.rpartition(".")[0].removesuffix(".quantizers") in names]
+        only = [each for each in quantizers(model) if _layer_of(each) in names]
         calibrate(model, run, own[names[0]].observer, only=only)
 
 

@@ -5,7 +5,7 @@ prune keep them, export turns them into integers. Their grids are in ``grids``, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -26,7 +26,7 @@ from slimline.grids import (
     scale_shape,
 )
 from slimline.layers import Add
-from slimline.observers import Observer
+from slimline.observers import Observer, least_error_range
 
 NATIVE = (8, 16)  # widths whose integers fill their container
 _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
@@ -60,9 +60,19 @@ class Quantizer(nn.Module):
         self.zero_point.copy_(zero_point)
 
     def fit(self, x: Tensor) -> None:
-        """Set the range to the smallest and largest of the values of ``x`` that share a scale."""
-        values = by_scale(self.spec, x.detach())
-        self.set_range(values.amin(-1), values.amax(-1))
+        """Set the range to the smallest and largest of the values of ``x`` that share a scale.
+
+        A learned step starts where the squared error is least.
+        """
+        if self.spec.learned:
+            self.fit_least_error(x)
+        else:
+            values = by_scale(self.spec, x.detach())
+            self.set_range(values.amin(-1), values.amax(-1))
+
+    def fit_least_error(self, x: Tensor) -> None:
+        """Set the range to that which rounds the values of ``x`` that share a scale with the least squared error."""
+        self.set_range(*least_error_range(self.spec, by_scale(self.spec, x.detach())))
 
     def steps(self) -> Tensor:
         """Return the scales in use: a learned one may cross zero, and then its size counts."""
@@ -83,19 +93,18 @@ class Quantizer(nn.Module):
     def _symbolic(self, x: Tensor) -> Tensor:
         """Place QuantizeLinear → DequantizeLinear in the graph being exported, for ``export.qdq`` to make valid.
 
-        The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours.
+        The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours. ``settle`` comes
+        before. A 16-bit float is a node of our own, for ``export.floats``.
         """
         spec = self.spec
-        if spec.scheme == "symmetric":
-            dtype = torch.int8 if spec.bits <= 8 else torch.int16
-        else:
-            dtype = torch.uint8 if spec.bits <= 8 else torch.uint16
+        if spec.is_float:
+            return torch.onnx.ops.symbolic(f"slimline::{spec.scheme}", (x,), dtype=x.dtype, shape=x.shape, version=1)
         attributes: dict[str, Any] = {} if spec.axis is None else {"axis": spec.axis}
         if spec.block is not None:
             attributes |= {"axis": 1, "block_size": spec.block}
         if spec.bits not in NATIVE or spec.block is not None:
             attributes |= {"bits": spec.bits, "qmin": spec.qmin, "qmax": spec.qmax}
-        scale, zero_point = self.steps(), self.zero_point.to(dtype)
+        scale, zero_point, dtype = self.scale, self.zero_point, self.zero_point.dtype
         q = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero_point), attributes, dtype=dtype, shape=x.shape)
         return torch.onnx.ops.symbolic(
             "DequantizeLinear", (q, scale, zero_point), attributes, dtype=torch.float32, shape=x.shape
@@ -104,6 +113,25 @@ class Quantizer(nn.Module):
     def extra_repr(self) -> str:
         block = f", block={self.spec.block}" if self.spec.block else ""
         return f"{self.spec.scheme} {self.spec.bits} bits, axis={self.spec.axis}{block}"
+
+
+def learned_scales(model: nn.Module) -> list[nn.Parameter]:
+    """Return the scales that are trained."""
+    found = (quantizer.scale for quantizer in quantizers(model).values())
+    return [scale for scale in found if isinstance(scale, nn.Parameter)]
+
+
+@torch.no_grad()
+def settle(model: nn.Module) -> None:
+    """Make scales and zero points, in place, the constants that an exported model holds.
+
+    A learned scale, whose sign is free, becomes the step in use; zero points get their grid's integer type.
+    """
+    for quantizer in quantizers(model).values():
+        quantizer.scale.copy_(quantizer.steps())
+        signed = quantizer.spec.scheme == "symmetric"
+        narrow, wide = (torch.int8, torch.int16) if signed else (torch.uint8, torch.uint16)
+        quantizer.zero_point = quantizer.zero_point.to(narrow if quantizer.spec.bits <= 8 else wide)
 
 
 @contextmanager
@@ -266,43 +294,3 @@ def replace(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
 def quantizers(model: nn.Module) -> dict[str, Quantizer]:
     """Return every quantizer by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
-
-
-@torch.no_grad()
-def calibrate(
-    model: nn.Module,
-    run: Callable[[], None],
-    observer: Callable[[], Observer],
-    only: Iterable[str] | None = None,
-) -> None:
-    """Set activation quantizers' ranges by ``observer`` while ``run`` feeds data, and weights' by their extremes.
-
-    All quantizers pass values through unrounded meanwhile. ``only`` limits the calibration to quantizers of these
-    names. Raises MethodError naming the quantizer that saw nothing.
-    """
-    chosen = quantizers(model)
-    weights = {name for name in chosen if name.rpartition(".")[2] == "weight_quantizer"}
-    wanted = set(chosen) if only is None else set(only)
-    for name in wanted & weights:
-        layer = model.get_submodule(name.rpartition(".")[0])
-        chosen[name].fit(cast(Tensor, layer.weight))
-    activations = {name: chosen[name] for name in chosen if name not in weights}
-    for quantizer in activations.values():
-        quantizer.observer = observer()
-    was_training = model.training
-    model.eval()
-    try:
-        run()
-        for name in wanted - weights:
-            seen = activations[name].observer
-            assert seen is not None  # noqa: S101  (set above)
-            try:
-                low, high = seen.range(activations[name].spec)
-            except MethodError as error:
-                why = "; is it reached in forward()?" if "no data" in str(error) else ""
-                raise MethodError(f"layer {name.rpartition('.')[0]}: {error}{why}") from error
-            activations[name].set_range(low, high)
-    finally:
-        for quantizer in activations.values():
-            quantizer.observer = None
-        model.train(was_training)

@@ -1,177 +1,166 @@
-"""How much each layer minds: one layer at a time is compressed by one method at one strength, and measured.
+"""What single layers cost: one is compressed alone, nothing is trained, and the answers on validation rows compared.
 
-For each trial the loss of the primary metric on validation rows (with its paired interval) and the layer's speed-up on
-the target are kept. Nothing is trained, so the loss is what recovery would start from. Trials are remembered under
-``.slimline/sensitivity/``, keyed by the artifact, the data and the target; a stopped run goes on where it was.
+Three costs are kept of each such change, since they serve different choices:
+
+    rise         L(after) − L(before), the task's loss: what guards against harm (``max_loss``)
+    divergence   mean KL(p ‖ p̂) of the model's own answers before and after (without labels: mean (z − ẑ)²/Var z);
+                 never negative and far less noisy than any metric, and of independent small changes it adds up,
+                 so it is what sums over layers go by (Cai et al. 2020, ZeroQ, arXiv:2001.00281, section 3.2)
+    drop         what the primary metric loses, with a paired interval: what people read
+
+They are the same on every machine, so they are remembered under ``.slimline/sensitivity/``, by model, data, seed, the
+code of model, task and method, and the change. ``slimline sensitivity`` and every choice by sensitivity share them.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from slimline import intervals, manifest, measure, metrics, params
-from slimline.decisions import Decisions
-from slimline.errors import MethodError
-from slimline.factorization import LowRank
-from slimline.method import Context, compress
-from slimline.params import Configured
-from slimline.quantizers import is_quantizable, plain_layer
-from slimline.stage import Stage
+from slimline import intervals, manifest, metrics, pipeline
+from slimline.errors import ArtifactError
+from slimline.file_index import FileIndex
+from slimline.method import Alone, Context, Method
+from slimline.task import Classification, Task
 
 CACHE = Path(".slimline/sensitivity")
-GRID: dict[str, dict[str, dict[str, Any]]] = {
-    "symmetric": {"8 bits": {"bits": 8}},
-    "magnitude": {f"{share:.0%} zero": {"ratio": share, "max_ratio": 1.0} for share in (0.5, 0.75, 0.9)},
-    "svd": {f"{r:g} of rank": {"rank": {"ratio": r}, "multiple": 1} for r in (0.5, 0.25, 0.125)},
-    "tucker2": {f"{r:g} of rank": {"rank": {"ratio": r}, "multiple": 1} for r in (0.5, 0.25, 0.125)},
-}
+FORMAT = 2
+BEYOND = 1e9  # stands for a cost that is no number: the answers overflowed
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One layer, one method, one strength."""
+class Cost:
+    """What one change costs; ``answers`` counts rows answered right by both, only before, only after, by neither."""
 
-    layer: str
-    method: str
-    strength: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """``drop`` of the primary metric with its paired interval; ``gain`` = the layer's time before / after, alone."""
-
+    rise: float
+    divergence: float
     drop: float
-    drop_ci: list[float]
-    gain: float
+    answers: tuple[int, int, int, int]
+
+    def interval(self, confidence: float) -> list[float]:
+        """Return the interval of the share of right answers lost, paired by row."""
+        before, after = (np.repeat(np.array(kind), self.answers) for kind in ([1, 1, 0, 0], [1, 0, 1, 0]))
+        return intervals.paired_drop(before.astype(bool), after.astype(bool), confidence)
 
 
-def run(name: str, settings: params.Params, rows: int | None = None) -> dict[Trial, Result]:
-    """Measure every trial on ``artifacts/name`` with at most ``rows`` validation rows, showing the time left."""
-    stage = Stage(name, settings, settings.limit)
-    model, _, digest = stage.load(name)
-    validation = stage.splits["validation"].head(rows)
-    data = [validation.digest, stage.splits["calibration"].digest]
-    key = manifest.canonical([digest, data, settings.target.model_dump(), settings.budget.confidence])
-    path = CACHE / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
-    known = manifest.read_json(path)["trials"] if path.is_file() else {}
-    task = stage.task
-    sign = 1 if task.higher_is_better else -1
-    before = metrics.outputs(model, validation)
-    hits = task.correct(task.answer(before), validation.targets)
-    start = task.metrics(before, validation.targets)[task.primary]
-    layers = _layers(model)
-    inputs, _ = next(iter(stage.batches(stage.splits["calibration"])()))
-    shapes = measure.input_shapes(model, layers, inputs)
-    found: dict[Trial, Result] = {}
-    for trial in tqdm(list(_trials(layers)), desc=f"sensitivity of {name}", unit="trial", disable=None):
-        label = f"{trial.layer} {trial.method} {trial.strength}"
-        if label not in known:
-            context = Context(
-                task, stage.splits["calibration"], validation, settings.target, Decisions(None, {}), settings.seed,
-                f"sensitivity: {trial.method}",
-            )  # fmt: skip
-            compressed = _compress(trial, model, stage, context)
-            if compressed is None:
-                known[label] = None
-            else:
-                after = metrics.outputs(compressed, validation)
-                drop = sign * (start - task.metrics(after, validation.targets)[task.primary])
-                interval = intervals.paired_drop(
-                    hits, task.correct(task.answer(after), validation.targets), settings.budget.confidence
-                )
-                variants = {"before": model.get_submodule(trial.layer), "after": compressed.get_submodule(trial.layer)}
-                seconds = measure.layers(copy.deepcopy(variants), shapes[trial.layer], settings.target)
-                gain = measure.gain(seconds["before"], seconds["after"])
-                known[label] = asdict(Result(drop, interval, round(gain, 3)))
-            manifest.write_json(path, {"format": 1, "artifact": digest, "trials": known})
-        if known[label] is not None:
-            found[trial] = Result(**known[label])
-    return found
+class Sensitivity:
+    """Costs of single changes to ``model``; each is measured once, and remembered where the context has a ``cache``."""
+
+    def __init__(self, model: nn.Module, context: Context) -> None:
+        self._model, self._context = model, context
+        self._path: Path | None = None
+        self._known: dict[str, Any] = {}
+        if context.cache is not None:
+            data = [context.validation.digest, context.calibration.digest]
+            kinds = {type(context.task), *map(type, model.modules())}
+            key = manifest.canonical([_digest(model), data, context.seed, code_version(frozenset(kinds))])
+            self._path = context.cache / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
+            self._known = remembered(self._path).get("costs", {})
+
+    def cost(self, method: Method, layer: str, alone: Alone) -> Cost:
+        """Return what ``alone``, the change that ``method`` makes to ``layer``, costs."""
+        key = self._key(method, layer, alone)
+        if key not in self._known:
+            self._known[key] = asdict(self._measure(alone.make()))
+            if self._path is not None:
+                manifest.write_json(self._path, {"format": FORMAT, "costs": self._known})
+        found = self._known[key]
+        return Cost(**{**found, "answers": tuple(found["answers"])})
+
+    def costs(self, changes: dict[Any, tuple[Method, str, Alone]], title: str) -> dict[Any, Cost]:
+        """Return the cost of each change, with a progress bar that shows the time left."""
+        new = [name for name, change in changes.items() if not self.knows(*change)]
+        for name in tqdm(new, desc=title, unit="trial", disable=None):
+            self.cost(*changes[name])
+        return {name: self.cost(*change) for name, change in changes.items()}
+
+    def knows(self, method: Method, layer: str, alone: Alone) -> bool:
+        """Return whether this change has been measured."""
+        return self._key(method, layer, alone) in self._known
+
+    def rise(self, changed: nn.Module) -> float:
+        """Return how far the loss of any changed model lies above this one's; it isn't remembered."""
+        return self._measure(changed).rise
+
+    def _key(self, method: Method, layer: str, alone: Alone) -> str:
+        kind = type(method)
+        code = code_version(frozenset({kind})) if self._path is not None else ""
+        strength = manifest.canonical(alone.strength).decode()
+        return f"{layer} {kind.__module__}:{kind.__qualname__} {strength} {code}".rstrip()
+
+    @cached_property
+    def _own(self) -> NDArray[np.float32]:
+        return metrics.outputs(self._model, self._context.validation)
+
+    @torch.no_grad()
+    def _measure(self, changed: nn.Module) -> Cost:
+        task, targets = self._context.task, self._context.validation.targets
+        before, after = self._own, metrics.outputs(changed, self._context.validation)
+        y = torch.from_numpy(np.ascontiguousarray(targets))
+        losses = [float(task.loss(torch.from_numpy(out), y)) for out in (before, after)]
+        right, still = (task.correct(task.answer(out), targets) for out in (before, after))
+        sign = 1 if task.higher_is_better else -1
+        values = [task.metrics(out, targets)[task.primary] for out in (before, after)]
+        counts = [int(np.sum(each)) for each in (right & still, right & ~still, ~right & still, ~right & ~still)]
+        return Cost(
+            rise=_finite(losses[1] - losses[0]),
+            divergence=_finite(divergence(task, before, after)),
+            drop=_finite(sign * (values[0] - values[1])),
+            answers=(counts[0], counts[1], counts[2], counts[3]),
+        )
 
 
-def _layers(model: nn.Module) -> list[str]:
-    return [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+def divergence(task: Task, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """Return how far answers ``after`` lie from those ``before``: KL of classes, else the scaled squared distance."""
+    a, b = torch.from_numpy(before).double(), torch.from_numpy(after).double()
+    if isinstance(task, Classification):
+        log_a, log_b = F.log_softmax(a, dim=-1).flatten(0, -2), F.log_softmax(b, dim=-1).flatten(0, -2)
+        return max(0.0, float(F.kl_div(log_b, log_a, reduction="batchmean", log_target=True)))
+    return float((a - b).square().mean() / a.var().clamp(min=1e-12))
 
 
-def _trials(layers: list[str]) -> Iterator[Trial]:
-    for layer in layers:
-        for method, strengths in GRID.items():
-            yield from (Trial(layer, method, strength) for strength in strengths)
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else BEYOND
 
 
-def _compress(trial: Trial, model: nn.Module, stage: Stage, context: Context) -> nn.Module | None:
-    """Return the model with one layer compressed, or None where the method doesn't take that layer."""
-    others = [name for name, layer in model.named_modules() if name and name != trial.layer and _is_leaf(layer)]
-    method = _configure(trial, {}, context.where)
-    if not _takes(trial.method, method, model.get_submodule(trial.layer)):
-        return None
-    skip = [name for name in others if _takes(trial.method, method, model.get_submodule(name))]
-    alone = _configure(trial, {"skip": skip}, context.where)
+def _digest(model: nn.Module) -> str:
+    """Return the sha256 of a model's structure and of all its tensors."""
+    total = hashlib.sha256(repr(model).encode())
+    for name, tensor in model.state_dict().items():
+        total.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+@cache
+def code_version(kinds: frozenset[type]) -> str:
+    """Return a hash of the source that these classes and this module run, of their own packages alone."""
+    modules = {kind.__module__ for kind in kinds}
+    own = {name for name in modules if name.partition(".")[0] not in {"torch", "builtins", "__main__"}} | {__name__}
+    found = pipeline.closure(own, _packages(own), FileIndex())
+    return hashlib.sha256(manifest.canonical(found)).hexdigest()[:16]
+
+
+def _packages(modules: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """Return what a file of this format holds; a missing, older or damaged one costs time, nothing else."""
     try:
-        compressed, _ = compress(alone, model, stage.batches(stage.splits["calibration"]), context)
-    except MethodError:
-        return None
-    before, after = (each.get_submodule(trial.layer).state_dict() for each in (model, compressed))
-    return compressed.eval() if before.keys() != after.keys() else None
-
-
-def _configure(trial: Trial, extra: dict[str, Any], where: str) -> Any:
-    settings = {"name": trial.method, **GRID[trial.method][trial.strength], **extra}
-    return params.configure("methods", Configured.model_validate(settings), where)
-
-
-def _is_leaf(layer: nn.Module) -> bool:
-    return not any(True for _ in plain_layer(layer).children())
-
-
-def _takes(name: str, method: Any, layer: nn.Module) -> bool:
-    """Return whether a method would change this layer."""
-    if isinstance(method, LowRank):
-        return method.takes(layer)
-    return is_quantizable(plain_layer(layer)) if name == "symmetric" else isinstance(layer, nn.Conv2d | nn.Linear)
-
-
-def table(results: dict[Trial, Result], metric: str) -> list[str]:
-    """Return the results as a markdown table, the most harmful trial of each layer first."""
-    lines = [
-        f"| layer | method | strength | drop of {metric} | interval | layer's speed |",
-        "|---|---|---|---:|---|---:|",
-    ]
-    for trial, result in sorted(results.items(), key=lambda pair: -pair[1].drop):
-        low, high = result.drop_ci
-        what = f"| {trial.layer} | {trial.method} | {trial.strength}"
-        lines.append(f"{what} | {result.drop:+.4f} | [{low:+.4f}, {high:+.4f}] | {result.gain:.2f}× |")
-    return lines
-
-
-def matrix(results: dict[Trial, Result]) -> tuple[list[str], list[str], Any, Any]:
-    """Return (layers, columns, drops, gains); the arrays are layers × columns, NaN where a method doesn't apply."""
-    layers = list(dict.fromkeys(trial.layer for trial in results))
-    columns = [f"{method} {strength}" for method, strengths in GRID.items() for strength in strengths]
-    drops, gains = (np.full((len(layers), len(columns)), np.nan) for _ in range(2))
-    for trial, result in results.items():
-        at = layers.index(trial.layer), columns.index(f"{trial.method} {trial.strength}")
-        drops[at], gains[at] = result.drop, result.gain
-    return layers, columns, drops, gains
-
-
-def write(folder: Path, name: str, results: dict[Trial, Result], settings: params.Params) -> list[str]:
-    """Write ``name``'s .md, .json and .png into ``folder`` and return the table's lines."""
-    from slimline.report import heatmap
-
-    lines = table(results, Stage(name, settings, None).task.primary)
-    manifest.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
-    rows = [asdict(trial) | asdict(result) for trial, result in results.items()]
-    manifest.write_json(folder / f"{name}.json", {"format": 1, "target": settings.target.model_dump(), "trials": rows})
-    if results:
-        heatmap.draw(folder / f"{name}.png", *matrix(results), title=f"{name}: points lost, and the layer's speed")
-    return lines
+        document = manifest.read_json(path) if path.is_file() else {}
+    except ArtifactError:
+        return {}
+    return document if isinstance(document, dict) and document.get("format") == FORMAT else {}

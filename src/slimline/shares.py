@@ -10,11 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
-from torch import nn
-
-from slimline import metrics
-from slimline.method import Context
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 ROUNDS = 60
@@ -43,10 +38,3 @@ def shares(
         gone = sum(sizes[unit] * share for unit, share in at(middle).items())
         low, high = (middle, high) if gone < ratio * sum(sizes.values()) else (low, middle)
     return at(high)
-
-
-def loss(model: nn.Module, context: Context) -> float:
-    """Return the task's loss of ``model`` on the validation rows."""
-    split = context.validation
-    out = torch.from_numpy(metrics.outputs(model, split))
-    return float(context.task.loss(out, torch.from_numpy(np.ascontiguousarray(split.targets))))

@@ -21,9 +21,10 @@ from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, SlimlineError
-from slimline.method import Batches, Context, Edit, Method, compress
+from slimline.method import Batches, Context, Edit, Method, check_without_training, compress
 from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
+from slimline.sensitivity import CACHE
 from slimline.task import Split, Task, tensors
 from slimline.training import Epoch, State, TeacherCache, Term, fit
 
@@ -59,12 +60,15 @@ class Stage:
 
     def load(self, stage: str) -> tuple[nn.Module, Artifact, str]:
         """Return the model of ``artifacts/stage``, its description and its digest."""
-        folder = artifact.FOLDER / stage
+        return self.load_from(artifact.FOLDER / stage)
+
+    def load_from(self, folder: Path) -> tuple[nn.Module, Artifact, str]:
+        """Return the model of an artifact's folder, its description and its digest."""
         model, described = artifact.load(folder, trust=self.params.trusted, task=self.task)
         if described.task.name != self.params.task.name:
             raise ArtifactError(
                 f"{folder / 'model.json'}: made for task {described.task.name!r}, {params.FILE} says "
-                f"{self.params.task.name!r}; run {stage} again"
+                f"{self.params.task.name!r}; run {described.stage} again"
             )
         return model, described, manifest.digest(folder)
 
@@ -81,7 +85,7 @@ class Stage:
     def context(self, where: str, decisions: Decisions) -> Context:
         """Return what a method of this stage plans with; ``where`` is the file and key of its settings."""
         parts = self.splits["calibration"], self.splits["validation"]
-        return Context(self.task, *parts, self.params.target, decisions, self.params.seed, where)
+        return Context(self.task, *parts, self.params.target, decisions, self.params.seed, where, CACHE)
 
     def keep(self, model: nn.Module, blocks: dict[str, list[int]]) -> tuple[nn.Module, Edit]:
         """Return a copy of ``model`` with these blocks of its containers alone, and the edit that says so."""
@@ -182,7 +186,7 @@ def compression(stage: Stage) -> None:
         {
             "input": parent,
             "section": section.model_dump(by_alias=True, exclude={"remeasure", "methods", *unset}),
-            "methods": [[name, asdict(method)] for steps in planned.values() for name, method, _ in steps],
+            "methods": [[name, _given(method)] for steps in planned.values() for name, method, _ in steps],
             "target": stage.params.target.model_dump(),
             "data": [stage.splits[name].digest for name in ("calibration", "validation")],
         },
@@ -215,8 +219,15 @@ def _configure(stage: Stage, key: str, chosen: list[Configured]) -> list[Step]:
     steps = []
     for index, each in enumerate(chosen):
         where = f"{params.FILE}: {stage.name}.{key}.{index}"
-        steps.append((each.name, params.configure("methods", each, where), where))
+        method = params.configure("methods", each, where)
+        method.check(where)
+        steps.append((each.name, method, where))
     return steps
+
+
+def _given(method: Any) -> dict[str, Any]:
+    """Return a method's keys but those that are unset: a key that a later version adds asks nothing anew."""
+    return {key: value for key, value in asdict(method).items() if value is not None}
 
 
 def _compress(
@@ -228,11 +239,11 @@ def _compress(
     """
     methods, edits = [], []
     for name, method, where in steps:
-        if not trains and not method.settled(0, 0):
-            raise SlimlineError(f"{where}: {name} needs training; give recovery epochs")
+        if not trains:
+            check_without_training(method, name, where)
         given = model
         batches = stage.batches(stage.splits["calibration"])
-        model, plan = compress(method, given, batches, stage.context(where, decisions))
+        model, plan = compress(method, given, batches, stage.context(where, decisions.entry(name)))
         for note in plan.notes:
             print(f"{stage.name}: {name}: {note}")
         if plan.tensors or _structure(model) != _structure(given) or _trains(method):

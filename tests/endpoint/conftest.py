@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -98,3 +99,36 @@ def listen(release: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for each in servers:
         each.stop()
+
+
+class Load:
+    """Clients that ask all the time, and what they saw."""
+
+    def __init__(self, url: str, document: dict[str, Any], clients: int = 4) -> None:
+        self.url, self.document = url, document
+        self.seen: list[tuple[int, str]] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self.url) as client:
+            while not self._over.is_set():
+                answer = client.post("/predict", json=self.document)
+                self.seen.append((answer.status_code, answer.json().get("revision", "")))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't happen in time"
+        time.sleep(0.01)

@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
+from slimline.calibration import calibrate
 from slimline.export import qdq
 from slimline.export.onnx import to_onnx
 from slimline.grids import Spec
+from slimline.methods.symmetric import Symmetric
 from slimline.observers import MinMax
-from slimline.quantizers import QuantizedConv2d, calibrate, quantize_layer
+from slimline.quantizers import QuantizedConv2d, quantize_layer
+from slimline.tasks.digits import Digits
+from slimline.testing import check_method
 
 Exported = Callable[[str], tuple[nn.Module, Any]]
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]
@@ -167,3 +171,10 @@ def test_a_shifted_activation_behind_a_relu_still_clips(answer: Answer) -> None:
         step = float(pool.get_submodule("input_quantizer").scale)
         np.testing.assert_allclose(answer(graph, rows.numpy()), expected, atol=2 * step)
         assert np.abs(expected - nn.Sequential(a, b, pool, nn.Flatten())(rows).numpy()).max() > 10 * step, "it matters"
+
+
+def test_layers_whose_biases_are_equal_keep_a_scale_each(task: Digits) -> None:
+    """An untrained net's biases are all zero, and torch writes equal ones once."""
+    torch.manual_seed(0)
+    net = task.build_model("resnet", depth=8, width=8, stem_stride=1)
+    check_method(Symmetric(), net.eval(), task)

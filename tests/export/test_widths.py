@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
+from slimline.calibration import calibrate
 from slimline.export.onnx import to_onnx
 from slimline.grids import Spec, container
 from slimline.method import Batches, Context, compress
@@ -23,7 +24,7 @@ from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.observers import MinMax
-from slimline.quantizers import QuantizedConv2d, QuantizedLinear, calibrate, quantize_layer
+from slimline.quantizers import QuantizedConv2d, QuantizedLinear, quantize_layer
 from slimline.tasks.digits import Digits
 
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]
@@ -185,3 +186,15 @@ def test_what_is_not_storage_only_runs_in_integers(
     kernels = optimized(to_onnx(model, task.signature()), tmp_path)
     assert ("QLinearConv" in kernels) == fused
     assert (not any(note.startswith("storage only") for note in plan.notes)) == fused
+
+
+@torch.no_grad()
+def test_many_zero_points_of_blocks_are_constants_too(answer: Answer) -> None:
+    """The exporter folds no Cast of more than 1024 values, so zero points come to it as the file holds them."""
+    layer = nn.Linear(512, 64)
+    linear = quantize_layer(layer, Spec(4, "linear", axis=0, block=16), None).eval()
+    linear.weight_quantizer.fit(layer.weight)  # type: ignore[operator, union-attr]
+    assert linear.weight_quantizer.zero_point.numel() > 1024  # type: ignore[union-attr, operator]
+    graph = to_onnx(linear, signature(512, 64))
+    x = torch.randn(4, 512)
+    assert off(answer(graph, x.numpy()), linear(x).numpy()) < 0.02

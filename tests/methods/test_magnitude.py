@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from slimline import masks, shares
+from slimline import masks
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.params import Training
+from slimline.sensitivity import Sensitivity
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 from slimline.training import Epoch, State, fit
@@ -55,7 +56,8 @@ def test_sensitivity_scope_spares_the_layer_that_the_loss_hangs_on(cnn: Cnn, bat
     assert share(pruned) == pytest.approx(0.6, abs=0.01)
     assert max(zeros, key=lambda name: zeros[name]) in {"3", "6"}
     evenly, _ = compress(Magnitude(0.6, scope="layer"), cnn, batches, context())
-    assert shares.loss(pruned, context()) < shares.loss(evenly, context())
+    study = Sensitivity(cnn, context())
+    assert study.rise(pruned) < study.rise(evenly)
 
 
 def test_no_layer_loses_more_than_max_ratio(cnn: Cnn, batches: Batches, context: Made) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "deploy": "deploying",
     "predict": "deploying",
     "serve": "serving",
+    "triton": "triton_repository",
     "labels": "events",
     "events": "events",
 }  # command: the module of this package that holds it, in help's order

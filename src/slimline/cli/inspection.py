@@ -56,17 +56,17 @@ def lint(
 
 @app.command()
 def sensitivity(
-    stage: Annotated[str, typer.Argument(help="A stage whose artifact is measured, such as teacher.")],
+    artifact: Annotated[str, typer.Argument(help="A stage such as teacher, or the folder of an artifact.")],
+    methods: Annotated[str, typer.Option(help="Only these, by name with commas between: linear,svd.")] = "",
     rows: Annotated[Optional[int], typer.Option(min=1, help="At most so many validation rows.")] = None,  # noqa: UP045
     out: Annotated[Path, typer.Option(help="Folder for the table, the numbers and the heat map.")] = Path(
         "sensitivity"
     ),
 ) -> None:
     """Compress one layer at a time and measure what it costs and gains; nothing is trained."""
-    from slimline import params
-    from slimline import sensitivity as study
+    from slimline import layer_study, params
 
     settings = params.load()
-    results = study.run(stage, settings, rows)
-    for line in study.write(out, stage, results, settings):
+    results = layer_study.run(artifact, settings, rows, [each for each in methods.split(",") if each])
+    for line in layer_study.write(out, artifact, results, settings):
         print(line)

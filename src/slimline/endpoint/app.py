@@ -21,6 +21,7 @@ from slimline.endpoint.predict import Predict
 from slimline.endpoint.probes import Probes
 from slimline.endpoint.reload import Reloader
 from slimline.endpoint.settings import Settings
+from slimline.errors import SlimlineError
 
 PULSE_SECONDS = 1.0
 
@@ -32,7 +33,11 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await core.start()
+        try:
+            await core.start()
+        except SlimlineError as error:
+            core.failure = error
+            raise
         on_sigterm(core.drain, settings.drain_seconds)
         tasks = [asyncio.create_task(_pulse(core))]
         if settings.reload_seconds:

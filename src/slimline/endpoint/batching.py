@@ -22,6 +22,7 @@ import numpy as np
 
 from slimline.endpoint.exchange import RefusedError
 from slimline.endpoint.speed import Speed
+from slimline.errors import UnavailableError
 from slimline.predictor import Arrays
 
 INLINE_SECONDS = 1e-3
@@ -145,8 +146,8 @@ class Batcher:
         try:
             outputs = self._run(stacked([each.inputs for each in batch]))
         except Exception as error:  # noqa: BLE001  (a runtime raises classes of its own)
-            if len(batch) == 1:
-                return [error]
+            if len(batch) == 1 or isinstance(error, UnavailableError):  # which each alone would wait for in vain
+                return [error] * len(batch)
             return [self._attempt([each])[0] for each in batch]
         took = self._took(rows, start)
         runs: list[Run | Exception] = []

@@ -21,6 +21,7 @@ from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
 from slimline.endpoint.settings import Settings
 from slimline.endpoint.variants import Described, Variant, Variants, describe
+from slimline.errors import SlimlineError
 from slimline.predictor import Arrays
 
 RETRY = {b"retry-after": b"1"}
@@ -52,6 +53,7 @@ class Core:
         self.recorder = Recorder(settings)
         self.ready = False
         self.draining = False
+        self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from slimline.errors import SlimlineError
+from slimline.errors import SlimlineError, UnavailableError
 
 JSON = b"application/json"
+AWAY = "the model's server is away or too slow, try again later"
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,9 @@ class Handler:
             return
         except RefusedError as error:
             reply = json_reply({"error": one_line(error)}, error.status, error.headers)
+        except UnavailableError as error:  # its message names hosts, which clients needn't know
+            log.warning("%s %s: %s", scope["method"], scope["path"], one_line(error))
+            reply = json_reply({"error": AWAY}, 503, {b"retry-after": b"1"})
         except SlimlineError as error:
             reply = json_reply({"error": one_line(error)}, 400)
         except Exception:

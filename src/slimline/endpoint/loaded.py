@@ -67,7 +67,8 @@ class Loaded:
         batch = batch_limit(self.signature, self.speed.best_rows(max_batch))
         self.batcher = Batcher(
             self.predictor.runtime.run, self.speed, max_rows=batch, max_waiting=limits.max_waiting_rows,
-            inline=inline, name=self.short,
+            inline=inline and "://" not in runtime,  # a remote one may be gone, which the event loop must not wait for
+            name=self.short,
         )  # fmt: skip
         self.variant = variant
         self.series = Series(metrics, self.revision, variant, self.answers.labels)

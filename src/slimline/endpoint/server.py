@@ -6,19 +6,32 @@ import logging
 
 from slimline.endpoint.settings import Settings
 
+KEEP_ALIVE_SECONDS = 75
+FINISH_SECONDS = 30
+
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. A failed start ends the process with the reason in one line."""
+    """Serve until SIGTERM or SIGINT. Raises the SlimlineError that a start fails with."""
     import uvicorn
 
     from slimline.endpoint.app import create_app
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(_no_traceback)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings), host=host, port=port, loop="uvloop", http="httptools", ws="none", access_log=False,
-        log_config=None, server_header=False, lifespan="on", timeout_graceful_shutdown=30,
+        app, host=host, port=port, loop="uvloop", http="httptools", ws="none", access_log=False, log_config=None,
+        server_header=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=FINISH_SECONDS,
     )  # fmt: skip
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        raise SystemExit(2)
+    try:
+        uvicorn.Server(config).run()
+    except SystemExit:
+        if app.state.core.failure is not None:
+            raise app.state.core.failure from None
+        raise
+
+
+def _no_traceback(record: logging.LogRecord) -> bool:
+    """Leave out what uvicorn logs of a failed start: the error itself is said once, by who started it."""
+    return not record.getMessage().startswith("Traceback")

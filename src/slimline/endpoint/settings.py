@@ -13,6 +13,7 @@ from slimline.errors import ParamsError, near_miss
 from slimline.events import DEFAULT_URL
 
 PREFIX = "SLIMLINE_"
+RUNTIMES = "SLIMLINE_TRITON"  # variables of the runtime triton, which reads them itself
 MODES = ("none", "outputs", "sampled")
 
 
@@ -54,7 +55,7 @@ def from_environment(
     values = {**(defaults or {}), **(os.environ if environment is None else environment)}
     known = _names(Settings)
     for name in values:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and not name.startswith(RUNTIMES) and name not in known:
             raise ParamsError(f"{name}: no such setting.{near_miss(name, sorted(known))} docs/serving.md lists them")
     return _read(Settings, values)
 

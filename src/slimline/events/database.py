@@ -103,6 +103,8 @@ class Database:
         """Return the EventError that says in one line what a database error means."""
         cause = getattr(error, "orig", None) or error
         reason = _reason(cause)
+        if reason == "unreachable" and self.path is not None and self.path.is_file() and not self._writable(self.path):
+            reason = "read-only"  # SQLite says that it can't open its log
         text = " ".join(str(cause).split()) or type(cause).__name__
         return EventError(f"event store {self.name}: {reason}: {text}", reason)
 
@@ -133,6 +135,10 @@ class Database:
         if not self.is_sqlite:
             return
         self._pragmas("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
+
+    @staticmethod
+    def _writable(path: Path) -> bool:
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
     def _pragmas(self, *pragmas: str) -> None:
         try:

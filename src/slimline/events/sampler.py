@@ -77,7 +77,7 @@ class Sampler:
         started = self._monotonic()
         inputs = prediction.inputs or {}
         with self._lock:
-            self._waiting -= 1
+            self._waiting = max(0, self._waiting - 1)
         try:
             chain = self._chain(prediction.revision)
             stages = {stage: _first(predictor.predict(inputs)) for stage, predictor in chain.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
 from sqlalchemy.engine import Connection
@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from slimline.errors import EventError
 from slimline.events import labels as label_log
 from slimline.events import reading, retention, writing
-from slimline.events.database import Database
+from slimline.events.database import Database, Kind
 from slimline.events.migrate import migrate
 from slimline.events.records import Label, Labelled, Outcome, Prediction
 
@@ -29,6 +29,7 @@ class EventStore:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self.database = database
         self._clock = clock
+        self._was_away = False
         self._sources: dict[writing.Source, int] = {}
 
     @classmethod
@@ -66,7 +67,7 @@ class EventStore:
         may be repeated. It survives a killed process when this returns, but maybe not a power cut.
         """
         try:
-            with self.database.begin("prediction") as connection:
+            with self._begin("prediction") as connection:
                 return writing.write(connection, predictions, self._sources)
         except BaseException:
             self._sources.clear()  # a source written in this transaction is gone with it
@@ -79,7 +80,7 @@ class EventStore:
         history; which is last is decided by the order of writing, not by any clock.
         """
         rows = label_log.encoded(labels)  # before the lock is taken
-        with self.database.begin("label") as connection:
+        with self._begin("label") as connection:
             return label_log.write(connection, rows)
 
     def history(self, id: str, index: int = 0) -> list[Label]:  # noqa: A002
@@ -159,6 +160,16 @@ class EventStore:
         self.database.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self.database.begin("read") as connection:
-            yield connection
+    def _begin(self, kind: Kind) -> Iterator[Connection]:
+        if self._was_away:  # another file, or another server's disk, may be there now
+            migrate(self.database)
+            self._was_away = False
+        try:
+            with self.database.begin(kind) as connection:
+                yield connection
+        except EventError as error:
+            self._was_away = error.reason in {"unreachable", "failed"}
+            raise
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._begin("read")

@@ -103,7 +103,11 @@ class EventWriter:
             self._drop("closed" if self._closing else self.fault.reason if self.fault else "overflow", 1)
             return False
         if inputs is not None and self.sampler is not None:
-            prediction = self.sampler.offer(prediction, inputs)
+            try:
+                prediction = self.sampler.offer(prediction, inputs)
+            except Exception as error:  # noqa: BLE001  the request goes on, whatever its inputs are like
+                self._drop("sample", 1)
+                LOG.warning("sample of prediction %r: %s", prediction.id, error)
         self._queue.append(prediction)
         return True
 
@@ -170,7 +174,7 @@ class EventWriter:
             return sampler.run(prediction)
         except Exception as error:  # noqa: BLE001  whatever a model or a runtime raises: the answer itself is kept
             self._drop("sample", 1)
-            LOG.warning("sample of prediction %s: %s", prediction.id, error)
+            LOG.warning("sample of prediction %r: %s", prediction.id, error)
             return replace(prediction, sampled=None, inputs=None)
 
     def _deliver(self) -> bool:
@@ -181,10 +185,10 @@ class EventWriter:
             new = self._store.write(self._flight)
         except Exception as error:  # noqa: BLE001  the thread must outlive whatever a driver raises
             return self._recover(error)
-        self._settle(list(self._flight), written=new)
         if self.fault is not None:
             LOG.warning("event store: writing again; %d wait", len(self._queue))
             self.fault = None
+        self._settle(list(self._flight), written=new)  # who waits for it finds no fault any more
         return True
 
     def _recover(self, error: Exception) -> bool:

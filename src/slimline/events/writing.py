@@ -6,6 +6,7 @@ call, so the thread that writes takes it from the thread that serves 64 times le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
@@ -24,16 +25,22 @@ from slimline.events.schema import INPUTS, PREDICTIONS, SOURCES, STAGES
 Source = tuple[str, str, bool]
 Row = tuple[Any, ...]
 CHUNK = 64
+MISTAKES = (ValueError, TypeError, AttributeError)
 COLUMNS = tuple(column.name for column in PREDICTIONS.columns if column.name != "sequence")
 FLOAT32 = np.dtype("<f4")
 
 
 def write(connection: Connection, predictions: Sequence[Prediction], sources: dict[Source, int]) -> int:
     """Insert predictions with their sampled stages and inputs; return how many were new. ``sources`` is a cache."""
-    for source in {(each.revision, each.variant, each.shadow) for each in predictions}:
-        if source not in sources:
-            sources[source] = _source_key(connection, source)
-    new = _insert(connection, PREDICTIONS, COLUMNS, (_row(each, sources) for each in predictions))
+    try:
+        for source in {(each.revision, each.variant, each.shadow) for each in predictions}:
+            if source not in sources:
+                sources[source] = _source_key(connection, source)
+        new = _insert(connection, PREDICTIONS, COLUMNS, (_row(each, sources) for each in predictions))
+    except MISTAKES:
+        for each in predictions:
+            check(each)  # names the one
+        raise
     sampled = [each for each in predictions if each.stages or each.inputs]
     stages = [
         (each.id, sources[each.revision, each.variant, each.shadow], stage, *_matrix(outputs)[1:])
@@ -52,6 +59,8 @@ def write(connection: Connection, predictions: Sequence[Prediction], sources: di
 
 def _row(prediction: Prediction, sources: dict[Source, int]) -> Row:
     rows, width, outputs = _matrix(prediction.outputs)
+    if not math.isfinite(prediction.time):  # PostgreSQL would take it, and no window ever find it
+        raise ValueError("time is not finite")
     labels, sampled = prediction.labels, prediction.sampled
     return (
         prediction.id,
@@ -116,5 +125,5 @@ def check(prediction: Prediction) -> None:
         for text in texts:
             text.encode()
         _row(prediction, {(prediction.revision, prediction.variant, prediction.shadow): 0})
-    except (ValueError, TypeError, AttributeError) as error:
+    except MISTAKES as error:
         raise EventError(f"prediction {prediction.id!r}: {error}") from error

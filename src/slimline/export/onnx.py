@@ -16,7 +16,7 @@ from torch import nn
 
 from slimline.errors import ExportError
 from slimline.export import qdq
-from slimline.quantizers import exporting
+from slimline.quantizers import exporting, settle
 
 OPSET = 21
 
@@ -42,6 +42,7 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
 def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any], Any] = qdq.tidy) -> Any:
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    settle(model)
     axes = {
         name: torch.export.Dim(name) for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str)
     }

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from slimline.export import widths
+from slimline.export import floats, widths
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
@@ -203,6 +203,8 @@ def quantize_biases(graph: Graph) -> None:
         limit = np.iinfo(np.int32)
         integers = np.clip(np.rint(bias.astype(np.float64) / scale), limit.min, limit.max).astype(np.int32)
         base = node.input[2]
+        while f"{base}.int" in graph.constants:  # equal biases are one constant, and their scales differ
+            base += "_"
         graph.constants[f"{base}.int"] = integers
         graph.constants[f"{base}.scale"] = scale
         zero = graph.constant("zero_points", np.zeros(bias.shape, np.int32))
@@ -284,6 +286,7 @@ def tidy(model: Any) -> Any:
     graph = Graph(model)
     simplify(graph)
     share_quantizers(graph)
+    floats.store(graph)
     widths.fold_weights(graph)
     widths.matmul_blocks(graph)
     fold_weights(graph)
@@ -294,5 +297,6 @@ def tidy(model: Any) -> Any:
     share_constants(graph)
     finished = graph.finish()
     widths.declare(finished)
+    floats.undeclare(finished)
     onnx.checker.check_model(finished, full_check=True)
     return finished

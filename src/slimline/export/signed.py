@@ -7,6 +7,7 @@ that halves the number of steps, so what comes out must be measured again.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class Signed(Quantizer):
     half_weight = False
 
     def _symbolic(self, x: Tensor) -> Tensor:
-        spec, zero_point = self.spec, self.zero_point.to(torch.int8)
+        spec, zero_point = self.spec, self.zero_point
         attributes: dict[str, Any] = {} if spec.axis is None else {"axis": spec.axis}
         q = torch.onnx.ops.symbolic(
             "QuantizeLinear", (x, self.scale.to(x.dtype), zero_point), attributes, dtype=torch.int8, shape=x.shape
@@ -40,23 +41,38 @@ class Signed(Quantizer):
 def requantize(model: nn.Module) -> tuple[nn.Module, int]:
     """Return a copy of ``model`` whose quantizers are all Signed, and how many had another grid before.
 
-    Activations keep their trained range, one for the whole tensor; weights are fitted anew, per output channel.
+    Weights of 16-bit floats become plain ones of the same values.
+
+    Activations keep their trained range, one for the whole tensor. Weights get a scale per output channel: the one
+    they have where int8 holds their integers; else what they are rounded to is fitted anew (the weights themselves
+    where their grid is as fine as int8 and follows them).
     """
     signed = copy.deepcopy(model).eval()
     changed = 0
     for name, old in quantizers.quantizers(signed).items():
         layer, _, role = name.rpartition(".")
+        if old.spec.is_float:
+            stored = signed.get_submodule(layer)
+            stored.get_parameter("weight").copy_(old(stored.get_parameter("weight")))
+            quantizers.replace(signed, {layer: quantizers.plain_layer(stored)})
+            continue
         if role == "weight_quantizer":
             weight = signed.get_submodule(layer).get_parameter("weight")
             new = Signed(Spec(8, "symmetric", axis=0), weight.shape[0])
-            new.fit(weight)
+            if old.spec.bits < 8 or old.spec.learned:
+                weight.copy_(old(weight))
+            if old.spec.scheme == "symmetric" and old.spec.bits <= 8 and old.spec.block is None:
+                new.scale.copy_(old.steps().expand_as(new.scale))
+            else:
+                new.fit(weight)
         else:
             new = Signed(Spec(8, "symmetric"))
-            low, high = ((end - old.zero_point) * old.scale for end in (old.spec.qmin, old.spec.qmax))
+            low, high = ((end - old.zero_point) * old.steps() for end in (old.spec.qmin, old.spec.qmax))
             new.set_range(low.min(), high.max())
-        if new.spec == old.spec:
-            new.load_state_dict(old.state_dict())
-        changed += new.spec != old.spec
+        same = replace(old.spec, learned=False) == new.spec
+        if same:
+            new.scale.copy_(old.steps())
+        changed += not same
         quantizers.replace(signed, {name: new})
     return signed, changed
 

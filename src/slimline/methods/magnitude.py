@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from slimline import masks, shares
 from slimline.errors import MethodError
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.sensitivity import Sensitivity
 
 SHARE = "masked_share"
 
@@ -43,14 +44,15 @@ class Magnitude(Method):
     max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.98
     skip: list[str] = field(default_factory=list)
 
+    def check(self, where: str) -> None:
+        if self.start > self.ratio:
+            raise MethodError(f"{where}.start: {self.start} is above ratio, {self.ratio}; zeros never come back")
+        if self.ratio > self.max_ratio:
+            raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
-        if self.start > self.ratio:
-            raise MethodError(
-                f"{context.where}.start: {self.start} is above ratio, {self.ratio}; zeros never come back"
-            )
-        if self.ratio > self.max_ratio:
-            raise MethodError(f"{context.where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+        self.check(context.where)
         layers = masks.maskable(model, self.skip, context.where)
         if self.scope == "sensitivity":
             shares = self._sensitive_shares(model, layers, context)
@@ -62,6 +64,10 @@ class Magnitude(Method):
             keep[name] = kept(layer, round(self._share(shares[name], 0, 0) * size))
         notes = [f"zeros grow to {self.ratio:.1%} while recovery trains"] if self.schedule == "cubic" else []
         return masks.plan("magnitude", model, keep, {"layers": shares}, notes)
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        del batches
+        return {name: _alone(model, name, self.ratio) for name in masks.maskable(model, self.skip, context.where)}
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
@@ -107,16 +113,25 @@ class Magnitude(Method):
 
     def _sensitive_shares(self, model: nn.Module, layers: dict[str, nn.Module], context: Context) -> dict[str, float]:
         """Return the share of zeros of each layer at which each alone costs the model the same."""
-        whole = shares.loss(model, context)
+        study = Sensitivity(model, context)
 
         def damage(name: str, ratio: float) -> float:
-            trial = copy.deepcopy(model)
-            weight = masks.weight(trial.get_submodule(name))
-            weight.masked_fill_(~kept(layers[name], round(ratio * weight.numel())), 0)
-            return shares.loss(trial, context) - whole
+            return study.cost(self, name, _alone(model, name, ratio)).rise
 
         sizes = {name: masks.weight(layer).numel() for name, layer in layers.items()}
         return shares.shares(sizes, damage, self.ratio, self.max_ratio)
+
+
+def _alone(model: nn.Module, name: str, ratio: float) -> Alone:
+    """Return the change that zeroes the ``ratio`` smallest weights of one layer."""
+
+    def make() -> nn.Module:
+        changed = copy.deepcopy(model)
+        weight = masks.weight(changed.get_submodule(name))
+        weight.masked_fill_(~kept(model.get_submodule(name), round(ratio * weight.numel())), 0)
+        return changed
+
+    return Alone({"ratio": ratio}, make, (name,))
 
 
 def kept(layer: nn.Module, count: int) -> Tensor:

@@ -6,6 +6,7 @@ kernels gain nothing. Groups are cut per output and kernel position, where a mat
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from slimline import masks
 from slimline.errors import MethodError
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,13 @@ class NM(Method):
     m: Annotated[int, Field(ge=2)] = 4
     skip: list[str] = field(default_factory=list)
 
+    def check(self, where: str) -> None:
+        if self.n >= self.m:
+            raise MethodError(f"{where}.n: {self.n} of {self.m} leaves every weight; n must be below m")
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
-        if self.n >= self.m:
-            raise MethodError(f"{context.where}.n: {self.n} of {self.m} leaves every weight; n must be below m")
+        self.check(context.where)
         keep, notes = {}, []
         for name, layer in masks.maskable(model, self.skip, context.where).items():
             weight = masks.weight(layer)
@@ -40,6 +44,21 @@ class NM(Method):
         if not keep:
             raise MethodError(f"{context.where}.m: no layer's inputs are a multiple of {self.m}")
         return masks.plan("n-m", model, keep, {"layers": list(keep)}, notes)
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        del batches
+
+        def change(name: str) -> Alone:
+            def make() -> nn.Module:
+                changed = copy.deepcopy(model)
+                weight = masks.weight(changed.get_submodule(name))
+                weight.masked_fill_(~largest(weight.abs(), self.n, self.m), 0)
+                return changed
+
+            return Alone({"n": self.n, "m": self.m}, make, (name,))
+
+        layers = masks.maskable(model, self.skip, context.where)
+        return {name: change(name) for name, each in layers.items() if masks.weight(each).shape[1] % self.m == 0}
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:

@@ -10,13 +10,15 @@ in ``slimline.importances``). A group keeps a multiple of ``multiple`` channels,
                     least, at the widths reached by then, until the share is gone
     latency         the same per time saved on the target (``slimline.layer_times``); the whole model is measured at the
                     end, and steps go on until the share of its time is gone. ``kernels: int8`` times the model as it
-                    will be once quantized
+                    will be once quantized, with ``float_layers`` (globs) left out as quantize will ``skip`` them
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,8 +29,9 @@ from slimline.channels import Cost, Group, groups, keep_channels, slice_model
 from slimline.errors import MethodError
 from slimline.importances import Importance
 from slimline.layers import macs
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 from slimline.quantizers import plain
+from slimline.sensitivity import Sensitivity
 from slimline.task import call
 from slimline.widths import Limits, above_threshold, cheapest
 
@@ -44,24 +47,25 @@ class Structured(Method):
     max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
     scope: Literal["global", "layer", "sensitivity"] = "global"
     kernels: Literal["as-is", "int8"] = "as-is"
+    float_layers: list[str] = field(default_factory=list)
+
+    def check(self, where: str) -> None:
+        if self.scope == "sensitivity" and self.of != "channels":
+            raise MethodError(f"{where}.scope: sensitivity shares out channels; with of: {self.of} leave it out")
+        if self.float_layers and self.kernels != "int8":
+            raise MethodError(f"{where}.float_layers: it is read with kernels: int8, where the others run in integers")
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
-        if self.scope == "sensitivity" and self.of != "channels":
-            raise MethodError(
-                f"{context.where}.scope: sensitivity shares out channels; with of: {self.of} leave it out"
-            )
+        self.check(context.where)
         bare = plain(model)
         inputs, _ = next(iter(batches()))
-        outputs = context.task.signature()["outputs"][0]["shape"][-1]
-        found = groups(bare, inputs, outputs, where=f"{context.where}: structured: ")
-        if not found:
-            raise MethodError(f"{context.where}: structured found no channels that can be pruned in this model")
+        found = self._groups(bare, inputs, context)
         scores = importances.scores(self.importance, found, bare, batches, context)
         notes: list[str] = []
         if self.of == "latency":
             widths, notes = layer_times.choose(
                 "structured", found, scores, model, batches, context, self.ratio, self._limits,
-                int8=self.kernels == "int8",
+                int8=self.kernels == "int8", float_layers=self.float_layers,
             )  # fmt: skip
         elif self.of == "channels":
             widths = self._widths(found, scores, model, context)
@@ -74,6 +78,36 @@ class Structured(Method):
         sliced = slice_model(copy.deepcopy(model), layers).state_dict()
         tensors = {name: sliced[name] for name in sliced if sliced[name].shape != state[name].shape}
         return Plan(Edit("structured", {"kept": layers}), tensors, [*kept, *notes])
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        bare = plain(model)
+        inputs, _ = next(iter(batches()))
+        found = self._groups(bare, inputs, context)
+        scores = cache(lambda: importances.scores(self.importance, found, bare, batches, context))
+
+        def change(index: int) -> Alone:
+            return self._alone(model, found[index], lambda: scores()[index], self.ratio)
+
+        return {group.members[0][0]: change(index) for index, group in enumerate(found)}
+
+    def _alone(self, model: nn.Module, group: Group, score: Callable[[], Tensor], ratio: float) -> Alone:
+        """Return the change that takes the ``ratio`` least important channels of one group."""
+        width = max(1, round(group.channels * (1 - ratio)))
+
+        def make() -> nn.Module:
+            return slice_model(copy.deepcopy(model), keep_channels([group], [score()], [width]))
+
+        names = dict.fromkeys(name for name, _, _ in group.members)
+        layers = tuple(name for name in names if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear))
+        return Alone({"importance": self.importance, "width": width}, make, layers)
+
+    @staticmethod
+    def _groups(bare: nn.Module, inputs: dict[str, Tensor], context: Context) -> list[Group]:
+        outputs = context.task.signature()["outputs"][0]["shape"][-1]
+        found = groups(bare, inputs, outputs, where=f"{context.where}: structured: ")
+        if not found:
+            raise MethodError(f"{context.where}: structured found no channels that can be pruned in this model")
+        return found
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
@@ -104,13 +138,12 @@ class Structured(Method):
         self, found: list[Group], scores: list[Tensor], model: nn.Module, context: Context
     ) -> list[float]:
         """Return the share of each group's channels that goes when each alone costs the model the same."""
-        whole = shares.loss(model, context)
+        study = Sensitivity(model, context)
 
         def damage(index: str, ratio: float) -> float:
             at = int(index)
-            width = max(1, round(found[at].channels * (1 - ratio)))
-            layers = keep_channels([found[at]], [scores[at]], [width])
-            return shares.loss(slice_model(copy.deepcopy(model), layers), context) - whole
+            alone = self._alone(model, found[at], lambda: scores[at], ratio)
+            return study.cost(self, found[at].members[0][0], alone).rise
 
         sizes = {str(index): group.channels for index, group in enumerate(found)}
         return list(shares.shares(sizes, damage, self.ratio, self.max_ratio).values())

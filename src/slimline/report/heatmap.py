@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from slimline.report.picture import INK, MUTED, STYLE
 
-CELL = (0.95, 0.34)  # inches
+CELL = (0.72, 0.34)  # inches
 PAPER = "#ffffff"
 
 
@@ -27,7 +27,10 @@ def draw(
     gains: NDArray[np.float64],
     title: str,
 ) -> None:
-    """Write a PNG. ``drops`` and ``gains`` are layers × columns; NaN cells stay empty. Drops are shown in points."""
+    """Write a PNG. ``drops`` and ``gains`` are layers × columns; Drops are shown in points.
+
+    A cell without a drop stays empty; one without a gain is a width for storage only.
+    """
     with rc_context(STYLE):
         margin = 0.075 * max(map(len, layers)) + 0.2
         size = (margin + CELL[0] * len(columns) + 1.0, 1.5 + CELL[1] * len(layers))
@@ -40,9 +43,10 @@ def draw(
         for (row, column), value in np.ndenumerate(points):
             if np.isfinite(value):
                 ink = PAPER if abs(value) > 0.6 * limit else INK
-                text = f"{value:+.1f}\n{gains[row, column]:.2f}×"
+                gain = gains[row, column]
+                text = f"{value:+.1f}\n" + (f"{gain:.2f}×" if np.isfinite(gain) else "stored")
                 ax.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-        ax.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns], fontsize=8)
+        ax.set_xticks(range(len(columns)), [name.replace(" ", "\n", 1) for name in columns], fontsize=7)
         ax.set_yticks(range(len(layers)), layers, fontsize=8)
         ax.tick_params(length=0)
         ax.xaxis.tick_top()

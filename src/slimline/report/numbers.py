@@ -108,6 +108,14 @@ def percent_change(after: float, before: float) -> str:
     return sign(f"{change:.{1 if change < -99 else 0}f}", signed=True) + "%"
 
 
+def percent(share: float) -> str:
+    """Return a share: ``75%``, ``0.83%``; what is too small to show but not nothing is ``<0.01%``."""
+    if 0 < share < 0.00005:
+        return "<0.01%"
+    decimals = 0 if share == 0 or share >= 0.1 else 1 if share >= 0.01 else 2
+    return f"{100 * share:.{decimals}f}%"
+
+
 def duration(seconds: float) -> str:
     """Return a time that a stage took: ``41 s``, ``12 min 05 s``, ``2 h 03 min``."""
     if seconds < 60:

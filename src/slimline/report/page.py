@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from slimline import manifest
 from slimline.pipeline import ROOT
-from slimline.report import plots, tables
+from slimline.report import distributions, harm, layers, plots, tables
 from slimline.report.study import Study
 
 FOLDER = Path("report")
@@ -53,8 +53,11 @@ def content(study: Study) -> dict[str, Any]:
         "tradeoffs": tradeoffs,
         "tradeoff_alt": ". ".join(each.alt for each in tradeoffs),
         "stages": tables.stages(study),
-        "per_class": plots.per_class(study),
-        "class_table": tables.per_class(study),
+        "per_class": harm.plot(study),
+        "class_table": harm.table(study),
+        "layer_chain": layers.chain(study),
+        "stage_layers": layers.of_stages(study),
+        "galleries": distributions.galleries(study),
         "curves": plots.curves(study),
         "times": tables.stage_times(study),
         "machine": tables.machine(study),
@@ -86,9 +89,19 @@ def _notes(study: Study) -> dict[str, str]:
         "Dashed: the budget, where it lies inside the picture.",
         "stages": f"Small print: {confidence} intervals, p95, and factors against the teacher. Drops and agreement are "
         "paired, on the same test rows; all latencies were measured interleaved in one run.",
-        "per_class": f"{study.last} against the teacher with {confidence} intervals, worst first"
-        + (f", the {tables.MOST_CLASSES} worst." if tables.classes(study) > tables.MOST_CLASSES else ".")
-        + " An interval that misses zero is coloured.",
+        "per_class": f"Each stage against the teacher on the same test rows, {confidence} interval of the paired "
+        f"difference, the classes that {study.last} costs most first"
+        + (f", the {harm.MOST_CLASSES} worst." if harm.classes(study) > harm.MOST_CLASSES else ".")
+        + " An interval that misses zero is coloured; of many, some do by chance. Harmed (a full dot): the loss stands "
+        "by McNemar's exact test with Holm's correction for all classes of the stage.",
+        "layers": "What each stage did to each layer, by the layer's name; the small print says why, where a method "
+        "recorded it or params.yaml skips the layer.",
+        "stage_layers": "Bytes are those in model.onnx. Zeros are counted among the weights as stored, so rounding "
+        "makes some. SQNR: how far the layer's output lies from that of the same layer without quantizers, on the same "
+        "input (validation rows), 10·log₁₀(signal/error); errors of layers before it aren't in it. Clipped: input "
+        "values outside the quantizer's range.",
+        "galleries": "Counts on a log axis (a line a decade). Weights as stored, and inputs before rounding.",
+        "outline": "in the stage before; of newly quantized weights: before rounding",
         "formats": "Made from the same model and quantizers for other runtimes; ONNX Runtime answered with them to "
         "measure their quality again. An engine built on a machine without its GPU is not run and has no latency.",
         "times": "Wall-clock time of each stage's last run on this machine, as DVC or the script alone ran it.",

@@ -56,9 +56,15 @@ class Picture:
 
 def svg(name: str, height: float, alt: str, draw: Draw) -> Picture:
     """Return the drawing as an ``<svg>`` element, ``height`` in inches. ``name`` keeps its ids apart from others'."""
+    return svg_row(name, WIDTH, height, alt, [draw])
+
+
+def svg_row(name: str, width: float, height: float, alt: str, draws: Sequence[Draw]) -> Picture:
+    """Return drawings side by side on one y axis as an ``<svg>`` element, ``width`` and ``height`` in inches."""
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, (ax,) = _figure(1, height, "none")
-        draw(ax)
+        figure, axes = _figure(len(draws), width, height, "none", share=True)
+        for ax, draw in zip(axes, draws, strict=True):
+            draw(ax)
         file = io.StringIO()
         figure.savefig(
             file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -79,7 +85,7 @@ def svg(name: str, height: float, alt: str, draw: Draw) -> Picture:
 def png(height: float, draws: Sequence[Draw]) -> bytes:
     """Return the drawings side by side as a PNG on white."""
     with rc_context(STYLE):
-        figure, axes = _figure(len(draws), height, "white")
+        figure, axes = _figure(len(draws), WIDTH * len(draws), height, "white")
         for ax, draw in zip(axes, draws, strict=True):
             draw(ax)
         file = io.BytesIO()
@@ -87,7 +93,7 @@ def png(height: float, draws: Sequence[Draw]) -> bytes:
     return file.getvalue()
 
 
-def _figure(panels: int, height: float, paper: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH * panels, height), dpi=72, layout="constrained", facecolor=paper)
+def _figure(panels: int, width: float, height: float, paper: str, *, share: bool = False) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), dpi=72, layout="constrained", facecolor=paper)
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    return figure, list(figure.subplots(1, panels, squeeze=False, sharey=share)[0])

@@ -14,9 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from slimline.pipeline import ROOT
 from slimline.report import labels, numbers, picture
-from slimline.report.picture import COST, GAIN, GRID, INK, MUTED, SERIES, Draw, Picture
+from slimline.report.picture import COST, GAIN, INK, MUTED, SERIES, Draw, Picture
 from slimline.report.study import Study
-from slimline.report.tables import MOST_CLASSES
 
 MARKERS = "osD^vPX"
 DASHED = (0, (4, 3))
@@ -204,33 +203,6 @@ def _curves(ax: Axes, study: Study, lines: Mapping[str, list[float]], title: str
         ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, columnspacing=1.4, handletextpad=0.5,
         borderpad=0, handlelength=1.6,
     )  # fmt: skip
-
-
-def per_class(study: Study) -> Picture | None:
-    """Draw the change in recall of each class, last stage against the teacher, worst first; None without classes."""
-    table = study.row(study.last).get("per_class")
-    if not table or study.last == ROOT:
-        return None
-    worst = sorted(table.items(), key=lambda item: -item[1]["drop"])[:MOST_CLASSES]
-    changes = {label: (-row["drop"], -row["drop_ci"][1], -row["drop_ci"][0]) for label, row in worst}
-    shown = [f"{label} {numbers.points(change)}" for label, (change, *_) in changes.items()]
-    alt = f"change in recall by class, {study.last} against the teacher, in points: {'; '.join(shown)}"
-    return picture.svg("classes", 0.85 + 0.23 * len(changes), alt, partial(_per_class, changes=changes))
-
-
-def _per_class(ax: Axes, changes: Mapping[str, tuple[float, float, float]]) -> None:
-    ax.axvline(0, color=MUTED, linewidth=1)
-    for row, (change, low, high) in enumerate(changes.values()):
-        sure = COST if high < 0 else GAIN if low > 0 else MUTED
-        ax.plot([100 * low, 100 * high], [row, row], color=sure, linewidth=1.6, alpha=0.75)
-        ax.plot(100 * change, row, "o", color=sure, markersize=5.5)
-    ax.set_title("change in recall, points")
-    ax.set_yticks(range(len(changes)), list(changes))
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.set_ylim(len(changes) - 0.4, -0.6)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.sign(f"{value:g}", signed=value > 0)))
-    ax.xaxis.set_major_locator(MaxNLocator(7))
-    ax.grid(axis="x", color=GRID)
 
 
 def _value_axis(axis: Axis, show: Show, most: int = 6) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from slimline.report import numbers
 from slimline.report.numbers import Metric
 
 LITTLE = 0.10
+STUDIES = (Path("sensitivity"), Path(".slimline/sensitivity"))
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything a report says, as data. Stage names index ``facts``, ``decisions`` and ``curves``."""
+    """Everything a report says, as data. Stage names index ``facts``, ``decisions``, ``curves`` and the last two.
+
+    ``layers`` are those of layers.json; ``sensitivity`` {stage: {layer: trials}} is there of stages that were studied.
+    """
 
     params: Params
     document: Mapping[str, Any]
@@ -50,6 +54,8 @@ class Study:
     curves: Mapping[str, Mapping[str, list[float]]]
     times: Mapping[str, Mapping[str, Any] | None]
     limit: int | None = None
+    layers: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    sensitivity: Mapping[str, Mapping[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
 
     @cached_property
     def line(self) -> list[str]:
@@ -133,17 +139,41 @@ def load(params: Params, document: Mapping[str, Any], *, root: Path = Path(), li
     made = pipeline.ancestors(document, pipeline.last(document))
     exported = params.export.stages
     decided = {stage: root / "decisions" / f"{stage}.json" for stage in made}
+    facts = {stage: manifest.read_json(root / "exports" / stage / "facts.json") for stage in exported}
+    described = {stage: root / "exports" / stage / "layers.json" for stage in exported}
     timed = [*made, *(f"export@{stage}" for stage in exported), "latency", "benchmark"]
     return Study(
         params=params,
         document=document,
         measured=measured,
-        facts={stage: manifest.read_json(root / "exports" / stage / "facts.json") for stage in exported},
+        facts=facts,
         decisions={stage: manifest.read_json(path)["choices"] for stage, path in decided.items() if path.is_file()},
         curves=_curves(root / "curves", made, measured["primary"]),
         times={name: times.read(name, root / times.FOLDER) for name in timed},
         limit=limit,
+        layers={stage: manifest.read_json(path)["layers"] for stage, path in described.items() if path.is_file()},
+        sensitivity=_sensitivity(root, {stage: each["artifact"] for stage, each in facts.items()}),
     )
+
+
+def _sensitivity(root: Path, artifacts: Mapping[str, str]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """Return {stage: {layer: trials}} of the studies found that were made of these very artifacts."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for folder in STUDIES:
+        for path in sorted((root / folder).glob("*.json")):
+            document = manifest.read_json(path)
+            trials = document.get("trials")
+            if isinstance(trials, dict):  # the cache: "LAYER METHOD STRENGTH", null where a method doesn't apply
+                named = [(*label.split(" ", 2), each) for label, each in trials.items() if each]
+                trials = [
+                    dict(zip(("layer", "method", "strength"), name, strict=True), **each) for *name, each in named
+                ]
+            for stage, digest in artifacts.items():
+                if trials and document.get("artifact") == digest and stage not in found:
+                    layers = found[stage] = {}
+                    for trial in trials:
+                        layers.setdefault(trial["layer"], []).append(trial)
+    return found
 
 
 def _curves(folder: Path, stages: list[str], primary: str) -> dict[str, dict[str, list[float]]]:

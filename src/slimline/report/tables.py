@@ -15,14 +15,14 @@ from slimline.report.study import Step, Study
 
 @dataclass(frozen=True)
 class Cell:
-    """``note`` is what qualifies the text: an interval, a p95, a factor."""
+    """``note`` is what qualifies the text: an interval, a p95, a factor. ``mark`` warns of it: a word."""
 
     text: str
     note: str = ""
+    mark: str = ""
 
 
 NONE = Cell("–")
-MOST_CLASSES = 25
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def stages(study: Study) -> Table:
     table.append(("agreement with the teacher", [_agreement(study, row, stage) for stage, row in rows.items()]))
     table.append(("parameters", [Cell(numbers.count(row["params"])) for row in each]))
     table.append(("multiply-adds (MACs)", [Cell(numbers.count(row["macs"])) for row in each]))
+    table += _stored(rows)
     table.append(("model file", [_size(row, rows[ROOT], stage) for stage, row in rows.items()]))
     table += [
         (f"latency p50, batch {batch}", [_latency(row["latency_ms"][batch]) for row in each]) for batch in study.batches
@@ -115,6 +116,27 @@ def stages(study: Study) -> Table:
     ]
     table.append(("peak memory", [Cell(f"{row['peak_rss_mb']:,.0f} MiB") for row in each]))
     return Table(["", *rows], table)
+
+
+def _stored(rows: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Cell]]]:
+    """Return the rows on zeros and widths; benchmarks of older exports don't have them."""
+    each = list(rows.values())
+    if not all("sparsity" in row and "bits" in row for row in each):
+        return []
+    return [
+        ("zero weights", [Cell(numbers.percent(row["sparsity"])) for row in each]),
+        ("bits of weights", [_bits(row["bits"]["weights"], "of weights") for row in each]),
+        ("bits of inputs", [_bits(row["bits"]["activations"], "of layers") for row in each]),
+    ]
+
+
+def _bits(counts: Mapping[str, int], of: str) -> Cell:
+    """Return the commonest width, the others in the note."""
+    if not counts:
+        return NONE
+    most, *others = sorted(counts, key=lambda bits: (-counts[bits], int(bits)))
+    total = sum(counts.values())
+    return Cell(most, ", ".join(f"{bits}: {numbers.percent(counts[bits] / total)} {of}" for bits in others))
 
 
 def _value(metric: Metric, row: Mapping[str, Any]) -> Cell:
@@ -185,25 +207,6 @@ def _layers(choice: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _layer(name: str) -> str:
     return f"layer {name}" if name.isdecimal() else name
-
-
-def classes(study: Study) -> int:
-    """Return of how many classes the benchmark has the recall; 0 where the task has none."""
-    return len(study.row(study.last).get("per_class") or {})
-
-
-def per_class(study: Study) -> Table | None:
-    """Return each class's recall and its change from the teacher's, worst first; None without classes."""
-    if not classes(study) or study.last == ROOT:
-        return None
-    share = Metric("recall", higher_is_better=True, score=True, decimals=1)
-    worst = sorted(study.row(study.last)["per_class"].items(), key=lambda item: -item[1]["drop"])
-    rows = []
-    for label, row in worst[:MOST_CLASSES]:
-        low, high = (numbers.points(-bound) for bound in reversed(row["drop_ci"]))
-        recall = Cell(share.value(row["recall"]), share.interval(row["recall_ci"]))
-        rows.append((label, [recall, Cell(numbers.points(-row["drop"]), f"{low} to {high}")]))
-    return Table(["class", "recall", "change in points"], rows)
 
 
 def stage_times(study: Study) -> Table:

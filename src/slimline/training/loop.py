@@ -25,6 +25,7 @@ from slimline.errors import TrainingError
 from slimline.method import Method
 from slimline.params import Training
 from slimline.task import Split, Task
+from slimline.training import optimizers
 from slimline.training.objective import Loss, Objective, Term, check_terms
 from slimline.training.resume import State
 from slimline.training.teacher_cache import TeacherCache, is_mixed, view_batch, view_of
@@ -73,7 +74,7 @@ def fit(
     objective = Objective(terms, task, model, teacher.teacher if teacher else None, train, seed)
     if accelerator.num_processes > 1 and any(True for _ in objective.regressors.parameters()):
         raise TrainingError(f"{where}: a loss with a regressor of its own trains in one process only")
-    optimizer = _optimizer([model, objective.regressors], settings)
+    optimizer = optimizers.optimizer([model, objective.regressors], settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, steps * settings.epochs))
     run = _Run(0, [], -1, copy.deepcopy(model.state_dict()))
     if saved := state.load():
@@ -174,18 +175,6 @@ def _batches(count: int, size: int, seed: int, epoch: int, accelerator: Accelera
     order = np.random.default_rng((seed, epoch)).permutation(count)
     for start in range(0, count, size):
         yield order[start : start + size][accelerator.process_index :: accelerator.num_processes]
-
-
-def _optimizer(models: Sequence[nn.Module], settings: Training) -> torch.optim.Optimizer:
-    """Decay weights only: biases and norms (vectors) are left alone."""
-    parameters = [p for model in models for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    return torch.optim.AdamW(groups, lr=settings.lr)
 
 
 def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:

@@ -1,0 +1,83 @@
+"""What ``float16`` and ``bfloat16`` share: weights in floating point of 16 bits, activations in float32.
+
+The weights of convolutions and linear layers are rounded, and stay so: each carries a quantizer whose grid is the
+format's values, through which gradients pass straight in later training.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from slimline.errors import MethodError
+from slimline.folding import batchnorm_pairs, fold_weights
+from slimline.grids import FLOATS, FloatScheme, Spec, spec_data
+from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.quantization import Quantize
+from slimline.quantizers import is_quantizable, is_quantized, plain_layer
+
+
+@dataclass(frozen=True)
+class FloatWeights(Method):
+    """``skip`` are globs of layers left as they are. A subclass gives its name and format."""
+
+    skip: list[str] = field(default_factory=list)
+
+    name: ClassVar[str]
+    scheme: ClassVar[FloatScheme]
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        """Fold BatchNorms as ``linear`` does and round every weight not in ``skip``; integer grids give way."""
+        inputs = next((rows for rows, _ in batches()), None)
+        if inputs is None:
+            raise MethodError(f"{context.where}: the calibration split has no rows to find the BatchNorms with")
+        folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
+        layers = self._chosen(model, context)
+        spec = Spec(16, self.scheme)
+        edit = Edit(
+            self.name,
+            {"fold": [list(pair) for pair in folds], "layers": layers, "weight": spec_data(spec), "activation": None},
+        )
+        rounded = copy.deepcopy(model)
+        fold_weights(rounded, folds)
+        rounded = self.apply(rounded, edit)
+        largest = torch.finfo(FLOATS[self.scheme]).max
+        for name in layers:
+            weight = rounded.get_submodule(name).get_parameter("weight").data
+            if not bool((weight.abs() <= largest).all()):
+                found = float(weight.abs().max())
+                raise MethodError(
+                    f"{context.where}: layer {name}: a weight of {found:.3g} is beyond {self.name}'s largest, "
+                    f"{largest:.3g}; add the layer to skip, or take bfloat16"
+                )
+            weight.copy_(weight.to(FLOATS[self.scheme]).float())
+        before = self.apply(copy.deepcopy(model), edit).state_dict()
+        changed = {name: each for name, each in rounded.state_dict().items() if not torch.equal(before[name], each)}
+        notes = [
+            f"{len(folds)} BatchNorms folded, the weights of {len(layers)} layers in {self.name}",
+            f"storage only: ONNX Runtime turns {self.name} weights to float32 on CPUs: {', '.join(layers)}",
+        ]
+        return Plan(edit, changed, notes)
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        """Remove the folded BatchNorms and put quantizers of the format on the listed layers."""
+        return Quantize.apply(model, edit)
+
+    def _chosen(self, model: nn.Module, context: Context) -> list[str]:
+        bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
+        names = [
+            name for name, each in bare.items() if isinstance(each, nn.Conv2d | nn.Linear) and is_quantizable(each)
+        ]
+        for pattern in self.skip:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise MethodError(f"{context.where}.skip: {pattern!r} matches no layer; layers: {', '.join(names)}")
+        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.skip)]
+        if not left:
+            raise MethodError(f"{context.where}: no layer is left to store in {self.name}")
+        return left

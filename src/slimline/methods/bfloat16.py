@@ -1,0 +1,22 @@
+"""Weights in bfloat16: float32's exponent with 8 significant bits, so nothing overflows.
+
+    ŵ = the bfloat16 next to w,   |ŵ − w| ≤ 2⁻⁸·|w|                        (Kalamkar et al. 2019, arXiv:1905.12322)
+
+The file is half as large. CPUs compute in float32: the weights are turned to it when the model is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from slimline.float_weights import FloatWeights
+from slimline.grids import FloatScheme
+
+
+@dataclass(frozen=True)
+class BFloat16(FloatWeights):
+    """Its keys are those of ``slimline.float_weights.FloatWeights``."""
+
+    name: ClassVar[str] = "bfloat16"
+    scheme: ClassVar[FloatScheme] = "bfloat16"

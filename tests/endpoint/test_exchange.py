@@ -1,0 +1,65 @@
+"""Slow and broken clients over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import httpx
+
+from tests.endpoint.conftest import Server
+
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+
+
+def test_half_a_body_and_silence_ends_with_408(listen: Callable[..., Server]) -> None:
+    server = listen(body_seconds=0.3)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(HEAD + b'{"inputs":')
+        client.settimeout(5)
+        start = time.monotonic()
+        answer = client.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'{"error":"the body wasn\'t whole after 0.3 s"}' in answer
+        assert 0.2 < time.monotonic() - start < 3
+        assert client.recv(4096) == b""  # and the connection is closed
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+
+
+def test_a_client_that_hangs_up_leaves_nothing_behind(listen: Callable[..., Server]) -> None:
+    server = listen()
+    core = server.app.state.core
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(HEAD + b'{"inputs":')
+    deadline = time.monotonic() + 5
+    while core.in_progress and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert core.in_progress == 0
+    assert 'status="499"' in httpx.get(f"{server.url}/metrics").text
+
+
+def test_too_many_at_once_are_shed(listen: Callable[..., Server]) -> None:
+    server = listen(max_in_progress=2, body_seconds=5)
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+    for client in slow:
+        client.sendall(HEAD)
+    core = server.app.state.core
+    deadline = time.monotonic() + 5
+    while core.in_progress < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    answer = httpx.post(f"{server.url}/predict", json={})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert httpx.get(f"{server.url}/readyz").status_code == 200  # probes are never shed
+    for client in slow:
+        client.close()
+
+
+def test_what_is_no_http_is_refused(listen: Callable[..., Server]) -> None:
+    server = listen()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n")
+        client.settimeout(5)
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert httpx.get(f"{server.url}/livez").status_code == 200

@@ -1,0 +1,86 @@
+"""The contract's metrics, and nothing that a client could make grow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from slimline.endpoint.metrics import Metrics, sweep
+from slimline.manifest import digest
+from tests.endpoint.conftest import Serve
+
+
+def samples(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found = {}
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def test_requests_are_counted_by_part_and_label(serve: Serve, release: Path, rows: NDArray[np.float32]) -> None:
+    client = serve()
+    answer = client.post("/predict", json={"inputs": {"image": rows.tolist()}}).json()
+    found = samples(client)
+    own = {("revision", digest(release)), ("variant", "default")}
+    for part in ("decode", "queue", "predict", "encode", "total"):
+        assert found["slimline_request_duration_seconds_count", frozenset({("part", part), *own})] == 1
+    total = found["slimline_request_duration_seconds_sum", frozenset({("part", "total"), *own})]
+    predict = found["slimline_request_duration_seconds_sum", frozenset({("part", "predict"), *own})]
+    assert 0 < predict < total < 5
+    for label in {each["label"] for each in answer["predictions"]}:
+        count = sum(each["label"] == label for each in answer["predictions"])
+        assert found["slimline_predictions_total", frozenset({("label", label), *own})] == count
+    assert found["slimline_ready", frozenset(own)] == 1
+
+
+def test_every_series_names_revision_and_variant(serve: Serve, rows: NDArray[np.float32]) -> None:
+    client = serve()
+    client.post("/predict", json={"inputs": {"image": rows.tolist()}})
+    client.get("/nope")
+    for name, labels in samples(client):
+        assert {"revision", "variant"} <= dict(labels).keys(), name
+
+
+def test_a_scan_grows_no_series(serve: Serve) -> None:
+    client = serve()
+    client.get("/nope")
+    client.post("/v2/models/x/infer", json={})
+    before = samples(client).keys()
+    for number in range(300):
+        client.get(f"/admin{number}.php")
+        client.post(f"/v2/models/m{number}/infer", json={})
+        client.request(f"M{number}", "/predict")
+        client.post("/predict", json={"inputs": {f"i{number}": []}, "id": f"id{number}"})
+    grown = samples(client).keys() - before
+    assert {dict(labels).get("status") for _, labels in grown} <= {"400", "405"}
+
+
+def test_help_and_units_are_declared() -> None:
+    for family in Metrics().registry.collect():
+        assert family.documentation.endswith(".")
+        assert family.name.startswith("slimline_")
+        assert family.type != "histogram" or family.name.endswith(("_seconds", "_rows"))
+
+
+def test_a_killed_workers_gauges_are_forgotten(tmp_path: Path) -> None:
+    for pid in (os.getpid(), 2**22 + 1):
+        for kind in ("gauge_livesum", "counter"):
+            (tmp_path / f"{kind}_{pid}.db").touch()
+    sweep(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"gauge_livesum_{os.getpid()}.db", f"counter_{os.getpid()}.db", f"counter_{2**22 + 1}.db"}
+
+
+def test_an_error_is_counted_by_its_status(serve: Serve, release: Path) -> None:
+    client = serve()
+    client.post("/predict", json={})
+    own: Any = {("revision", digest(release)), ("variant", "default"), ("status", "400")}
+    assert samples(client)["slimline_errors_total", frozenset(own)] == 1

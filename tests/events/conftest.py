@@ -1,0 +1,101 @@
+"""Real stores, SQLite and PostgreSQL, and predictions to put there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slimline.events import EventStore, Prediction
+from tests.events.postgres import Server, programs
+
+Make = Callable[..., Prediction]
+# What a label needs, its writer must ask for. Only a power cut shows fsync; without it a crashed server starts at once.
+SETTINGS = ("synchronous_commit=off", "fsync=off")
+REVISION = "sha256:" + "a" * 64
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Server]:
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL isn't installed: apt-get install postgresql")
+    server = Server(found)
+    server.start(*SETTINGS)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that a test may stop and break."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL isn't installed: apt-get install postgresql")
+    own = Server(found)
+    own.start(*SETTINGS)
+    yield own
+    own.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'events.db'}"
+    server: Server = request.getfixturevalue("_server")
+    return server.database()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[EventStore]:
+    with EventStore.open(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture(scope="session")
+def make() -> Make:
+    """Return a prediction of one row and three outputs; keyword arguments replace what it says."""
+
+    def prediction(id: str, time: float = 1000.0, **other: Any) -> Prediction:  # noqa: A002
+        chosen: dict[str, Any] = {
+            "revision": REVISION,
+            "variant": "main",
+            "labels": ["cat"],
+            "outputs": np.array([[0.5, 0.25, 0.25]], np.float32),
+            "latency": {"predict": 0.001, "total": 0.002},
+        }
+        return Prediction(id=id, time=time, **(chosen | other))
+
+    return prediction
+
+
+@pytest.fixture
+def locked() -> Callable[[str], AbstractContextManager[None]]:
+    """Return a context in which another process holds an SQLite file's write lock."""
+
+    @contextmanager
+    def hold(url: str) -> Iterator[None]:
+        code = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+            "c.execute('BEGIN IMMEDIATE'); print('held', flush=True); sys.stdin.read()"
+        )
+        command = [sys.executable, "-c", code, url.removeprefix("sqlite:///")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield
+            process.communicate("")
+
+    return hold

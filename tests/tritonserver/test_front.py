@@ -1,0 +1,103 @@
+"""The endpoint before a real Triton: what its clients see when Triton is killed, hangs and comes back."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from starlette.testclient import TestClient
+
+from slimline import manifest
+from slimline.endpoint.app import create_app
+from slimline.endpoint.settings import Settings
+from slimline.predictor import Predictor
+
+from .conftest import MODEL, Server
+
+AWAY = {"error": "the model's server is away or too slow, try again later"}
+
+
+@pytest.fixture(scope="module")
+def behind(serve: Callable[..., Server], two_releases: tuple[Path, Path]) -> Server:
+    return serve([two_releases[0]], largest=16)
+
+
+@pytest.fixture(scope="module")
+def front(behind: Server, two_releases: tuple[Path, Path]) -> Iterator[TestClient]:
+    settings = Settings(
+        release=two_releases[0], runtime=f"triton+grpc://{behind.grpc}/{MODEL}?timeout=1", event_store="",
+        reload_seconds=0.0,
+    )  # fmt: skip
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+def predict(front: TestClient, rows: NDArray[np.float32]) -> httpx.Response:
+    return front.post("/predict", json={"inputs": {"image": rows.tolist()}})
+
+
+def until_back(front: TestClient, rows: NDArray[np.float32]) -> httpx.Response:
+    for _ in range(50):
+        answer = predict(front, rows)
+        if answer.status_code == 200:
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(answer.text)
+
+
+def best(answer: httpx.Response) -> list[Any]:
+    return [each["label"] for each in answer.json()["predictions"]]
+
+
+def test_the_answers_are_the_releases(
+    front: TestClient, two_releases: tuple[Path, Path], rows: NDArray[np.float32]
+) -> None:
+    answer = predict(front, rows)
+    logits = Predictor(two_releases[0], threads=1).predict({"image": rows})["logits"]
+    assert answer.json()["revision"] == manifest.digest(two_releases[0])
+    assert best(answer) == [str(index) for index in logits.argmax(1)]
+
+
+def test_a_killed_triton_is_503_in_one_line_until_it_is_back(
+    front: TestClient, behind: Server, rows: NDArray[np.float32]
+) -> None:
+    before = best(predict(front, rows))
+    behind.stop(signal.SIGKILL)
+    for _ in range(3):
+        answer = predict(front, rows)
+        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, AWAY, "1")
+    assert front.get("/livez").status_code == 200
+    behind.start()
+    assert best(until_back(front, rows)) == before
+
+
+def test_a_triton_that_hangs_holds_up_nothing_but_its_own_requests(
+    front: TestClient, behind: Server, rows: NDArray[np.float32]
+) -> None:
+    for _ in range(200):  # the batcher learns how quick it is
+        predict(front, rows[:1])
+    behind.send(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(9) as pool:
+            started = time.monotonic()
+            waiting = [pool.submit(predict, front, rows[:1]) for _ in range(8)]
+            time.sleep(0.2)
+            asked = time.monotonic()
+            assert pool.submit(front.get, "/livez").result().status_code == 200
+            assert time.monotonic() - asked < 0.5
+            answers = [each.result() for each in waiting]
+            # the first alone, those that came meanwhile together: a second each, not eight
+            assert time.monotonic() - started < 4
+        assert {(each.status_code, each.text) for each in answers} == {(503, answers[0].text)}
+        assert answers[0].json() == AWAY
+    finally:
+        behind.send(signal.SIGCONT)
+    until_back(front, rows)
