@@ -69,6 +69,8 @@ def test_a_damaged_release_is_not_packed(release: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "r.tar").exists()
     with pytest.raises(ReleaseError, match=r"r\.zip: its name must end in \.tar, "):
         archive.pack(release, str(tmp_path / "r.zip"))
+    with pytest.raises(ReleaseError, match=r"nowhere: no such folder to write r\.tar into"):
+        archive.pack(release, str(tmp_path / "nowhere" / "r.tar"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.98], ids=lambda share: f"{share:.1%}")

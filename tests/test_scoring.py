@@ -257,6 +257,15 @@ def test_what_cannot_be_read_or_written_is_one_line(release: Path, folder: Path,
         scoring.score(tmp_path / "empty", folder, tmp_path / "out.csv")
 
 
+def test_parquet_without_pyarrow_names_the_file_and_the_extra(
+    release: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=rf"^{tmp_path}/out\.parquet: pyarrow is not installed: pip install 'slimline"):
+        scoring.score(release, folder, tmp_path / "out.parquet")
+
+
 def test_outputs_without_labels_are_written_as_numbers() -> None:
     answers = Answers({"outputs": [{"name": "price", "shape": ["batch", 1]}, {"name": "box", "shape": ["batch", 2]}]})
     outputs = {"price": np.array([[1.5], [2.5]], np.float32), "box": np.array([[1, 2], [3, 4]], np.float32)}
@@ -274,7 +283,8 @@ def test_the_command(
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert capsys.readouterr().out == f"{target}: 150 rows\n"
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (f"{target}: 150 rows\n", "")
 
 
 MEASURE = """

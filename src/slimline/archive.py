@@ -37,6 +37,8 @@ def pack(release: Path, target: str) -> str:
         raise ReleaseError(f"{target}: its name must end in {', '.join(SUFFIXES)}")
     revision = _checked(release, str(release))
     local = None if _is_url(target) else Path(target)
+    if local and not local.parent.is_dir():
+        raise ReleaseError(f"{local.parent}: no such folder to write {local.name} into")
     with tempfile.TemporaryDirectory(dir=local.parent if local else None, prefix=".pack.", suffix=".tmp") as folder:
         scratch = Path(folder) / "packed"
         try:

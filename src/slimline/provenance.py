@@ -27,7 +27,9 @@ def check(release: Path) -> str:
     Raises ReleaseError when the tree is dirty, when dvc.lock at HEAD records other bytes, or when params.yaml at HEAD
     is not what the release was made with.
     """
-    commit = _git("rev-parse", "HEAD", hint="commit the project first").strip()
+    commit = _git(
+        "rev-parse", "HEAD", hint="promote in the repository that the release was made in, once it has a commit"
+    ).strip()
     if dirty := _git("status", "--porcelain").splitlines():
         more = f" and {len(dirty) - 1} more" if len(dirty) > 1 else ""
         raise ReleaseError(

@@ -146,6 +146,8 @@ def written(path: Path) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None
         raise DataError(f"{path}: .csv or .parquet is expected")
     if not path.parent.is_dir():
         raise DataError(f"{path.parent}: no such folder to write {path.name} into")
+    if path.suffix == ".parquet":
+        _pyarrow(path)  # if it isn't there, the message names the file that was asked for
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _writer(scratch, path.suffix) as write:

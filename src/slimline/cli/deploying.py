@@ -77,7 +77,8 @@ def predict(
 
     from slimline import scoring
 
-    with typer.progressbar(length=0, label=str(source), file=sys.stderr) as bar:
+    hidden = not sys.stderr.isatty()
+    with typer.progressbar(length=0, label=str(source), file=sys.stderr, hidden=hidden) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.length = total
