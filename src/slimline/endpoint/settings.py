@@ -13,7 +13,7 @@ from slimline.errors import ParamsError, near_miss
 from slimline.events import DEFAULT_URL
 
 PREFIX = "SLIMLINE_"
-RUNTIMES = "SLIMLINE_TRITON"  # variables of the runtime triton, which reads them itself
+RUNTIMES = "SLIMLINE_TRITON"  # the variable of the runtime triton, which reads it itself
 MODES = ("none", "outputs", "sampled")
 
 
