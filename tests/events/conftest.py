@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from slimline.events import EventStore, Prediction
 from tests.events.postgres import Server, programs
@@ -22,13 +23,14 @@ REVISION = "sha256:" + "a" * 64
 
 
 @pytest.fixture(scope="session")
-def _server() -> Iterator[Server]:
+def _postgresql() -> Iterator[str]:
+    """The URL of a database that all tests share, one after the other: to make and delete hundreds of files is slow."""
     found = programs()
     if found is None:
         pytest.skip("PostgreSQL isn't installed: apt-get install postgresql")
     server = Server(found)
     server.start(*SETTINGS)
-    yield server
+    yield server.database()
     server.remove()
 
 
@@ -49,8 +51,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'events.db'}"
-    server: Server = request.getfixturevalue("_server")
-    return server.database()
+    shared: str = request.getfixturevalue("_postgresql")
+    engine = sa.create_engine(shared)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+    return shared
 
 
 @pytest.fixture

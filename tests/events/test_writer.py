@@ -278,6 +278,35 @@ def test_what_is_too_old_goes_with_its_labels(url: str, writers: Writers, make: 
         assert store.history("p31") == []
 
 
+def test_old_predictions_go_while_new_ones_keep_coming(sqlite_url: str, writers: Writers, make: Make) -> None:
+    day = 86_400.0
+    with EventStore.open(sqlite_url) as store:
+        store.write([make(f"old{i}", 1.0) for i in range(3000)])
+        writer = writers(sqlite_url, retention=30, interval=0.1, clock=lambda: 1000 * day)
+        number = 0
+        deadline = time.monotonic() + 20.0
+        while next(store.predictions(until=2.0), None) is not None:
+            assert time.monotonic() < deadline
+            writer.put(make(f"new{number}", 999 * day))  # each look finds some to write
+            number += 1
+            time.sleep(0.001)
+        assert writer.flush(10.0)
+        assert store.counts()["predictions"] == writer.written == number
+
+
+def test_a_purge_gives_the_disk_its_space_back(sqlite_url: str, tmp_path: Path, make: Make) -> None:
+    outputs = np.random.default_rng(0).random((100, 100), np.float32)
+    secret = b"the caller's own id"
+    with EventStore.open(sqlite_url, timeout=0.2) as store:
+        store.write([make(f"old{i}", 1.0, labels=["x"] * 100, outputs=outputs) for i in range(200)])
+        store.write([make(secret.decode(), 2.0)])
+        before = (tmp_path / "events.db").stat().st_size
+        assert store.purge(before=1.5) == {"predictions": 200, "labels": 0}
+        assert (tmp_path / "events.db").stat().st_size < before / 20
+        store.purge(id=secret.decode())
+        assert all(secret not in path.read_bytes() for path in tmp_path.iterdir())  # nor in the log
+
+
 def test_a_clock_that_jumps_ahead_deletes_nothing(sqlite_url: str, writers: Writers, make: Make) -> None:
     day = 86_400.0
     time_now = [1000 * day]

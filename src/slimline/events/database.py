@@ -54,6 +54,7 @@ POSTGRES_REASONS = {
 }
 
 TRANSIENT = frozenset({"unreachable", "locked", "read-only", "full", "schema"})  # the store's fault, not the data's
+VACUUM = 2000  # pages given back in one transaction
 
 
 class Database:
@@ -119,7 +120,8 @@ class Database:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                self._pragmas("auto_vacuum=INCREMENTAL", "journal_mode=WAL")  # the first: only a new file takes it
+                self._pragma("auto_vacuum=INCREMENTAL")  # only a new file takes it
+                self._pragma("journal_mode=WAL")
             except EventError as error:
                 if error.reason != "locked" or time.monotonic() > deadline:  # SQLite doesn't wait for this lock itself
                     raise
@@ -130,22 +132,44 @@ class Database:
     def shrink(self) -> None:
         """Give an SQLite file's free pages back and empty its write-ahead log, which still holds what was deleted.
 
-        While others read, what they see must stay: then it is done by a later call or a later checkpoint.
+        A few pages a transaction, so that writers get their turn. While others read or write, what is left is done by
+        a later call.
         """
         if not self.is_sqlite:
             return
-        self._pragmas("incremental_vacuum", "wal_checkpoint(TRUNCATE)")
+        try:
+            free = self._pragma("freelist_count")
+            while free > 0:
+                self._vacuum()
+                before, free = free, self._pragma("freelist_count")
+                if free >= before:  # a file from elsewhere that keeps its pages, or writers that free as many
+                    break
+            self._pragma("wal_checkpoint(TRUNCATE)")
+        except EventError as error:
+            if error.reason != "locked":
+                raise
 
     @staticmethod
     def _writable(path: Path) -> bool:
         return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
-    def _pragmas(self, *pragmas: str) -> None:
+    def _pragma(self, pragma: str) -> int:
+        """Run a PRAGMA statement outside of any transaction; return the number it says, or 0."""
         try:
             with self._engines["label"].connect() as connection:
-                cursor = connection.connection.cursor()  # the driver's own: a PRAGMA can't run in a transaction
-                for pragma in pragmas:
-                    cursor.execute(f"PRAGMA {pragma}").fetchall()
+                cursor = connection.connection.cursor()  # the driver's own
+                rows = cursor.execute(f"PRAGMA {pragma}").fetchall()
+                cursor.close()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise self.told(error) from error
+        return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
+
+    def _vacuum(self) -> None:
+        """Free some pages. A script runs its statements to the end; ``execute`` would stop after the first page."""
+        try:
+            with self._engines["label"].connect() as connection:
+                cursor: Any = connection.connection.cursor()
+                cursor.executescript(f"PRAGMA incremental_vacuum({VACUUM})")
                 cursor.close()
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise self.told(error) from error

@@ -42,7 +42,7 @@ def purge_before(database: Database, before: float, chunks: int | None = None) -
         deleted["labels"] += labels
         finished = not rows and not labels
         chunks = None if chunks is None else chunks - 1
-    if any(deleted.values()):
+    if finished:
         database.shrink()
     return deleted
 

@@ -147,6 +147,7 @@ class EventWriter:
             elif self._deliver():
                 tries = 0
                 if len(self._queue) < self._batch and not self._closing:
+                    self._sweep()
                     self._rest(self._interval)
             else:
                 self._rest(min(self._longest_pause, self._pause * 2**tries) * random.uniform(0.5, 1.0))  # noqa: S311
