@@ -199,6 +199,43 @@ class Budget(Section):
     confidence: Fraction = 0.95
 
 
+class Undo(Section):
+    """What happens on an alarm: nothing, a proposal, or the rollback itself.
+
+    At most ``budget`` rollbacks within ``per_hours``, none within ``settle_minutes`` of the one before. ``target`` is
+    where traffic is moved: a plug-in of the group ``slimline.targets`` with its keys.
+    """
+
+    policy: Literal["off", "propose", "act"] = "propose"
+    target: Format = Configured(name="deployment")
+    on: list[str] = ["accuracy", "agreement", "errors"]
+    budget: Count = 2
+    per_hours: Annotated[float, Field(gt=0)] = 24.0
+    settle_minutes: Annotated[float, Field(ge=0)] = 10.0
+
+
+class Monitor(Section):
+    """What production is held to, and how sure an alarm must be.
+
+    ``run_length`` is the average number of labels (or sampled rows) between two false alarms of one signal.
+    ``latency_ms`` {part or total: objective} must be kept by ``latency_share`` of the requests; empty: twice what the
+    release's benchmark says at the largest batch. ``error_share`` is what may be answered with 5xx.
+    ``agreement_drop`` is how far agreement with the teacher may fall below the benchmark's. ``min_coverage`` is the
+    share of rows that must have a label after ``label_delay_hours``; 0: labels aren't expected.
+    """
+
+    run_length: Annotated[float, Field(ge=100)] = 1e6
+    latency_ms: dict[str, Annotated[float, Field(gt=0)]] = {}
+    latency_share: Fraction = 0.99
+    error_share: Fraction = 0.001
+    agreement_drop: Fraction = 0.02
+    drift_rate: Fraction = 0.001
+    min_coverage: Share = 0.0
+    label_delay_hours: Annotated[float, Field(gt=0)] = 24.0
+    idle_minutes: Annotated[float, Field(gt=0)] = 15.0
+    undo: Undo = Undo()
+
+
 class Params(Section):
     """The whole file. ``compressions`` holds the stages with a ``from``, by name, in file order."""
 
@@ -212,6 +249,7 @@ class Params(Section):
     latency: Latency = Latency()
     benchmark: Benchmark = Benchmark()
     budget: Budget = Budget()
+    monitor: Monitor = Monitor()
     compressions: dict[str, Distill | Compression]
 
     @property
