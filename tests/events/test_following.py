@@ -134,13 +134,14 @@ def test_every_pair_comes_exactly_once(
     pairs: Counter[tuple[float, object]] = Counter()
     position = start
 
-    def read() -> None:
+    def read() -> bool:
         nonlocal position
         news = store.after(position, limit)
-        position = news.position
+        moved, position = news.position != position, news.position
         found = _seen(news)
         times.update(found[0])
         pairs.update(found[1])
+        return moved
 
     for number, (action, key) in enumerate(actions):
         if action == "predict":
@@ -151,7 +152,7 @@ def test_every_pair_comes_exactly_once(
             labels.setdefault(key, f"label {number}")
         else:
             read()
-    while position != store.head():
-        read()
+    while read():
+        pass
     assert times == Counter(float(key) for key in predicted)
     assert pairs == Counter((float(key), label) for key, label in labels.items() if key in predicted)
