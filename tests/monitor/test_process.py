@@ -22,13 +22,13 @@ Make = Callable[..., Process]
 
 
 @pytest.fixture
-def make(url: str, release: Path, tmp_path: Path) -> Make:
+def make(url: str, watched_releases: tuple[Path, Path], tmp_path: Path) -> Make:
     """Return a monitor of the store, on the state folder of the one before."""
     folder = tmp_path / "state"
     folder.mkdir()
 
     def process(*releases: Path) -> Process:
-        follower = Follower(EventStore.open(url), Releases(None, releases or (release,)), folder, None)
+        follower = Follower(EventStore.open(url), Releases(None, releases or watched_releases[:1]), folder, None)
         follower.check()
         return Process(follower, folder)
 
@@ -52,13 +52,15 @@ def shown(process: Process) -> dict[str, float]:
     }
 
 
-def test_good_traffic_raises_nothing_and_is_shown(make: Make, url: str, send: Send, release: Path) -> None:
+def test_good_traffic_raises_nothing_and_is_shown(
+    make: Make, url: str, send: Send, watched_releases: tuple[Path, Path]
+) -> None:
     with EventStore.open(url) as store:
         send(store, 300)
     process = make()
     drain(process)
     assert process.follower.events == 600
-    own = {"revision": manifest.digest(release), "variant": "main"}
+    own = {"revision": manifest.digest(watched_releases[0]), "variant": "main"}
     values = shown(process)
 
     def value(name: str, **labels: str) -> float:
@@ -66,7 +68,7 @@ def test_good_traffic_raises_nothing_and_is_shown(make: Make, url: str, send: Se
 
     assert value("slimline_regression_state", signal="accuracy") == 0
     assert value("slimline_watched_rows_total") == value("slimline_watched_labels_total") == 300
-    assert 0.8 < value("slimline_accuracy_ratio", bound="estimate") < 1
+    assert 0.7 < value("slimline_accuracy_ratio", bound="value") < 1
     assert process.alarms.open == {}
 
 
@@ -97,7 +99,9 @@ def test_it_goes_on_where_it_was(make: Make, url: str, send: Send) -> None:
         drain(second)
         drain(first)
     assert second.follower.events == first.follower.events == 300
-    assert second.follower.as_dict() == first.follower.as_dict()
+    (one,), (two,) = first.follower.watches.values(), second.follower.watches.values()
+    assert (one.rows, one.labels, one.last) == (two.rows, two.labels, two.last)
+    assert one.dump()["signals"]["accuracy"] == two.dump()["signals"]["accuracy"]
 
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(
@@ -107,7 +111,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(
         send(store, 100)
     process = make()
     process.follower.save()
-    drain(process)
+    process.follower.step(1e9)
     process.follower.save()
     path = tmp_path / "state" / checkpoint.FILE
     path.write_bytes(path.read_bytes()[:-20])
@@ -138,9 +142,9 @@ def test_a_store_that_was_replaced_is_read_from_its_start(
 
 
 def test_a_revision_without_its_release_is_said_once(
-    make: Make, url: str, send: Send, two_releases: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+    make: Make, url: str, send: Send, watched_releases: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = make(two_releases[1])
+    process = make(watched_releases[1])
     with EventStore.open(url) as store:
         for number in range(3):
             send(store, 10, start=1e9 + number)
@@ -151,10 +155,10 @@ def test_a_revision_without_its_release_is_said_once(
 
 
 def test_a_revision_that_was_replaced_shows_no_more_and_its_alarm_is_over(
-    make: Make, url: str, send: Send, two_releases: tuple[Path, Path], tmp_path: Path
+    make: Make, url: str, send: Send, watched_releases: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    bad, good = (manifest.digest(each) for each in two_releases)
-    process = make(*two_releases)
+    bad, good = (manifest.digest(each) for each in watched_releases)
+    process = make(*watched_releases)
     with EventStore.open(url) as store:
         send(store, 600, wrong=0.5)
         drain(process)
