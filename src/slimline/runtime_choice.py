@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     from slimline.latency import Samples
@@ -53,7 +52,7 @@ def fastest(measured: Mapping[str, Mapping[int, Samples]], allowed: Mapping[str,
     chosen, best = first, GAIN
     for name in others:
         ratios = [measured[first][batch].p50 / own.p50 for batch, own in measured[name].items()]
-        gain = float(np.exp(np.mean(np.log(ratios))))
+        gain = geometric_mean(ratios)
         if allowed[name] and gain > best:
             chosen, best = name, gain
     return chosen
