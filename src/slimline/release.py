@@ -50,7 +50,8 @@ def build(
         for stage in chain:
             folder = scratch / "chain" / stage
             shutil.copytree(exports / stage, folder)
-            predictor = Predictor(folder, threads=1)
+            runtime = measured["stages"][stage].get("runtime", "auto")
+            predictor = Predictor(folder, runtime, threads=1)
             golden[f"output/{stage}"] = benchmark.outputs(predictor, head.inputs)
             answers[f"output/{stage}"] = benchmark.outputs(predictor, references.inputs).astype(np.float32)
             predictor.close()
