@@ -183,6 +183,24 @@ def test_an_alarm_is_explained_and_exported(releases: dict[str, Path], workshop:
     assert sample.labels == {"signal": "accuracy", "verdict": "stage", "stage": "quantize"}
 
 
+def test_what_began_lately_is_found_in_the_last_minutes(good: Path, workshop: Workshop, tmp_path: Path) -> None:
+    """A hundred blurred rows after two thousand clear ones: the hour hides them, the last minutes don't."""
+    url = f"sqlite:///{tmp_path}/events.db"
+    Traffic(rows=2000).write(url, good, workshop, 0).close()
+    standing = Standing("accuracy", digest(good), "default", State.REGRESSED, "it fell", 1e9 + 2100, 2100)
+    with Traffic(rows=100, change=blurred).write(url, good, workshop, 1, at=1e9 + 2000) as store:
+        found = on_alarm(Alarm("one", 1e9 + 2100, standing), good, store)
+    assert found.verdict == "data"
+    assert found.rows < 700
+    assert found.timed
+
+
+def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, tmp_path: Path) -> None:
+    with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
+        assert blame(good, store, signal="accuracy", rounds=2).verdict == "nothing"
+        assert blame(good, store, rounds=2).verdict == "serving"
+
+
 def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp_path: Path) -> None:
     own = ("accuracy", digest(good), "default", State.REGRESSED, "it fell", 1e9, 300)
     drift = Standing("drift", *own[1:])
