@@ -114,10 +114,8 @@ def blame(
         confidence=confidence,
     )  # fmt: skip
     times = speed.judge(chain, seen, timed, alarmed=of_speed, confidence=confidence)
-    if signal is None:
-        main = times if answers.kind == "nothing" else answers
-    else:  # slow requests explain no wrong answers, nor the other way round
-        main = times if of_speed else answers
+    slow = answers.kind == "nothing" if signal is None else of_speed  # slow requests explain no wrong answers
+    main = times if slow else answers
     return _told(
         chain, seen, main, {"quality": answers.why, "speed": times.why}, timed, confidence, variant, signal, may
     )
