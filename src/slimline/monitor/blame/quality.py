@@ -98,7 +98,8 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     if moved and (alarmed or drifted):
         return Opinion("data", f"what changed is {', '.join(moved)}; no stage lost more than {may.source}")
     note = f"; the input changed ({', '.join(moved)}), harmlessly" if moved else ""
-    return Opinion("nothing", f"no stage lost more than {may.source} on {len(rows)} rows of the window{note}")
+    seen = f" or on {len(rows)} rows of the window" if len(rows) else ""
+    return Opinion("nothing", f"no stage lost more than {may.source} on the reference rows{seen}{note}")
 
 
 def _loses(chain: Chain, rows: Rows, stage: str, at: float) -> str:

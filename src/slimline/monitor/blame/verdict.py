@@ -114,8 +114,10 @@ def blame(
         confidence=confidence,
     )  # fmt: skip
     times = speed.judge(chain, seen, timed, alarmed=of_speed, confidence=confidence)
-    slow = answers.kind == "nothing" if signal is None else of_speed  # slow requests explain no wrong answers
-    main = times if slow else answers
+    of_times = of_speed  # slow requests explain no wrong answers, nor the other way round
+    if signal is None:
+        of_times = answers.kind == "nothing" != times.kind
+    main = times if of_times else answers
     return _told(
         chain, seen, main, {"quality": answers.why, "speed": times.why}, timed, confidence, variant, signal, may
     )
