@@ -2,124 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
-from numpy.typing import NDArray
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 from slimline.events import EventStore
 from slimline.manifest import digest
-from slimline.task import Split
-from tests.e2e.conftest import BIN
+from tests.e2e.servers import BENTO, KINDS, ROOT, SERVE, Process, free_port, workers_of
 from tests.endpoint.conftest import Load, until
-
-ROOT = Path(__file__).parents[2]
-SERVE = [str(BIN / "slimline"), "serve"]
-BENTO = [sys.executable, "-m", "bentoml", "serve", "serving.service:Slimline", "--host", "127.0.0.1"]
-KINDS = pytest.mark.parametrize("command", [SERVE, BENTO], ids=["alone", "bentoml"])
-
-
-@pytest.fixture(scope="module")
-def rows(splits: dict[str, Split]) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = splits["validation"].inputs["image"][:8]
-    return array
-
-
-@pytest.fixture(scope="module")
-def document(rows: NDArray[np.float32]) -> dict[str, Any]:
-    return {"inputs": {"image": rows[:1].tolist()}}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    """Return BentoML's worker processes."""
-    found = []
-    for each in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "_bentoml_impl" in " ".join(each.cmdline()):
-                found.append(each)
-    return found
-
-
-class Process:
-    """A server process of its own, with its log and the processes it started."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = log
-        started = time.monotonic()
-        with log.open("w") as out:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)], cwd=ROOT, env=environment, stdout=out, stderr=out
-            )
-        until(self._is_ready, 60)
-        self.seconds_to_ready = time.monotonic() - started
-
-    def _is_ready(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=1).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    @property
-    def worker(self) -> psutil.Process:
-        """The process that answers."""
-        children = workers_of(self.process.pid)
-        return children[0] if children else psutil.Process(self.process.pid)
-
-    def metrics(self) -> str:
-        return httpx.get(f"{self.url}/metrics").text
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
-
-
-@pytest.fixture
-def run(two_releases: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start ``command`` on the first release and return it when it is ready; keywords are SLIMLINE_… settings."""
-    processes = []
-
-    def start(command: list[str], **settings: str) -> Process:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLIMLINE_")}
-        environment |= {
-            "SLIMLINE_RELEASE": str(two_releases[0]), "SLIMLINE_EVENT_STORE": f"sqlite:///{tmp_path}/events.db",
-            "BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
-        environment |= {f"SLIMLINE_{name.upper()}": value for name, value in settings.items()}
-        processes.append(Process(command, environment, tmp_path / f"log-{len(processes)}"))
-        return processes[-1]
-
-    yield start
-    for each in processes:
-        each.stop()
 
 
 @KINDS

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.endpoint.auth import Tokens
-from slimline.endpoint.exchange import Exchange, RefusedError, Reply, one_line
+from slimline.endpoint.exchange import Exchange, RefusedError, Reply, Room, one_line
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
@@ -56,6 +56,7 @@ class Core:
         self.draining = False
         self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
+        self.room = Room(self.limits.max_held_bytes)
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -148,6 +149,7 @@ class Core:
             yield
         finally:
             self.in_progress -= 1
+            self.room.left += exchange.held
 
     async def infer(
         self, exchange: Exchange, live: Loaded, request_id: str, inputs: Arrays, encode: Callable[[Answered], Reply]

@@ -27,7 +27,8 @@ class Feedback:
     async def __call__(self, exchange: Exchange) -> Reply:
         core = self.core
         with core.admitted(exchange, "feedback"):
-            document = codecs.parse_json(await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds))
+            limits = core.limits
+            document = codecs.parse_json(await exchange.body(limits.max_body_bytes, limits.body_seconds, core.room))
             several = "labels" in document
             listed = document["labels"] if several else [document]
             if not isinstance(listed, list) or not 0 < len(listed) <= MAX_LABELS:

@@ -1,0 +1,21 @@
+"""Every signal that the monitor watches, in one place.
+
+A factory takes what is watched and returns its signal, or None where the signal has nothing to go by: no release was
+found, the task has no labels, a limit isn't set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slimline.monitor.signal import Signal
+from slimline.monitor.watched import Watched
+
+Make = Callable[[Watched], Signal | None]
+
+SIGNALS: tuple[Make, ...] = ()
+
+
+def make(watched: Watched) -> list[Signal]:
+    """Return the signals of one revision and variant."""
+    return [signal for each in SIGNALS if (signal := each(watched)) is not None]
