@@ -104,6 +104,7 @@ class Loaded:
         self.close()
 
     def close(self) -> None:
-        """Give back the runtime and the worker thread."""
+        """Give back the runtime and the worker thread; what was counted is kept."""
+        self.series.flush()
         self.batcher.close()
         self.predictor.close()
