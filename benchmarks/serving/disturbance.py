@@ -52,8 +52,7 @@ class Foreign:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         seconds, busy, own = (
-            now - then
-            for now, then in zip((time.monotonic(), _busy(), self._own()), self._since, strict=True)
+            now - then for now, then in zip((time.monotonic(), _busy(), self._own()), self._since, strict=True)
         )
         self.share = max(0.0, (busy - own) / seconds)
 

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,12 @@ class Plan:
 
 PLANS = {
     "small": Plan(2.0, 3.0, (1, 8, 32)),
-    "encoder": Plan(4.0, 6.0, (1, 32), ("slimline v2", "slimline v2, binary", "slimline, no events or metrics",
-                                         "starlette, uvloop", "triton, json")),
-}  # fmt: skip
+    "encoder": Plan(4.0, 6.0, (1, 32), ("starlette, uvloop", "slimline v2", "slimline v2, binary", "triton, json")),
+}
 
 
 def once(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
-    """Return {rows: {clients or load: numbers}, ready_s, torch, foreign: the largest share of a CPU that others had}."""
+    """Return {rows: {clients or load: numbers}, ready_s, torch, foreign: the largest share of a CPU others had}."""
     body = bodies.bodies(release, servers.model_name(release))[variant.body]
     expected = bodies.golden(release)[1]
     with servers.serving(variant, release) as server:
@@ -69,14 +69,14 @@ def once(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
         else:
             bodies.check(server.url, body, expected)
         load.closed(request, 8, 1.0, servers.CLIENT_CPU)
+        closed = partial(load.closed, request, seconds=plan.seconds, cpu=servers.CLIENT_CPU)
         rows, foreign = {}, []
-        for each in plan.clients:
-            name = str(each)
-            rows[name], share = quietest(lambda n=each: load.closed(request, n, plan.seconds, servers.CLIENT_CPU), server)
+        for clients in plan.clients:
+            rows[str(clients)], share = quietest(partial(closed, clients), server)
             foreign.append(share)
         if not variant.grpc:
-            rate = LOAD * rows["32"].throughput
-            rows[summary.LOAD], share = quietest(lambda: load.poisson(request, rate, plan.load_seconds), server)
+            arrivals = partial(load.poisson, request, LOAD * rows["32"].throughput, plan.load_seconds)
+            rows[summary.LOAD], share = quietest(arrivals, server)
             foreign.append(share)
         torch = server.has_torch()
     if failed := sum(each.errors for each in rows.values()):
@@ -115,8 +115,9 @@ def _check_grpc(server: servers.Server, release: Path) -> None:
 
 def floor(release: Path, seconds: float) -> dict[str, Any]:
     """Return the runtime's own numbers: a row a call, and 32 rows a call."""
-    command = ["taskset", "-c", str(servers.SERVER_CPU), sys.executable, str(HERE / "floor.py"), str(release), f"{seconds}"]
-    return {"rows": json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)}
+    command = ["taskset", "-c", str(servers.SERVER_CPU), sys.executable, str(HERE / "floor.py")]
+    shown = subprocess.run([*command, str(release), f"{seconds}"], check=True, capture_output=True, text=True).stdout
+    return {"rows": json.loads(shown)}
 
 
 def fingerprint(releases: dict[str, Path]) -> str:
@@ -153,7 +154,6 @@ def main() -> None:
     left = [each for each in rounds(releases, options.repeats) if each not in {_place(run) for run in done}]
     left = [each for each in left if each[0] in options.models and each[2] in (options.only or [each[2]])]
     KEPT.parent.mkdir(parents=True, exist_ok=True)
-    by_name = {each.name: each for release in releases.values() for each in servers.variants(release)}
     for count, (model, repeat, name) in enumerate(left):
         if time.monotonic() > until:
             print(f"{len(left) - count} of {len(left)} runs are left; run again")
@@ -199,12 +199,12 @@ def write(done: list[dict[str, Any]], releases: dict[str, Path], repeats: int, o
     if missing := expected - set(map(_place, done)):
         print(f"{out} is not written: {len(missing)} of {len(expected)} runs are missing")
         return
-    document = {
-        "format": 1, "machine": benchmark.machine(), "repeats": repeats,
-        "models": {model: {"revision": manifest.digest(releases[model]), "variants": summary.table(runs)} for model, runs in models.items()},
-        "goals": summary.goals(models),
-    }  # fmt: skip
-    manifest.write_json(out, document)
+    tables = {
+        model: {"revision": manifest.digest(releases[model]), "variants": summary.table(runs)}
+        for model, runs in models.items()
+    }
+    document = {"format": 1, "machine": benchmark.machine(), "repeats": repeats, "models": tables}
+    manifest.write_json(out, document | {"goals": summary.goals(models)})
 
 
 if __name__ == "__main__":

@@ -54,10 +54,11 @@ def variants(release: Path) -> list[Variant]:
     alone = [[python, "-m", "slimline", "serve", "--port", "{port}"]]
     uvicorn = [python, "-m", "uvicorn", "--app-dir", "{here}", "--port", "{port}", "--log-level", "warning"]
     uvicorn += ["--no-access-log"]
+    plainest = ["--loop", "asyncio", "--http", "h11"]  # what uvicorn runs on by itself
     fast = ["--loop", "uvloop", "--http", "httptools"]
     infer = f"/v2/models/{model_name(release)}/infer"
     found = [
-        Variant("starlette", [[*uvicorn, "--loop", "asyncio", "--http", "h11", "starlette_app:app"]], "/predict", "inputs"),
+        Variant("starlette", [[*uvicorn, *plainest, "starlette_app:app"]], "/predict", "inputs"),
         Variant("starlette, uvloop", [[*uvicorn, *fast, "starlette_app:app"]], "/predict", "inputs"),
         Variant("bentoml", plain, "/predict", "bento"),
         Variant("bentoml, batchable", plain, "/predict", "bento", environment={"BATCHABLE": "1"}),

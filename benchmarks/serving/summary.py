@@ -102,9 +102,8 @@ def goals(models: Mapping[str, Runs]) -> list[dict[str, Any]]:
         runs = models.get(goal.model, {})
         if goal.own not in runs or (goal.other is not None and goal.other not in runs):
             continue
-        own = _all(runs[goal.own], goal.row, goal.what)
-        other = _all(runs[goal.own], goal.row, "p50_ms") if goal.other is None else _all(runs[goal.other], goal.row, goal.what)
-        measured = ratio(own, other)
+        other, what = (goal.own, "p50_ms") if goal.other is None else (goal.other, goal.what)
+        measured = ratio(_all(runs[goal.own], goal.row, goal.what), _all(runs[other], goal.row, what))
         met = measured[1] >= goal.bound if goal.at_least else measured[1] <= goal.bound
         found.append(
             {"model": goal.model, "variant": goal.own, "of": goal.other or "its p50", "clients": goal.row,

@@ -81,9 +81,7 @@ class Predictor:
         self.runtime.close()
 
 
-def _mistake(
-    array: Any, dtype: np.dtype[Any], shape: tuple[int | str, ...], axes: dict[str, int]
-) -> str | None:
+def _mistake(array: Any, dtype: np.dtype[Any], shape: tuple[int | str, ...], axes: dict[str, int]) -> str | None:
     """Return what is wrong with an array, or None; ``axes`` remembers the sizes of named axes over all inputs."""
     if not isinstance(array, np.ndarray):
         return f"expected an array, found {type(array).__name__}"

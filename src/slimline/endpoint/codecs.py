@@ -165,6 +165,7 @@ def from_raw(data: bytes | memoryview, dtype: str, shape: Sequence[int], name: s
     return np.frombuffer(data, kind).reshape(shape)
 
 
+@lru_cache(maxsize=64)
 def little_endian(dtype: str) -> str:
     """Return a dtype's plain name as the little-endian one that goes over the wire; others as they are."""
     return f"<{np.dtype(dtype).str[1:]}" if dtype in PACKED else dtype

@@ -161,7 +161,7 @@ class Core:
         decoded = perf_counter()
         run = await live.batcher.predict(inputs, rows)
         answered_at = perf_counter()
-        answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+        answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
         reply = encode(answered)
         done = perf_counter()
         latency = {
@@ -197,7 +197,7 @@ class Core:
         try:
             live.predictor.check(inputs)
             run = await live.batcher.predict(inputs, rows)
-            answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+            answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
             latency = {"queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
             live.series.answered(latency, run.rows, answered.labels, rows)
             self.recorder.record(answered, latency, inputs, shadow=True)
