@@ -18,7 +18,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,9 +26,10 @@ from typing import Any
 import bodies
 import encoder_release
 import load
+import priority
 import servers
 import summary
-from disturbance import Foreign
+from processes import Waiting
 
 from slimline import benchmark, manifest
 
@@ -38,8 +38,6 @@ OUT = Path("metrics/serving.json")
 KEPT = Path(".slimline/bench/serving.jsonl")
 SERVING_CODE = ("src/slimline/endpoint", "src/slimline/events", "serving", "benchmarks/serving")
 LOAD = 0.7
-QUIET = 0.08  # of one CPU: a timing with more foreign work beside it is repeated
-TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan(2.0, 3.0, (1, 8, 32)),
-    "encoder": Plan(4.0, 6.0, (1, 32), ("starlette, uvloop", "slimline v2", "slimline v2, binary", "triton, json")),
+    "small": Plan(1.5, 2.0, (1, 8, 32)),
+    "encoder": Plan(3.0, 4.0, (1, 32), ("starlette, uvloop", "slimline v2", "slimline v2, binary", "triton, json")),
 }
 
 
 def once(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
-    """Return {rows: {clients or load: numbers}, ready_s, torch, foreign: the largest share of a CPU others had}."""
+    """Return {rows: {clients or load: numbers}, ready_s, torch, waited: the share of time its threads had to wait}."""
     body = bodies.bodies(release, servers.model_name(release))[variant.body]
     expected = bodies.golden(release)[1]
     with servers.serving(variant, release) as server:
@@ -70,30 +68,18 @@ def once(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
             bodies.check(server.url, body, expected)
         load.closed(request, 8, 1.0, servers.CLIENT_CPU)
         closed = partial(load.closed, request, seconds=plan.seconds, cpu=servers.CLIENT_CPU)
-        rows, foreign = {}, []
+        rows = {}
+        waiting = Waiting(server.pid)
         for clients in plan.clients:
-            rows[str(clients)], share = quietest(partial(closed, clients), server)
-            foreign.append(share)
+            with waiting:
+                rows[str(clients)] = closed(clients)
         if not variant.grpc:
-            arrivals = partial(load.poisson, request, LOAD * rows["32"].throughput, plan.load_seconds)
-            rows[summary.LOAD], share = quietest(arrivals, server)
-            foreign.append(share)
+            rows[summary.LOAD] = load.poisson(request, LOAD * rows["32"].throughput, plan.load_seconds)
         torch = server.has_torch()
     if failed := sum(each.errors for each in rows.values()):
         sys.exit(f"{variant.name}: {failed} requests failed")
     numbers = {name: dataclasses.asdict(each) for name, each in rows.items()}
-    return {"rows": numbers, "ready_s": server.ready_s, "torch": torch, "foreign": max(foreign)}
-
-
-def quietest(measure: Callable[[], load.Result], server: servers.Server) -> tuple[load.Result, float]:
-    """Measure, again while others use the CPUs too; return the least disturbed result and their share of a CPU."""
-    found: list[tuple[float, load.Result]] = []
-    while not found or (found[-1][0] > QUIET and len(found) < TRIES):
-        with Foreign(server.pid) as others:
-            result = measure()
-        found.append((others.share, result))
-    share, result = min(found, key=lambda each: each[0])
-    return result, share
+    return {"rows": numbers, "ready_s": server.ready_s, "torch": torch, "waited": waiting.share}
 
 
 def _check_grpc(server: servers.Server, release: Path) -> None:
@@ -148,6 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
+    alone = priority.first()
     releases = {"small": options.release, "encoder": encoder_release.build(Path(".slimline/bench/encoder-release"))}
     key = fingerprint(releases)
     done = kept(key)
@@ -168,9 +155,9 @@ def main() -> None:
         with KEPT.open("a") as file:
             file.write(json.dumps(run) + "\n")
         one, many = run["rows"]["1"]["p50_ms"], run["rows"]["32"]["throughput"]
-        others = f", others {run['foreign']:.0%}" if "foreign" in run else ""
-        print(f"{model} {repeat} {name}: {one:.3f} ms, {many:.0f}/s{others}", flush=True)
-    write(done, releases, options.repeats, options.out)
+        waited = f", waited {run['waited']:.0%}" if "waited" in run else ""
+        print(f"{model} {repeat} {name}: {one:.3f} ms, {many:.0f}/s{waited}", flush=True)
+    write(done, releases, options.repeats, options.out, alone=alone)
 
 
 def rounds(releases: dict[str, Path], repeats: int) -> list[tuple[str, int, str]]:
@@ -189,7 +176,7 @@ def _place(run: dict[str, Any]) -> tuple[str, int, str]:
     return run["model"], run["repeat"], run["variant"]
 
 
-def write(done: list[dict[str, Any]], releases: dict[str, Path], repeats: int, out: Path) -> None:
+def write(done: list[dict[str, Any]], releases: dict[str, Path], repeats: int, out: Path, *, alone: bool) -> None:
     """Write the document once every variant has all its repeats."""
     models: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for model, repeat, name in sorted(map(_place, done)):
@@ -203,7 +190,7 @@ def write(done: list[dict[str, Any]], releases: dict[str, Path], repeats: int, o
         model: {"revision": manifest.digest(releases[model]), "variants": summary.table(runs)}
         for model, runs in models.items()
     }
-    document = {"format": 1, "machine": benchmark.machine(), "repeats": repeats, "models": tables}
+    document = {"format": 1, "machine": benchmark.machine(), "repeats": repeats, "first": alone, "models": tables}
     manifest.write_json(out, document | {"goals": summary.goals(models)})
 
 

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from disturbance import tree
+import priority
+from processes import tree
 
 from slimline import manifest
 
@@ -125,6 +126,7 @@ def serving(variant: Variant, release: Path) -> Iterator[Server]:
                 stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         started = time.monotonic()
+        priority.sessions([process.pid])
         try:
             http = f"http://127.0.0.1:{port}"
             while not _answers(http + variant.ready):
@@ -132,6 +134,7 @@ def serving(variant: Variant, release: Path) -> Iterator[Server]:
                     sys.exit(f"{variant.name} doesn't start:\n{log.read_text(errors='replace')[-2000:]}")
                 time.sleep(0.02)
             ready = time.monotonic() - started
+            priority.sessions(tree(process.pid))
             url = f"http://127.0.0.1:{port + variant.grpc}{variant.path}"
             yield Server(http, url, process.pid, ready, Path(folder) / "events.db")
         finally:

@@ -70,7 +70,7 @@ def table(runs: Runs) -> dict[str, Any]:
         if name != FLOOR:
             own["ready_s"] = float(np.median([each["ready_s"] for each in repeats]))
             own["torch"] = any(each["torch"] for each in repeats)
-            own["foreign"] = max(each["foreign"] for each in repeats)
+            own["waited"] = float(np.median([each["waited"] for each in repeats]))
         own["ratios"] = {
             other: {
                 row: {what: ratio(_all(repeats, row, what), _all(runs[other], row, what)) for what in WHATS}
