@@ -42,7 +42,7 @@ LOAD = 0.7
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model's servers are loaded: seconds of each phase, numbers of clients, and which servers."""
+    """How a model's servers are loaded: seconds of each phase (whole ones: wrk knows no others), numbers of clients, and which servers."""
 
     seconds: float
     load_seconds: float
@@ -51,7 +51,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan(1.5, 2.0, (1, 8, 32)),
+    "small": Plan(2.0, 2.0, (1, 8, 32)),
     "encoder": Plan(3.0, 4.0, (1, 32), ("starlette, uvloop", "slimline v2", "slimline v2, binary", "triton, json")),
 }
 
