@@ -36,24 +36,28 @@ from slimline import benchmark, manifest
 HERE = Path(__file__).parent
 OUT = Path("metrics/serving.json")
 KEPT = Path(".slimline/bench/serving.jsonl")
-SERVING_CODE = ("src/slimline/endpoint", "src/slimline/events", "serving", "benchmarks/serving")
+SERVING_CODE = ("src/slimline/endpoint", "src/slimline/events", "serving")
+OWN_CODE = ("bodies.py", "load.py", "floor.py", "priority.py", "bento_plain.py", "starlette_app.py", "unmetered.py")
 LOAD = 0.7
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model's servers are loaded: seconds of each phase (whole ones: wrk knows no others), numbers of clients, and which servers."""
+    """How a model's servers are loaded: seconds of each phase (wrk takes whole ones), clients, who is left out."""
 
     seconds: float
     load_seconds: float
     clients: tuple[int, ...]
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[str, ...]
 
 
 PLANS = {
-    "small": Plan(2.0, 2.0, (1, 8, 32)),
-    "encoder": Plan(3.0, 4.0, (1, 32), ("starlette, uvloop", "slimline v2", "slimline v2, binary", "triton, json")),
-}
+    "small": Plan(2.0, 2.0, (1, 8, 32), ("mounted in bentoml",)),
+    "encoder": Plan(
+        3.0, 4.0, (1, 32),
+        ("starlette, uvloop", "mounted in bentoml", "slimline v2", "slimline v2, binary", "triton, json"),
+    ),
+}  # fmt: skip
 
 
 def once(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
@@ -109,9 +113,9 @@ def floor(release: Path, seconds: float) -> dict[str, Any]:
 def fingerprint(releases: dict[str, Path]) -> str:
     """Return a digest of the releases and of the code that serves and measures: runs of other ones don't mix."""
     digest = hashlib.sha256()
-    for folder in SERVING_CODE:
-        for path in sorted(Path(folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+    paths = [path for folder in SERVING_CODE for path in sorted(Path(folder).rglob("*.py"))]
+    for path in [*paths, *(HERE / name for name in OWN_CODE)]:
+        digest.update(path.read_bytes())
     for release in releases.values():
         digest.update((release / "manifest.json").read_bytes())
     return digest.hexdigest()[:16]

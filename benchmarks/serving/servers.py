@@ -64,6 +64,8 @@ def variants(release: Path) -> list[Variant]:
         Variant("bentoml", plain, "/predict", "bento"),
         Variant("bentoml, batchable", plain, "/predict", "bento", environment={"BATCHABLE": "1"}),
         Variant("slimline in bentoml", packaged, "/predict", "inputs", environment=events),
+        Variant("mounted in bentoml", [[*bento, "{here}", "bento_mounted:Mounted"]], "/predict", "inputs",
+                environment=events),
         Variant("slimline", alone, "/predict", "inputs", environment=events),
         Variant("slimline, no events", alone, "/predict", "inputs", environment=ours),
         Variant("slimline, no events or metrics", [[*uvicorn, *fast, "unmetered:app"]], "/predict", "inputs",
