@@ -11,10 +11,12 @@ import bentoml
 from _bentoml_sdk import Service
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from uvicorn.config import HTTP_PROTOCOLS
 
 from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import from_environment
 
+HTTP_PROTOCOLS["auto"] = "slimline.endpoint.connection:Connection"  # BentoML lets no service choose it
 PAGES = {"/schema.json", "/docs.json"}
 BESIDE = Path(__file__).parents[1] / "release"  # where a Bento holds it, and 'make repro' writes it
 

@@ -15,12 +15,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
     import uvicorn
 
     from slimline.endpoint.app import create_app
+    from slimline.endpoint.connection import Connection
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn.error").addFilter(_no_traceback)
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=host, port=port, loop="uvloop", http="httptools", ws="none", access_log=False, log_config=None,
+        app, host=host, port=port, loop="uvloop", http=Connection, ws="none", access_log=False, log_config=None,
         server_header=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )  # fmt: skip
