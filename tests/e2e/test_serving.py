@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+import tritonclient.http as triton
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 from slimline.events import EventStore
 from slimline.manifest import digest
+from slimline.predictor import Predictor
 from tests.e2e.servers import BENTO, KINDS, ROOT, SERVE, Process, free_port, workers_of
 from tests.endpoint.conftest import Load, until
 
@@ -58,6 +61,32 @@ def test_on_sigterm_it_finishes_and_keeps_every_event(
     assert {status for status, _ in load.seen} == {200}
     with EventStore.open(f"sqlite:///{tmp_path}/events.db") as events:
         assert events.counts()["predictions"] == len(load.seen)
+
+
+@KINDS
+def test_the_triton_client_works_and_no_token_is_logged(
+    run: Callable[..., Process], command: list[str], document: dict[str, Any], two_releases: tuple[Path, Path]
+) -> None:
+    token, wrong = "predict-token-000001", "a-wrong-token-000000"
+    server = run(command, tokens=f"predict {token}")
+    image = np.array(document["inputs"]["image"], np.float32)
+    sent = triton.InferInput("image", list(image.shape), "FP32")
+    sent.set_data_from_numpy(image)
+    with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        assert client.is_model_ready("digits")
+        found = client.infer("digits", [sent], headers={"Authorization": f"Bearer {token}"})
+        with pytest.raises(triton.InferenceServerException, match="a bearer token is needed"):
+            client.infer("digits", [sent], headers={"Authorization": f"Bearer {wrong}"})
+    predictor = Predictor(two_releases[0], threads=1)
+    np.testing.assert_allclose(found.as_numpy("logits"), predictor.predict({"image": image})["logits"], rtol=1e-4)
+    predictor.close()
+    refused = httpx.post(f"{server.url}/admin/reload", headers={"Authorization": f"Bearer {token}"})
+    assert (refused.status_code, refused.json()) == (403, {"error": "the token lacks the scope admin"})
+    httpx.post(f"{server.url}/predict?token={wrong}", content=b"\x00", headers={"Authorization": wrong})
+    server.stop()
+    log = server.log.read_text()
+    assert token not in log
+    assert wrong not in log
 
 
 @KINDS
