@@ -1,4 +1,5 @@
-"""Check the documents: links lead somewhere, make targets and commands exist, and tables are those last measured.
+"""Check the documents: links lead somewhere, make targets and commands exist, tables are those last measured, and each
+alert has its runbook.
 
 python docs/check.py           # what ``make check`` runs
 python docs/check.py --write   # copy the report's table into README.md, the ablation's into docs/methods.md
@@ -10,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from slimline.monitoring import rules
+
 ROOT = Path(__file__).parent.parent
 METHODS = ROOT / "docs" / "methods.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
@@ -17,8 +20,13 @@ BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 
 def main() -> int:
     """Print every mistake and return how many there are."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
+    pages = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "examples").rglob("README.md")),
+    ]
     wrong = [each for page in pages for each in broken_links(page) + unknown_commands(page)]
+    wrong += runbooks()
     tables = [
         (ROOT / "README.md", "report", report_table()),
         (METHODS, "ablation", ablation_table()),
@@ -61,6 +69,16 @@ def unknown_commands(page: Path) -> list[str]:
         if name not in shown
     ]
     return wrong
+
+
+def runbooks() -> list[str]:
+    """Return the alerts of a release that have no runbook, and the runbooks that no alert links to."""
+    alerts = {f"{name}.md" for name in rules.names()}
+    pages = {page.name for page in (ROOT / "docs" / "runbooks").glob("*.md")}
+    return [
+        f"docs/runbooks: {name}: " + ("no such page" if name in alerts else "no such alert")
+        for name in sorted(alerts ^ pages)
+    ]
 
 
 def report_table() -> str:
