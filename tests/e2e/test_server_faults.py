@@ -226,43 +226,50 @@ def test_a_clock_that_jumps(
         assert abs(times[-1] - times[0] - abs(days) * 86_400) < 3600, "the clock did jump"
 
 
-def test_100_000_requests_within_one_timeout_of_bentomls(run: Run, document: dict[str, Any]) -> None:
-    """BentoML 1.4.39 keeps a timer, a span and what they hold for 60 s after each request.
-
-    Its own middleware left in place, the worker grows by 700 MB here and stalls for 200 ms and more at a time.
+def grown(run: Run, command: list[str], document: dict[str, Any], times: int) -> tuple[float, float]:
+    """Send ``times`` requests over one connection, eight under way; return the worker's growth in MB and its longest
+    stall, in seconds of its own processor time between two answers: what else the machine does counts for nothing.
     """
-    server = run(BENTO, event_store="", body_seconds="60")
+    server = run(command, event_store="", body_seconds="60")
     worker: psutil.Process = server.worker
     body = httpx.Request("POST", server.url, json=document).content
-    request = (
-        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-    ) + body
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    request = head % len(body) + body
+    spent = Path(f"/proc/{worker.pid}/schedstat")
 
     def ask(client: socket.socket, times: int) -> float:
-        """Send requests one behind the other on one connection, eight under way; return the longest silence."""
         client.sendall(request * 8)
-        answered, longest, rest = 0, 0.0, b""
-        heard = time.monotonic()
+        answered, asked, rest = 0, 8, b""
+        longest, before = 0, int(spent.read_text().split()[0])
         while answered < times:
             rest += client.recv(2**18)
-            now = time.monotonic()
-            heard, longest = now, max(longest, now - heard)
+            now = int(spent.read_text().split()[0])
+            longest, before = max(longest, now - before), now
             count = rest.count(b"HTTP/1.1 200 OK\r\n")
             assert rest.count(b"HTTP/1.1 ") == count, rest[:300]
             rest = rest[rest.rfind(b"HTTP/1.1 ") + 9 :] if count else rest
             answered += count
-            left = min(count, times - answered - 8 + count)
-            if left > 0:
-                client.sendall(request * left)
-        return longest
+            more = min(count, times - asked)
+            client.sendall(request * more)
+            asked += more
+        return longest / 1e9
 
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.settimeout(10)
+    with socket.create_connection(("127.0.0.1", server.port), 30) as client:
         ask(client, 3000)
-        before = worker.memory_info().rss
-        started = time.monotonic()
-        longest = ask(client, 100_000)
-        took = time.monotonic() - started
-    assert took < 60, f"{took:.0f} s: not within one window"
-    assert worker.memory_info().rss - before < 10e6
-    assert longest < 0.2
+        memory = worker.memory_info().rss
+        longest = ask(client, times)
+    growth = (worker.memory_info().rss - memory) / 1e6
+    server.stop()
+    return growth, longest
+
+
+def test_bentomls_timers_are_gone_after_100_000_requests(run: Run, document: dict[str, Any]) -> None:
+    """BentoML keeps a timer, a span and what they hold for 60 s after each request: the same application mounted as
+    its documentation says grows within a few thousand.
+    """
+    mounted = [each if each != "serving.service:Slimline" else "tests.e2e.mounted:Mounted" for each in BENTO]
+    growth, _ = grown(run, mounted, document, 6000)
+    assert growth > 10, "BentoML has mended it: serving/service.py can do without its detour"
+    growth, longest = grown(run, BENTO, document, 100_000)
+    assert growth < 10
+    assert longest < 0.1
