@@ -2,7 +2,7 @@
 alert has its runbook.
 
 python docs/check.py           # what ``make check`` runs
-python docs/check.py --write   # copy the report's table into README.md, the ablation's into docs/methods.md
+python docs/check.py --write   # copy the report's table into README.md, the others into docs/
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from slimline.monitoring import rules
 
@@ -30,6 +31,7 @@ def main() -> int:
     tables = [
         (ROOT / "README.md", "report", report_table()),
         (METHODS, "ablation", ablation_table()),
+        (METHODS, "methods", methods_tables()),
         (BENCHMARKS, "serving", serving_table()),
     ]
     for page, name, text in tables:
@@ -118,6 +120,46 @@ def ablation_table() -> str:
     for name, row in measured.get("from_scratch", {}).items():
         lines.append(f"{name} | {row['params']:,} | {row['mean']:.4f} | {points(row['chain_minus_this'])}")
     return "\n".join(f"| {line} |" if line else "" for line in lines)
+
+
+def methods_tables() -> str:
+    """Return metrics/methods.json as a markdown table a heading of the grid, then what whitening is worth."""
+    path = ROOT / "metrics" / "methods.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    rows, primary = {row["name"]: row for row in measured["methods"]}, measured["primary"]
+    batches = list(rows["teacher"]["latency_ms"])
+    head = [primary, "drop, points", "bytes", "M multiply-adds", *(f"ms, batch {each}" for each in batches), "goal"]
+    lines: list[str] = []
+    for table in dict.fromkeys(row["table"] for row in rows.values() if row["table"]):
+        lines += ["", " | ".join([table, *head]), "|".join(["---", *["---:"] * (len(head) - 1), "---"])]
+        for row in [rows["teacher"], *(row for row in rows.values() if row["table"] == table)]:
+            low, high = (100 * each for each in row["drop_ci"])
+            drop = "" if row["stage"] == "teacher" else f"{100 * row[f'{primary}_drop']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            share = "{:.4f} [{:.4f}, {:.4f}]".format(row[primary], *row[f"{primary}_ci"])
+            times = [f"{row['latency_ms'][each]['p50']:.3f} ({row['speedup'][each]:.2f}×)" for each in batches]
+            cells = [row["name"], share, drop, f"{row['bytes']:,}", f"{row['macs'] / 1e6:.1f}", *times, goal_of(row)]
+            lines.append(" | ".join(cells))
+    lines += ["", "keeps of the teacher's before healing | bare | whitened | more | healed", "---|---:|---:|---:|---:"]
+    for name, row in rows.items():
+        bare, healed = rows.get(f"{name}, plain"), rows.get(f"{name}, healed")
+        if bare is not None:
+            kept = [each[primary] / rows["teacher"][primary] if each else None for each in (bare, row, healed)]
+            shown = [f"{each:.1%}" if each is not None else "–" for each in kept]
+            lines.append(" | ".join([name, *shown[:2], f"{row[primary] / bare[primary] - 1:+.0%}", shown[2]]))
+    return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def goal_of(row: dict[str, Any]) -> str:
+    """Return a row's goal in words and whether it was met, nothing where it has none."""
+    goal = row["goal"]
+    words = [
+        *([f"drop ≤ {100 * goal['drop']:g}"] if "drop" in goal else []),
+        *([f"≥ {goal['speedup']:g}×"] if "speedup" in goal else []),
+        *([f"keeps ≥ {goal['keeps']:g}× of plain"] if "keeps" in goal else []),
+    ]
+    return f"{', '.join(words)}: {'met' if row['met'] else 'missed'}" if words else ""
 
 
 def serving_table() -> str:
