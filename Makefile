@@ -13,7 +13,7 @@ repro: .venv/installed  ## run the whole chain: train, compress, export, measure
 	dvc repro report release
 
 serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
-	bentoml serve serving.service:Slimline
+	bentoml serve serving.service:Slimline --host 127.0.0.1
 
 bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
 	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

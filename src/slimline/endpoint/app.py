@@ -27,8 +27,10 @@ PULSE_SECONDS = 1.0
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Return the application; its releases are loaded when it starts."""
+    """Return the application; its releases are loaded when it starts. Raises ParamsError where there is none."""
     core = Core(settings)
+    for each in core.described:
+        each.directory()
     reloader = Reloader(core)
 
     @asynccontextmanager

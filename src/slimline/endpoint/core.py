@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.endpoint.auth import Tokens
-from slimline.endpoint.exchange import Exchange, RefusedError, Reply, one_line
+from slimline.endpoint.exchange import Exchange, RefusedError, Reply, Room, one_line
+from slimline.endpoint.labelling import Labelling
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
@@ -52,10 +53,12 @@ class Core:
         self.metrics = Metrics()
         self.described = describe(settings.variants, settings.release)
         self.recorder = Recorder(settings)
+        self.labelling = Labelling(self.recorder.label)
         self.ready = False
         self.draining = False
         self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
+        self.room = Room(self.limits.max_held_bytes)
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -121,6 +124,7 @@ class Core:
         self.ready = False
         if self._background:
             await asyncio.wait(self._background, timeout=5)
+        self.labelling.close()
         await asyncio.to_thread(self.recorder.close)
         if self._variants is not None:
             self.pulse()
@@ -148,6 +152,7 @@ class Core:
             yield
         finally:
             self.in_progress -= 1
+            self.room.left += exchange.held
 
     async def infer(
         self, exchange: Exchange, live: Loaded, request_id: str, inputs: Arrays, encode: Callable[[Answered], Reply]

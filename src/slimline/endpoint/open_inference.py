@@ -74,7 +74,7 @@ class OpenInference:
         """POST /v2/models/NAME/infer"""
         core = self.core
         with core.admitted(exchange, "predict"):
-            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds)
+            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
             document, binary = _split(body, exchange.headers.get(HEAD_LENGTH))
             given = document.get("id")
             request_id = new_id() if given is None or given == "" else check_id(given, core)
@@ -148,7 +148,7 @@ def _split(body: bytes, head_length: bytes | None) -> tuple[dict[str, Any], memo
     """Return the JSON head and the bytes behind it."""
     if head_length is None:
         return codecs.parse_json(body), memoryview(b"")
-    if not head_length.isdigit() or int(head_length) > len(body):
+    if not head_length.isdigit() or len(head_length) > 12 or int(head_length) > len(body):
         raise InputError("inference-header-content-length: not a length within the body")
     at = int(head_length)
     return codecs.parse_json(body[:at]), memoryview(body)[at:]
