@@ -6,14 +6,14 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: ablation bench-methods bench-noop bench-serving bench-soak lock clean
+.PHONY: ablation bench-methods bench-noop bench-serving bench-soak bench-monitor lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
 
 serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
-	bentoml serve serving.service:Slimline
+	bentoml serve serving.service:Slimline --host 127.0.0.1
 
 bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
 	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -46,7 +46,7 @@ format: .venv/installed
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
 	python benchmarks/ablation.py
 
-bench-methods: .venv/installed  ## each method alone on the teacher of make repro, at several strengths
+bench-methods: .venv/peers  ## each method alone on the teacher of make repro, and what other tools make of it
 	python benchmarks/methods.py
 
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
@@ -58,6 +58,9 @@ bench-serving: .venv/installed  ## the endpoint beside bare and plain servers; n
 bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
 	python benchmarks/serving/soak.py
 
+bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
+	python benchmarks/monitor.py
+
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -68,6 +71,10 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
+	touch $@
+
+.venv/peers: .venv/installed
+	pip install --quiet --disable-pip-version-check -e '.[peers]'
 	touch $@
 
 .venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed

@@ -63,7 +63,8 @@ def quality(
     score in which no resample differs gets Newcombe's too: few rows without an error don't prove that none will come.
     Keys: each metric; for the primary P also ``P_drop`` and ``drop_ci``, and ``P_ci`` where it is the share of correct
     answers; ``drops`` {metric: {drop, ci}}; ``lower_is_better``, the metrics whose drop is a rise;
-    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels.
+    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels, with the ``agreement``
+    on the rows to which the teacher gives that label.
     """
     y = split.targets
     answers = {"base": task.answer(base), "own": task.answer(own)}
@@ -104,6 +105,10 @@ def quality(
     row["agreement"], row["agreement_ci"] = float(np.mean(agrees)), intervals.share(agrees, confidence)
     if task.labels and y.ndim == 1:
         row["per_class"] = per_class(task.labels, hits["base"], hits["own"], y, confidence)
+        for index, label in enumerate(task.labels):
+            rows = answers["base"] == index
+            if label in row["per_class"] and rows.any():
+                row["per_class"][label]["agreement"] = float(np.mean(agrees[rows]))
     return row
 
 
@@ -153,6 +158,7 @@ def per_class(
 def machine() -> dict[str, Any]:
     """Return what decides speed on this machine: processor, cores, instructions, system, runtime version."""
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     name, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
@@ -160,7 +166,7 @@ def machine() -> dict[str, Any]:
         lines = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
         facts = {key.strip(): value.strip() for key, value in lines.items()}
         name, flags = facts.get("model name", name), facts.get("flags", facts.get("Features", ""))
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
     return {
         "processor": name,
         "cores": os.cpu_count(),
@@ -168,16 +174,17 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "onnxruntime": version("onnxruntime"),
+        **{name: version(name) for name in ("openvino",) if find_spec(name)},
     }
 
 
-def peak_rss_mb(directory: Path, batch: int, threads: int) -> float:
+def peak_rss_mb(directory: Path, batch: int, threads: int, runtime: str = "auto") -> float:
     """Return the peak resident memory in MiB of a fresh process that loads the export and answers one batch."""
     code = (
         "import resource, sys, numpy as np\n"
         "from pathlib import Path\n"
         "from slimline.predictor import Predictor\n"
-        "p = Predictor(sys.argv[1], threads=int(sys.argv[3]))\n"
+        "p = Predictor(sys.argv[1], runtime=sys.argv[4], threads=int(sys.argv[3]))\n"
         "shapes = {s['name']: (s['dtype'], [int(sys.argv[2]) if isinstance(n, str) else n for n in s['shape']])"
         " for s in p.signature['inputs']}\n"
         "p.predict({name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()})\n"
@@ -187,5 +194,5 @@ def peak_rss_mb(directory: Path, batch: int, threads: int) -> float:
         "marks = [int(line.split()[1]) for line in lines if line.startswith('VmHWM')]\n"
         "print((marks or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss])[0] / 1024)\n"
     )
-    command = [sys.executable, "-c", code, str(directory), str(batch), str(threads)]
+    command = [sys.executable, "-c", code, str(directory), str(batch), str(threads), runtime]
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 1)

@@ -42,14 +42,14 @@ def workers_of(pid: int) -> list[psutil.Process]:
 class Process:
     """A server process of its own, with its log and the processes it started."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path = ROOT) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         started = time.monotonic()
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)], cwd=ROOT, env=environment, stdout=out, stderr=out
+                [*command, "--port", str(self.port)], cwd=cwd, env=environment, stdout=out, stderr=out
             )
         until(self._is_ready, 60)
         self.seconds_to_ready = time.monotonic() - started

@@ -51,8 +51,10 @@ class Endpoint(Starlette):
 
 
 def create_app(settings: Settings) -> Endpoint:
-    """Return the application; its releases are loaded when it starts."""
+    """Return the application; its releases are loaded when it starts. Raises ParamsError where there is none."""
     core = Core(settings)
+    for each in core.described:
+        each.directory()
     reloader = Reloader(core)
 
     @asynccontextmanager

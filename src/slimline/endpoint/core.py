@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from slimline.endpoint.auth import Tokens
 from slimline.endpoint.exchange import Exchange, RefusedError, Reply, Room, one_line
+from slimline.endpoint.labelling import Labelling
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
@@ -52,6 +53,7 @@ class Core:
         self.metrics = Metrics()
         self.described = describe(settings.variants, settings.release)
         self.recorder = Recorder(settings)
+        self.labelling = Labelling(self.recorder.label)
         self.ready = False
         self.draining = False
         self.failure: SlimlineError | None = None  # why the start failed
@@ -123,6 +125,7 @@ class Core:
         self.ready = False
         if self._background:
             await asyncio.wait(self._background, timeout=5)
+        self.labelling.close()
         await asyncio.to_thread(self.recorder.close)
         if self._variants is not None:
             self.pulse()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from slimline.endpoint import codecs
@@ -35,7 +34,7 @@ class Feedback:
                 raise InputError(f'"labels": expected a list of 1 to {MAX_LABELS} labels')
             labels = [self._label(each) for each in listed]
             try:
-                outcomes = await asyncio.to_thread(core.recorder.label, labels)
+                outcomes = await core.labelling.label(labels)
             except EventError as error:
                 raise RefusedError(
                     503, f"the event store is away, nothing was kept: {one_line(error)}", RETRY

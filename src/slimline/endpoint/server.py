@@ -33,6 +33,14 @@ def serve(settings: Settings, host: str, port: int) -> None:
         raise
 
 
+def last_line(record: logging.LogRecord) -> bool:
+    """Let a failed start say what failed, without the stack: a filter for who can't say it himself."""
+    message = record.getMessage()
+    if message.startswith("Traceback"):
+        record.msg, record.args = message.strip().splitlines()[-1], ()
+    return True
+
+
 def _no_traceback(record: logging.LogRecord) -> bool:
     """Leave out what uvicorn logs of a failed start: the error itself is said once, by who started it."""
     return not record.getMessage().startswith("Traceback")
