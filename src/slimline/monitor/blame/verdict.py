@@ -116,7 +116,7 @@ def blame(
     times = speed.judge(chain, seen, timed, alarmed=of_speed, confidence=confidence)
     of_times = of_speed  # slow requests explain no wrong answers, nor the other way round
     if signal is None:
-        of_times = answers.kind == "nothing" != times.kind
+        of_times = answers.kind == "nothing" and times.kind != "nothing"
     main = times if of_times else answers
     return _told(
         chain, seen, main, {"quality": answers.why, "speed": times.why}, timed, confidence, variant, signal, may
