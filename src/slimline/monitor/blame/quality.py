@@ -6,6 +6,7 @@ counts as the measure: what counts is the accuracy that the budget lets the chai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.blame.steps import Share
 from slimline.monitor.blame.window import Window
 
+NEWEST, FEWEST = (1.0, 1 / 6, 1 / 36), 30  # shares of a window in which drift is looked for, of so many rows at least
 TESTS = 5  # the chain's loss on reference and window, answers that flip, accuracy served and the teacher's
 
 
@@ -30,12 +32,16 @@ class Opinion:
 
 @dataclass(frozen=True, eq=False)
 class Allowed:
-    """What may be lost: ``chain`` from teacher to last, ``stage`` {stage: what the incumbent's lost}, and flips."""
+    """What may be lost: ``chain`` from teacher to last, ``stages`` {stage: what the incumbent's lost}, and flips.
+
+    ``same_rows``: the incumbent's losses are those on the window's own rows.
+    """
 
     chain: float
     stages: Mapping[str, float]
     flips: float
     source: str
+    same_rows: bool = False
 
 
 def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed:
@@ -55,7 +61,7 @@ def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed
         whole = steps.loss(incumbent, seen, incumbent.teacher, incumbent.last, 0.95)
         if whole is not None and whole.value > most:
             most, source = whole.value, "the incumbent"
-    return Allowed(most, losses, margin, f"{source}'s {most:.1%}")
+    return Allowed(most, losses, margin, f"{source}'s {most:.1%}", rows is not None and bool(rows.known.any()))
 
 
 def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted: bool, confidence: float) -> Opinion:
@@ -65,7 +71,7 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     built_in = steps.loss(chain, reference, chain.teacher, chain.last, at)
     lost = steps.loss(chain, rows, chain.teacher, chain.last, at)
     flips = _more_flips(chain, rows, chain.teacher, chain.last, at)
-    moved = steps.moved(chain, rows.outputs[chain.teacher], reference.outputs[chain.teacher], at)
+    moved = _moved(chain, rows, at)
     if drifted and not moved:
         moved = ["the monitor's drift signal"]
     served = _served_fall(chain, window, at)
@@ -80,6 +86,8 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     if hurt or flipped:
         stage = _worst(chain, rows, may, at, by_label=hurt)
         what = f"{stage} {_loses(chain, rows, stage, at)}" if hurt else _flips_more(chain, rows, stage, at)
+        if hurt and may.same_rows:
+            return Opinion("stage", f"{what} in the window; on the same rows the incumbent did not", stage)
         if moved:
             return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
         return Opinion(
@@ -100,6 +108,16 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     note = f"; the input changed ({', '.join(moved)}), harmlessly" if moved else ""
     seen = f" or on {len(rows)} rows of the window" if len(rows) else ""
     return Opinion("nothing", f"no stage lost more than {may.source} on the reference rows{seen}{note}")
+
+
+def _moved(chain: Chain, rows: Rows, at: float) -> list[str]:
+    """Return how the input differs from the reference rows', in all of the window or in its newest rows."""
+    now, before = rows.outputs[chain.teacher], chain.reference.outputs[chain.teacher]
+    parts = [math.ceil(share * len(now)) for share in NEWEST]
+    for count in [each for each in parts if each == len(now) or each >= FEWEST]:
+        if found := steps.moved(chain, now[len(now) - count :], before, 1 - (1 - at) / len(NEWEST)):
+            return found if count == len(now) else [*found[:-1], f"{found[-1]} in the last {count} rows"]
+    return []
 
 
 def _loses(chain: Chain, rows: Rows, stage: str, at: float) -> str:

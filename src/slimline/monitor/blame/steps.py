@@ -99,8 +99,8 @@ def expected(hits: NDArray[np.bool_], groups: Indices, mix: Indices) -> float:
 def moved(chain: Chain, now: Outputs, reference: Outputs, confidence: float) -> list[str]:
     """Return in words how the teacher's answers differ from those on the reference rows; empty: they don't.
 
-    Its confidence by the two samples' Kolmogorov–Smirnov distance with the bounds of Dvoretzky, Kiefer and Wolfowitz
-    (Massart 1990), and the share of each label by Wilson intervals, over all labels at once (Bonferroni).
+    Its confidence by the two samples' Kolmogorov–Smirnov distance less Smirnov's critical value (1948, Annals of
+    Mathematical Statistics 19:279), and the share of each label by Wilson intervals, over all labels at once.
     """
     if not len(now):
         return []
@@ -112,7 +112,7 @@ def moved(chain: Chain, now: Outputs, reference: Outputs, confidence: float) -> 
     for name, (a, b) in columns.items():
         distance = _distance(a, b)
         alpha = (1 - confidence) / len(columns)
-        bound = float(np.sqrt(np.log(4 / alpha) / 2) * (len(a) ** -0.5 + len(b) ** -0.5))
+        bound = float(np.sqrt(np.log(2 / alpha) / 2 * (1 / len(a) + 1 / len(b))))
         if distance - bound > MARGIN:
             found.append(f"the teacher's {name} (Kolmogorov–Smirnov distance {distance:.2f})")
     if chain.labels:
