@@ -20,7 +20,7 @@ def test_verdicts_hold_for_other_trainings(seed: int, tmp_path: Path) -> None:
         "prune": (workshop.release("over-pruned", without=OVER_PRUNED), Traffic()),
         "data": (good, Traffic(change=blurred)),
         "data, turned": (good, Traffic(change=rotated)),
-        "nothing, other mix": (good, Traffic(mix={1: 6.0, 8: 6.0})),
+        "nothing, other mix": (good, Traffic(mix={1: 3.0, 8: 3.0})),
         "serving": (good, Traffic(delay=0.005)),
     }
     found = {}

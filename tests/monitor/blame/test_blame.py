@@ -32,7 +32,7 @@ SCENARIOS: dict[str, tuple[str, Traffic, str | None]] = {
     "blur": ("good", Traffic(change=blurred), "accuracy"),
     "blur, labels missing": ("good", Traffic(change=blurred, labelled=0), "agreement"),
     "rotation": ("good", Traffic(change=rotated), "accuracy"),
-    "label shift": ("good", Traffic(mix={1: 6.0, 8: 6.0}), None),
+    "label shift": ("good", Traffic(mix={1: 3.0, 8: 3.0}), None),
     "delay": ("good", Traffic(delay=0.005), "latency"),
 }
 EXPECTED = {
@@ -87,7 +87,7 @@ def test_a_stage_is_blamed_with_all_that_belongs_to_it(watch: Watch, miscalibrat
     assert found.digest == digest(miscalibrated / "chain" / "quantize")
     step = found.window[-1]
     assert step.loss is not None
-    assert step.loss.low > 0.03
+    assert step.loss.low > 0.04
     assert step.agreement is not None
     assert step.agreement.value < 0.95
     assert all(each["before"] == each["label"] != each["after"] for each in found.examples)

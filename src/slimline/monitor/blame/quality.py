@@ -80,7 +80,9 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     if built_in and built_in.low > may.chain:
         stage = steps.excess({s: steps.loss(chain, reference, b, s, at) for b, s in chain.steps}, may.stages)
         where = "on the reference rows that the release was made with"
-        return Opinion("stage", f"{stage} {_loses(chain, reference, stage, at)} {where}, more than {may.source}", stage)
+        return Opinion(
+            "stage", f"{stage} {_loses(chain, reference, stage, at)}, {where}, more than {may.source}", stage
+        )
     hurt = lost is not None and lost.low > may.chain
     flipped = flips is not None and flips.low > may.flips
     if hurt or flipped:
@@ -125,9 +127,7 @@ def _loses(chain: Chain, rows: Rows, stage: str, at: float) -> str:
     found = steps.loss(chain, rows, before, stage, at)
     if found is None:
         return "changes answers"
-    return (
-        f"loses {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the accuracy of {before}, {found.rows} rows,"
-    )
+    return f"loses {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the accuracy of {before}, {found.rows} rows"
 
 
 def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) -> Share | None:
@@ -137,11 +137,10 @@ def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) ->
     reference = chain.reference
     now = chain.agree(rows.outputs[before], rows.outputs[stage])
     base = chain.agree(reference.outputs[before], reference.outputs[stage])
-    expected = float(base.mean())
     if chain.labels:
         groups, mix = (each.outputs[chain.teacher].argmax(1) for each in (reference, rows))
-        expected = steps.expected(base, groups, mix)
-    return steps.fall(now, base, expected, at)
+        base = steps.at_mix(base, groups, mix)
+    return steps.fall(now, base, at)
 
 
 def _flips_more(chain: Chain, rows: Rows, stage: str, at: float) -> str:
@@ -163,13 +162,13 @@ def _served_fall(chain: Chain, window: Window, at: float) -> Share | None:
     known = (window.truths >= 0) & (window.answers >= 0)
     base = chain.correct(chain.reference, chain.last)[chain.reference.known]
     now = (window.answers == window.truths)[known]
-    return steps.fall(now, base, float(base.mean()), at) if len(base) else None
+    return steps.fall(now, base, at) if len(base) else None
 
 
 def _teacher_fall(chain: Chain, rows: Rows, at: float) -> Share | None:
     base = chain.correct(chain.reference, chain.teacher)[chain.reference.known]
     now = chain.correct(rows, chain.teacher)[rows.known]
-    return steps.fall(now, base, float(base.mean()), at) if len(base) else None
+    return steps.fall(now, base, at) if len(base) else None
 
 
 def _misserved(chain: Chain, rows: Rows, at: float) -> str | None:
@@ -178,8 +177,7 @@ def _misserved(chain: Chain, rows: Rows, at: float) -> str | None:
     if not given.any():
         return None
     same = rows.outputs[chain.last].argmax(1)[given] == rows.served[given]
-    everywhere = np.ones(len(same), np.bool_)
-    differs = steps.fall(same, everywhere, 1.0, at)
+    differs = steps.fall(same, np.ones_like(same), at)
     if differs is None or differs.low <= chain.objectives.error_share:
         return None
     return f"{differs.value:.1%} of the answers given are not what {chain.last}'s own model says about the same rows"
