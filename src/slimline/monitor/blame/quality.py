@@ -90,6 +90,8 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
         what = f"{stage} {_loses(chain, rows, stage, at)}" if hurt else _flips_more(chain, rows, stage, at)
         if hurt and may.same_rows:
             return Opinion("stage", f"{what} in the window; on the same rows the incumbent did not", stage)
+        if not flipped and not _spoils_more(chain, rows, at):
+            return Opinion("data", f"the mix of labels changed; {what}, as on reference rows of the same labels")
         if moved:
             return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
         return Opinion(
@@ -141,6 +143,17 @@ def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) ->
         groups, mix = (each.outputs[chain.teacher].argmax(1) for each in (reference, rows))
         base = steps.at_mix(base, groups, mix)
     return steps.fall(now, base, at)
+
+
+def _spoils_more(chain: Chain, rows: Rows, at: float) -> bool:
+    """Return whether the chain spoils more of the teacher's right answers than of reference rows so labelled."""
+    kept = [
+        (~chain.correct(each, chain.teacher) | chain.correct(each, chain.last))[each.known]
+        for each in (rows, chain.reference)
+    ]
+    base = steps.at_mix(kept[1], chain.reference.labels[chain.reference.known], rows.labels[rows.known])
+    found = steps.fall(kept[0], base, at)
+    return found is not None and found.low > 0
 
 
 def _flips_more(chain: Chain, rows: Rows, stage: str, at: float) -> str:
