@@ -113,8 +113,9 @@ class Core:
         self.draining = True
 
     def pulse(self) -> None:
-        """Write the gauges; done once in a while and at each scrape, not twice a request."""
+        """Write the gauges and what was counted; done once in a while and at each scrape, not twice a request."""
         for each in self.variants.all:
+            each.live.series.flush()
             each.live.series.in_progress.set(self.in_progress if each is self.variants.primary else 0)
             each.live.series.waiting_rows.set(each.live.batcher.waiting_rows)
             each.live.series.ready.set(self.ready and not self.draining)
@@ -163,7 +164,7 @@ class Core:
         decoded = perf_counter()
         run = await live.batcher.predict(inputs, rows)
         answered_at = perf_counter()
-        answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+        answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
         reply = encode(answered)
         done = perf_counter()
         latency = {
@@ -199,7 +200,7 @@ class Core:
         try:
             live.predictor.check(inputs)
             run = await live.batcher.predict(inputs, rows)
-            answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+            answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
             latency = {"queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
             live.series.answered(latency, run.rows, answered.labels, rows)
             self.recorder.record(answered, latency, inputs, shadow=True)
