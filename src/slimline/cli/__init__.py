@@ -37,6 +37,7 @@ COMMANDS = {
     "events": "events",
     "monitor": "monitoring",
     "probe": "monitoring",
+    "window": "monitoring",
     "blame": "blaming",
     "undo": "blaming",
 }  # command: the module of this package that holds it, in help's order

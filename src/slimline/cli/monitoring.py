@@ -77,3 +77,19 @@ def probe(
         probing.serve(options, every, host, port)
     elif not probing.once(options):
         raise typer.Exit(1)
+
+
+@app.command()
+def window(
+    file: Annotated[Path, typer.Argument(help="The page to write.")] = Path("window.html"),
+    state: Annotated[Path, typer.Option(help="The monitor's folder.")] = Path(".slimline/monitor"),
+    since: Annotated[str | None, typer.Option(help="2026-01-31T12:00+01:00 (UTC if not said), or 90m, 24h.")] = None,
+    until: Annotated[str | None, typer.Option(help="The same; now.")] = None,
+) -> None:
+    """Write what the monitor saw in a window of time as one HTML page: releases, alarms, latency, quality, drift."""
+    from slimline.cli.blaming import moment
+    from slimline.monitor import window as page
+
+    start, end = moment("--since", since), moment("--until", until)
+    page.write(state, file, float("-inf") if start is None else start, float("inf") if end is None else end)
+    print(f"written: {file}")

@@ -51,6 +51,7 @@ METRICS: dict[str, Declared] = {
     "slimline_drift_score": Declared(
         "How far a feature of the traffic is from the release's reference.", ("feature", *OWN)
     ),
+    "slimline_latency_seconds": Declared("Quantiles of the last 500 requests, whole.", ("quantile", *OWN)),
     "slimline_slow_ratio": Declared(
         "The share of requests beyond the objective of a part, over a window.", ("part", "window", *OWN)
     ),
