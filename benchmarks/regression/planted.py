@@ -43,7 +43,7 @@ class Fault:
 
 FAULTS = {
     "quantize": Fault("quantize", {"calibrator": "percentile", "percentile": 88.0}),
-    "prune": Fault("prune", {}, epochs=4, without=(1, 8)),
+    "prune": Fault("prune", {}, epochs=3, without=(1, 8)),
 }
 
 
