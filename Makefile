@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor lock clean
+.PHONY: demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -63,6 +63,10 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
 	python benchmarks/monitor.py
+
+demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed and undone; page and log a scenario
+	@type prometheus prometheus-alertmanager >/dev/null || { echo "apt-get install prometheus prometheus-alertmanager"; exit 1; }
+	python benchmarks/regression/run.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'
