@@ -65,11 +65,15 @@ class Predictor:
         if unknown := sorted(inputs.keys() - expected.keys()):
             raise InputError(f"input {unknown[0]!r} is unknown; the model takes {', '.join(expected)}")
         axes: dict[str, int] = {}
+        most: dict[str, int] = self.signature.get("axes", {})
         for name, spec in expected.items():
             if name not in inputs:
                 raise InputError(f"input {name!r} is missing")
             if mistake := _mistake(inputs[name], spec, axes):
                 raise InputError(f"input {name!r}: {mistake}")
+        for axis, size in axes.items():
+            if size > most.get(axis, size):
+                raise InputError(f"axis {axis!r}: {size}, at most {most[axis]} is taken")
 
     def close(self) -> None:
         """Release the runtime's memory and threads."""

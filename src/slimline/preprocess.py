@@ -2,13 +2,15 @@
 
 ``preprocess.json`` is ``{"format": 1, "input": NAME, "steps": [{"op": OP, …}]}``. Each op is a plug-in
 ``op(values, **arguments) -> values`` over a list of raw values or a batch array; the last one leaves the array that
-the model's input NAME takes. Training and serving run the same steps, so they can't drift apart.
+the model's input NAME takes, or {input: array} for a model of several. Training and serving run the same steps, so
+they can't drift apart. A step's ``file`` is one that it reads: it travels beside preprocess.json.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline import manifest, plugins
-from slimline.errors import DataError
+from slimline.errors import ArtifactError, DataError
 
 FORMAT = 1
+FILE = "preprocess.json"
+ASSETS = "assets"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return ``folder``/preprocess.json, each step's ``file`` as the path where it lies now.
+
+    Raises ArtifactError for a file that would lie outside ``folder``.
+    """
+    document: dict[str, Any] = manifest.read_json(folder / FILE)
+    for step in document.get("steps", []):
+        if "file" in step:
+            path = (folder / step["file"]).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise ArtifactError(f"{folder / FILE}: {step['op']}: file {step['file']!r} lies outside its folder")
+            step["file"] = str(path)
+    return document
+
+
+def write(document: Mapping[str, Any], folder: Path) -> None:
+    """Write ``folder``/preprocess.json and copy the files that its steps read into ``folder``/assets."""
+    steps = []
+    for step in document.get("steps", []):
+        if "file" in step:
+            (folder / ASSETS).mkdir(exist_ok=True)
+            shutil.copyfile(step["file"], folder / ASSETS / Path(step["file"]).name)
+            step = {**step, "file": f"{ASSETS}/{Path(step['file']).name}"}  # noqa: PLW2901
+        steps.append(step)
+    manifest.write_json(folder / FILE, {**document, "steps": steps})
 
 
 def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | None = ()) -> dict[str, NDArray[Any]]:
@@ -27,13 +58,14 @@ def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | N
     Raises PluginError for an op that is not registered (or trusted; ``trust`` None trusts all), DataError for a value
     an op can't read, ArtifactError for a newer format.
     """
-    manifest.check_format(document, Path("preprocess.json"), FORMAT)
+    manifest.check_format(document, Path(FILE), FORMAT)
     values: Any = list(raw)
     for step in document["steps"]:
         arguments = {key: value for key, value in step.items() if key != "op"}
         op = plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=trust)
         values = op(values, **arguments)
-    return {document["input"]: np.asarray(values)}
+    found = values if isinstance(values, Mapping) else {document["input"]: values}
+    return {name: np.asarray(array) for name, array in found.items()}
 
 
 def decode_image(

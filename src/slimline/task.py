@@ -24,11 +24,16 @@ Rows = slice | NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split: ``inputs`` {name: array N×…}, ``targets`` (N first), and the ``groups`` that tie rows."""
+    """Rows of one split: ``inputs`` {name: array N×…}, ``targets`` (N first), and the ``groups`` that tie rows.
+
+    ``padding`` (input, value): rows of that input are filled up with the value to one length. A batch is cut to its
+    longest row, in every input of that length.
+    """
 
     inputs: Mapping[str, NDArray[Any]]
     targets: NDArray[Any]
     groups: NDArray[Any] | None = None
+    padding: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         for name, array in self.inputs.items():
@@ -39,15 +44,23 @@ class Split:
         return len(self.targets)
 
     def __getitem__(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-        return {name: array[rows] for name, array in self.inputs.items()}, self.targets[rows]
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        if self.padding is not None:
+            name, value = self.padding
+            width = inputs[name].shape[1]
+            longest = int((inputs[name] != value).any(0).nonzero()[0].max(initial=0)) + 1
+            inputs = {
+                each: array[:, :longest] if array.shape[1:2] == (width,) else array for each, array in inputs.items()
+            }
+        return inputs, self.targets[rows]
 
     def head(self, count: int | None) -> Split:
         """Return ``count`` rows evenly spread over the split (all of them when ``count`` is None or more)."""
         if count is None or count >= len(self):
             return self
         rows = np.linspace(0, len(self) - 1, count).astype(np.int64)
-        inputs, targets = self[rows]
-        return Split(inputs, targets, self.groups[rows] if self.groups is not None else None)
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Split(inputs, self.targets[rows], self.groups[rows] if self.groups is not None else None, self.padding)
 
     @cached_property
     def digest(self) -> str:
@@ -69,6 +82,7 @@ class Task(ABC):
     higher_is_better: bool = True
     labels: Sequence[str] | None = None
     augment_draws: int = 0
+    notes: Sequence[str] = ()  # what ``slimline check`` says of the data, known once the splits are
 
     @abstractmethod
     def splits(self) -> dict[str, Split]:

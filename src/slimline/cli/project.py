@@ -18,6 +18,15 @@ def init(
         str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")
     ] = "smallest",
     limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows first.")] = None,  # noqa: UP045
+    model: Annotated[
+        Optional[str], typer.Option(help="Your model: a folder that transformers saved, or a name on the hub.")  # noqa: UP045
+    ] = None,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Your data: CSV, TSV, JSONL or Parquet, or a folder with train.* and test.*."),
+    ] = None,
+    text: Annotated[Optional[list[str]], typer.Option(help="The column of texts; twice for pairs.")] = None,  # noqa: UP045
+    label: Annotated[Optional[str], typer.Option(help="The column of labels.")] = None,  # noqa: UP045
     *,
     update: Annotated[
         bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")
@@ -29,7 +38,12 @@ def init(
     if update:
         print("\n".join(project.differences(folder)) or "no differences")
         return
-    for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit):
+    if (model is None) != (data is None):
+        from slimline.errors import ParamsError
+
+        raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
+    own = project.Own(model, data, tuple(text or ()), label) if model is not None and data is not None else None
+    for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 
 
