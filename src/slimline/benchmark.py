@@ -63,7 +63,8 @@ def quality(
     score in which no resample differs gets Newcombe's too: few rows without an error don't prove that none will come.
     Keys: each metric; for the primary P also ``P_drop`` and ``drop_ci``, and ``P_ci`` where it is the share of correct
     answers; ``drops`` {metric: {drop, ci}}; ``lower_is_better``, the metrics whose drop is a rise;
-    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels.
+    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels, with the ``agreement``
+    on the rows to which the teacher gives that label.
     """
     y = split.targets
     answers = {"base": task.answer(base), "own": task.answer(own)}
@@ -104,6 +105,10 @@ def quality(
     row["agreement"], row["agreement_ci"] = float(np.mean(agrees)), intervals.share(agrees, confidence)
     if task.labels and y.ndim == 1:
         row["per_class"] = per_class(task.labels, hits["base"], hits["own"], y, confidence)
+        for index, label in enumerate(task.labels):
+            rows = answers["base"] == index
+            if label in row["per_class"] and rows.any():
+                row["per_class"][label]["agreement"] = float(np.mean(agrees[rows]))
     return row
 
 

@@ -75,7 +75,11 @@ class Deployment:
 
     def previous(self) -> str | None:
         """Return the revision that a rollback leads to, or None."""
-        return next((each for each in reversed(self._line()[:-1]) if self.directory(each).is_dir()), None)
+        return next(iter(self.earlier()), None)
+
+    def earlier(self) -> list[str]:
+        """Return the installed releases that led to the current one, the one before it first."""
+        return [each for each in reversed(self._line()[:-1]) if self.directory(each).is_dir()]
 
     def history(self) -> list[dict[str, Any]]:
         """Return what was done, oldest first: {"time", "action": "activate|rollback", "revision", "from"}."""
@@ -131,12 +135,20 @@ class Deployment:
         with self._locked():
             return self._switch(self.find(revision), "activate")
 
-    def rollback(self) -> str:
-        """Make the release current that was before, checked as in ``activate``, and return its revision."""
+    def rollback(self, to: str | None = None, *, leaving: str | None = None) -> str:
+        """Make the release current that was before, checked as in ``activate``, and return the current revision.
+
+        ``to`` is one of ``earlier``, for those who go further back. Unless ``leaving`` is current, nothing changes:
+        somebody else has moved on.
+        """
         with self._locked():
-            previous = self.previous()
+            if leaving is not None and (current := self.revision()) != leaving:
+                return str(current)
+            earlier = self.earlier()
+            previous = next((each for each in earlier if to in {None, each}), None)
             if previous is None:
-                raise ReleaseError(f"{self.path}: no release before the current one is installed")
+                what = "before the current one" if to is None or not earlier else f"{short(to)} before the current one"
+                raise ReleaseError(f"{self.path}: no release {what} is installed")
             self._switch(previous, "rollback")
         return previous
 

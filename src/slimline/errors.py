@@ -49,6 +49,10 @@ class RevisionError(UnavailableError):
     """A remote runtime runs another release than the one it is asked for."""
 
 
+class UndoError(SlimlineError):
+    """A release can't be taken out of traffic, or who asks for it may not."""
+
+
 class InputError(SlimlineError):
     """An array given to a Predictor has a wrong name, dtype or shape."""
 

@@ -220,8 +220,9 @@ class Monitor(Section):
     ``run_length`` is the average number of labels (or sampled rows) between two false alarms of one signal.
     ``latency_ms`` {part or total: objective} must be kept by ``latency_share`` of the requests; empty: twice what the
     release's benchmark says at the largest batch. ``error_share`` is what may be answered with 5xx.
-    ``agreement_drop`` is how far agreement with the teacher may fall below the benchmark's. ``min_coverage`` is the
-    share of rows that must have a label after ``label_delay_hours``; 0: labels aren't expected.
+    ``agreement_drop`` is how far agreement with the teacher may fall below the benchmark's. ``drift_rate`` is the
+    chance that the release's references, being a sample, make drift of nothing. ``min_coverage`` is the share of rows
+    that must have a label after ``label_delay_hours``; 0: labels aren't expected.
     """
 
     run_length: Annotated[float, Field(ge=100)] = 1e6

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from slimline.errors import PluginError, near_miss
 
-KINDS = ("tasks", "models", "methods", "losses", "metrics", "preprocess", "exporters", "runtimes")
+KINDS = ("tasks", "models", "methods", "losses", "metrics", "preprocess", "exporters", "runtimes", "targets")
 
 
 class Offer(NamedTuple):

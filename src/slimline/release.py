@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slimline import benchmark, manifest
+from slimline.features import input_features
 from slimline.gate import Check
 from slimline.predictor import Predictor
 
@@ -55,7 +56,9 @@ def build(
         golden |= {f"input/{name}": array for name, array in head.inputs.items()}
         np.savez_compressed(scratch / "golden.npz", targets=head.targets, **golden)
         means = {f"input_mean/{name}": array.mean(0, dtype=np.float64) for name, array in references.inputs.items()}
-        np.savez_compressed(scratch / "reference.npz", targets=references.targets, **answers, **means)
+        seen = {f"feature/{name}": values for name, values in input_features(references.inputs).items()}
+        arrays: dict[str, Any] = answers | means | seen
+        np.savez_compressed(scratch / "reference.npz", targets=references.targets, **arrays)
         manifest.write_json(scratch / "monitoring" / "objectives.json", objectives(params, measured, last))
         manifest.write_json(
             scratch / "card.json",

@@ -45,7 +45,7 @@ def score(
     try:
         with tables.written(target) as write:
             rows = 0
-            feed = _Feed(release, predictor, table, column)
+            feed = Feed(release, predictor, table, column)
             answers = Answers(predictor.signature)
             for columns, done in table.batches(batch):
                 count = len(next(iter(columns.values())))
@@ -60,7 +60,7 @@ def score(
     return rows
 
 
-class _Feed:
+class Feed:
     """Turns a table's columns into the model's input arrays."""
 
     def __init__(self, release: Path, predictor: Predictor, table: Table, column: str | None) -> None:
@@ -112,7 +112,7 @@ class _Feed:
         return value
 
 
-def _answered(predictor: Predictor, feed: _Feed, columns: Columns, start: int) -> Arrays:
+def _answered(predictor: Predictor, feed: Feed, columns: Columns, start: int) -> Arrays:
     """Return the outputs of one batch; when it can't be answered, find the row that is to blame."""
     try:
         return predictor.predict(feed(columns))
@@ -126,7 +126,7 @@ def _answered(predictor: Predictor, feed: _Feed, columns: Columns, start: int) -
         raise type(error)(f"{feed.table.path}: from row {start + 1}: {error}") from error
 
 
-def _shown(feed: _Feed, row: Columns) -> str:
+def _shown(feed: Feed, row: Columns) -> str:
     value = tables.plain(row[feed.raw])[0] if feed.raw is not None else None
     return f" ({value})" if feed.images and isinstance(value, str) else ""
 
@@ -165,7 +165,7 @@ def _array(values: list[Any], spec: dict[str, Any]) -> Any:
         raise InputError(f"input {spec['name']!r}: rows of several shapes; score with --batch 1") from error
 
 
-def _kept(columns: Columns, feed: _Feed) -> Columns:
+def _kept(columns: Columns, feed: Feed) -> Columns:
     """Return the columns that go into the answer's file: all but what the model was fed; paths stay, they name rows."""
     if feed.raw is None:
         fed = {spec["name"] for spec in feed.inputs}

@@ -35,6 +35,9 @@ COMMANDS = {
     "triton": "triton_repository",
     "labels": "events",
     "events": "events",
+    "monitor": "monitoring",
+    "blame": "blaming",
+    "undo": "blaming",
 }  # command: the module of this package that holds it, in help's order
 
 

@@ -1,5 +1,7 @@
 """Live reload: follow a deployment's current pointer and swap releases between two requests.
 
+Weights of variants follow their file in the same way, when SLIMLINE_VARIANTS names one.
+
 The new release is verified and answers its golden requests in this process before it takes over; one that fails is
 refused, said once in the log and counted, and the old one serves on. Requests in flight end on the release they began
 with.
@@ -9,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 from slimline.endpoint.core import Core
 from slimline.endpoint.exchange import one_line
-from slimline.endpoint.variants import Variant
+from slimline.endpoint.variants import Variant, describe
 from slimline.errors import SlimlineError
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,9 @@ class Reloader:
         self._core = core
         self._refused: dict[str, str] = {}
         self._lock = asyncio.Lock()
+        text = core.settings.variants.strip()
+        self._file = Path(text) if text and not text.startswith("{") else None
+        self._seen: tuple[int, int, int] | None = None
 
     async def watch(self, seconds: float) -> None:
         """Look every ``seconds``, for ever: one readlink a variant."""
@@ -38,7 +44,30 @@ class Reloader:
         A release that was refused isn't tried again, unless ``again``.
         """
         async with self._lock:
+            self._reweigh()
             return {variant.name: await self._look(variant, again=again) for variant in self._core.variants.all}
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes when the variants' file is written anew."""
+        try:
+            status = None if self._file is None else self._file.stat()
+        except OSError:
+            return None
+        return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _reweigh(self) -> None:
+        """Take new weights from the variants' file, if it changed; a file that can't be used changes nothing."""
+        stamp = self._stamp()
+        if stamp is None or stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            changed = self._core.variants.reweigh(describe(str(self._file), self._core.settings.release))
+        except SlimlineError as error:
+            log.error("%s: the weights stay: %s", self._file, one_line(error))  # noqa: TRY400
+            return
+        for name, weight in changed.items():
+            log.info("variant %s has weight %g now", name, weight)
 
     async def _look(self, variant: Variant, *, again: bool) -> str:
         try:

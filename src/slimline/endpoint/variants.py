@@ -7,7 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
@@ -119,6 +119,29 @@ class Variants:
         self.all = list(variants)
         self.routed = [each for each in variants if not each.described.shadow]
         self.shadows = [each for each in variants if each.described.shadow]
+        self._share()
+
+    def reweigh(self, described: Sequence[Described]) -> dict[str, float]:
+        """Take the weights of ``described`` from the next request on; return those that changed, by name.
+
+        Raises ParamsError, and changes nothing, when anything but weights differs: other variants need a restart.
+        """
+        wanted = {each.name: each for each in described}
+        for each in self.all:
+            other = wanted.get(each.name)
+            if other is None or replace(other, weight=each.described.weight) != each.described:
+                raise ParamsError(f"{each.name}: only weights can change while serving; restart for the rest")
+        if new := sorted(wanted.keys() - {each.name for each in self.all}):
+            raise ParamsError(f"{new[0]}: only weights can change while serving; restart for the rest")
+        changed = {}
+        for each in self.all:
+            if each.described.weight != wanted[each.name].weight:
+                changed[each.name] = wanted[each.name].weight
+                each.described = wanted[each.name]
+        self._share()
+        return changed
+
+    def _share(self) -> None:
         self.primary = max(self.routed, key=lambda each: each.described.weight)
         total = sum(each.described.weight for each in self.routed)
         self._ends = list(accumulate(each.described.weight / total for each in self.routed))

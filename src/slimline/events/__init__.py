@@ -14,6 +14,7 @@ try:
 except ModuleNotFoundError as error:
     raise EventError(f"events: {error.name} isn't installed: pip install 'slimline[serve]'") from error
 
+from slimline.events.following import Answers, News, Position, Truths
 from slimline.events.records import Label, Labelled, Outcome, Prediction, new_id
 from slimline.events.sampler import Sampler
 from slimline.events.store import DEFAULT_URL, EventStore
@@ -21,12 +22,16 @@ from slimline.events.writer import EventWriter
 
 __all__ = [
     "DEFAULT_URL",
+    "Answers",
     "EventStore",
     "EventWriter",
     "Label",
     "Labelled",
+    "News",
     "Outcome",
+    "Position",
     "Prediction",
     "Sampler",
+    "Truths",
     "new_id",
 ]

@@ -10,13 +10,15 @@ from typing import Self
 from sqlalchemy.engine import Connection
 
 from slimline.errors import EventError
+from slimline.events import following, reading, retention, writing
 from slimline.events import labels as label_log
-from slimline.events import reading, retention, writing
 from slimline.events.database import Database, Kind
+from slimline.events.following import News, Position
 from slimline.events.migrate import migrate
 from slimline.events.records import Label, Labelled, Outcome, Prediction
 
 DEFAULT_URL = "sqlite:///events.db"
+START = Position()
 
 
 class EventStore:
@@ -125,6 +127,20 @@ class EventStore:
         """Yield each labelled row of the predictions in a window, oldest first, with the label that holds now."""
         window = reading.Window(since, until, revision, variant, shadow)
         return reading.labelled(self._reading, window, page=page)
+
+    def after(self, position: Position = START, limit: int = 5000) -> News:
+        """Return what came in since ``position``, each prediction and each labelled row once, in columns by source.
+
+        At most ``limit`` predictions and ``limit`` labels; ``News.position`` is where the next call goes on. A label
+        that was there before its prediction comes with the prediction; only the first label of a row comes at all.
+        """
+        with self._reading() as connection:
+            return following.after(connection, position, limit)
+
+    def head(self) -> Position:
+        """Return the largest sequences ever given to a prediction and to a label; a purge doesn't lower them."""
+        with self._reading() as connection:
+            return following.head(connection)
 
     def counts(self) -> dict[str, int]:
         """Return {predictions, labels, early}: rows in the store, labels that hold, those without a prediction yet."""

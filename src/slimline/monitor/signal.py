@@ -7,7 +7,7 @@ memory however long it runs, and the same after ``restore(dump())``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ class Predicted:
     ``time`` [requests] Unix seconds; ``latency`` {part: seconds [requests]}; ``outputs`` [rows, k] what the model said
     (probabilities where the task has labels), ``answers`` [rows] the index of its label, -1 without labels; ``request``
     [rows] which request a row belongs to. ``stages`` {stage: [sampled rows, k]}: the rows ``sampled`` went through the
-    whole chain.
+    whole chain, whose raw outputs these are. ``inputs`` {input: [sampled rows, …]}, empty where inputs aren't kept.
     """
 
     time: Floats
@@ -36,6 +36,7 @@ class Predicted:
     request: NDArray[np.int64]
     stages: Mapping[str, Outputs]
     sampled: NDArray[np.int64]
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

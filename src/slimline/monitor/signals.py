@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from slimline.monitor import quality
 from slimline.monitor.signal import Signal
+from slimline.monitor.traffic import Traffic
 from slimline.monitor.watched import Watched
 
 Make = Callable[[Watched], Signal | None]
 
-SIGNALS: tuple[Make, ...] = ()
+SIGNALS: tuple[Make, ...] = (Traffic, quality.accuracy, quality.agreement, quality.estimate, quality.drift)
 
 
 def make(watched: Watched) -> list[Signal]:

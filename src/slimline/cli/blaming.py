@@ -1,0 +1,140 @@
+"""Commands about a release that got worse: which stage did it, and take it out of traffic."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from slimline.monitor.blame import Rows
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def blame(
+    release: Annotated[Path, typer.Argument(help="The release directory, or a deployment folder.")] = Path("release"),
+    *,
+    store: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(envvar="SLIMLINE_EVENT_STORE", help="What it answered: sqlite:///FILE or postgresql+psycopg://…"),
+    ] = None,
+    since: Annotated[Optional[str], typer.Option(help="2026-01-31T12:00+01:00 (UTC if not said), or 90m, 24h.")] = None,  # noqa: UP045
+    until: Annotated[Optional[str], typer.Option(help="The same; now.")] = None,  # noqa: UP045
+    variant: Annotated[Optional[str], typer.Option(help="Only what it answered as this variant.")] = None,  # noqa: UP045
+    inputs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Instead of the store: images, .csv, .parquet or .npz to send through every stage."),
+    ] = None,
+    labels: Annotated[str, typer.Option(help="The column, or array, of --inputs that holds the truth.")] = "label",
+    incumbent: Annotated[Optional[Path], typer.Option(help="The release before it, to compare stage by stage.")] = None,  # noqa: UP045
+    signal: Annotated[Optional[str], typer.Option(help="What raised the alarm, such as accuracy or latency.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="A folder for blame.json, blame.md and blame.png.")] = None,  # noqa: UP045
+) -> None:
+    """Say at which stage answers flipped or time was lost: a stage, serving, data or nothing; exit 1 unless nothing."""
+    from contextlib import nullcontext
+
+    from slimline.events import EventStore
+    from slimline.monitor import blame as blaming
+    from slimline.monitor.blame import inputs as rows_of
+    from slimline.monitor.blame import page
+
+    release, incumbent = _directory(release), None if incumbent is None else _directory(incumbent)
+    start, end = _moment("--since", since), _moment("--until", until)
+    rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
+    with nullcontext() if store is None or rows is not None else EventStore.open(store, create=False) as opened:
+        found = blaming.blame(
+            release, opened, since=start, until=end, variant=variant, rows=rows, incumbent=incumbent, signal=signal
+        )  # fmt: skip
+    print("\n".join(page.lines(found)))
+    if out is not None:
+        print(f"written: {', '.join(map(str, page.write(found, out)))}")
+    if found.kind != "nothing":
+        raise typer.Exit(1)
+
+
+def _moment(option: str, text: str | None) -> float | None:
+    """Return Unix time for a date, or for so long ago: 90s, 15m, 24h, 7d."""
+    import re
+    import time
+    from datetime import UTC, datetime
+
+    from slimline.errors import EventError
+
+    if text is None:
+        return None
+    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return time.time() - float(ago[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[ago[2]]
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise EventError(f"blame: {option}: {text!r} is no time; write 2026-01-31T12:00+01:00, or 90m, 24h") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _directory(release: Path) -> Path:
+    from slimline.deployment import Deployment
+    from slimline.errors import ReleaseError
+
+    if (release / "card.json").is_file():
+        return release
+    current = Deployment(release).current()
+    if current is None:
+        raise ReleaseError(f"{release}: neither a release nor a deployment folder with a current one")
+    return current.resolve()
+
+
+@app.command()
+def undo(
+    alarm: Annotated[Optional[str], typer.Argument(help="An alarm's id, or its beginning, as --list shows it.")] = None,  # noqa: UP045
+    *,
+    list_: Annotated[bool, typer.Option("--list", help="Show what was done about which alarm.")] = False,
+    lock: Annotated[Optional[str], typer.Option(help="Hold undo off, for this reason, until --unlock.")] = None,  # noqa: UP045
+    unlock: Annotated[bool, typer.Option("--unlock", help="Let undo act again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; change and write nothing.")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where the journal is.")] = Path(".slimline/undo"),
+    params_file: Annotated[Path, typer.Option("--params", help="Its monitor.undo says how.")] = Path("params.yaml"),
+) -> None:
+    """Take the release of an alarm out of traffic, as params.yaml's monitor.undo says; exit 1 when it can't be done."""
+    from slimline import params
+    from slimline.errors import UndoError
+    from slimline.monitor.journal import Journal
+    from slimline.monitor.undo import Undo, alarm_of
+
+    journal = Journal(folder)
+    if (alarm is not None) + list_ + (lock is not None) + unlock != 1:
+        raise UndoError("undo takes one of ALARM, --list, --lock REASON and --unlock")
+    if list_:
+        print("\n".join(_told(each) for each in journal.entries()) or f"{folder}: no alarm was told yet")
+        if held := journal.held():
+            print(f"held by {held['by']}: {held['why']}")
+    elif lock is not None:
+        journal.hold(getpass.getuser(), lock)
+        print(f"{folder}: undo is held off")
+    elif unlock:
+        journal.release()
+        print(f"{folder}: undo may act")
+    else:
+        found = [each for each in journal.entries() if str(each.get("alarm", "")).startswith(str(alarm))]
+        if len({each["alarm"] for each in found}) != 1:
+            known = ", ".join(dict.fromkeys(str(each.get("alarm")) for each in journal.entries())) or "none"
+            raise UndoError(f"{folder}: {alarm} is not one alarm; known: {known}")
+        policy = params.load(params_file).monitor.undo
+        executor = Undo.configured(policy, folder, where=str(params_file))
+        action = executor.handle(alarm_of(found[-1]), by=getpass.getuser(), accept=True, dry_run=dry_run)
+        print(f"{action.outcome}: {action.why}")
+        if action.outcome in {"failed", "held"}:
+            raise typer.Exit(1)
+
+
+def _told(entry: dict[str, object]) -> str:
+    from datetime import UTC, datetime
+
+    when = datetime.fromtimestamp(float(str(entry["time"])), UTC).isoformat(sep=" ", timespec="seconds")
+    verdict = f" [{entry['verdict']}]" if entry.get("verdict") else ""
+    return f"{when}  {entry['alarm']}  {entry['outcome']}{verdict} by {entry['by']}: {entry['why']}"

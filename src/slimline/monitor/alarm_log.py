@@ -1,0 +1,116 @@
+"""``alarms.jsonl``: every alarm once, on the disk before anything is done about it, and what came of it.
+
+::
+
+    {"event": "raised",   "id", "time", "standing": {…}}
+    {"event": "answered", "id", "time", "blame": {…}, "undo": {…}}     again whenever the outcome changes
+    {"event": "resolved", "id", "time", "why"}
+
+Which alarms are open is read from here, not from the checkpoint: a monitor that was killed between the two reads some
+events again and comes to the same alarm, which is open already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slimline import manifest
+from slimline.monitor.alarm import Alarm
+from slimline.monitor.standing import Standing, State
+
+FILE = "alarms.jsonl"
+Key = tuple[str, str, str]  # signal, revision, variant
+
+
+class AlarmLog:
+    """The log in ``folder``. ``open`` {(signal, revision, variant): the alarm that holds}; ``answers`` {id: what came
+    of it}."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self.open: dict[Key, Alarm] = {}
+        self.answers: dict[str, dict[str, Any]] = {}
+        for entry in entries(folder):
+            self._take(entry)
+
+    def settle(self, standings: Mapping[Key, Standing], now: float) -> list[Alarm]:
+        """Raise an alarm for each standing that has become ``regressed``, resolve those that no longer are.
+
+        ``standings`` holds all that are watched now. Returns the new alarms.
+        """
+        new = []
+        for key, standing in standings.items():
+            if standing.state is State.REGRESSED and key not in self.open:
+                new.append(Alarm(_id(standing), now, standing))
+                self._write({"event": "raised"} | new[-1].as_dict())
+        for key, alarm in list(self.open.items()):
+            found = standings.get(key)
+            if found is None or found.state is not State.REGRESSED:
+                why = "it answers nobody any more" if found is None else found.message
+                self._write({"event": "resolved", "id": alarm.id, "time": now, "why": why})
+        return new
+
+    def answered(self, alarm: Alarm, answer: dict[str, Any], now: float) -> None:
+        """Note what came of an alarm, unless that is what was noted last."""
+        if self.answers.get(alarm.id) != answer:
+            self._write({"event": "answered", "id": alarm.id, "time": now} | answer)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry, ensure_ascii=False) + "\n"
+        try:
+            with self.path.open("ab+") as file:
+                end = file.tell()
+                if end and _last_byte(file, end) != b"\n":  # a power cut tore the last line
+                    line = "\n" + line
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise manifest.told(error, self.path) from error
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry["event"] == "raised":
+            alarm = _alarm(entry)
+            self.open[alarm.standing.signal, alarm.standing.revision, alarm.standing.variant] = alarm
+        elif entry["event"] == "answered":
+            self.answers[entry["id"]] = {key: entry[key] for key in ("blame", "undo") if key in entry}
+        elif entry["event"] == "resolved":
+            self.answers.pop(entry["id"], None)
+            self.open = {key: alarm for key, alarm in self.open.items() if alarm.id != entry["id"]}
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """Return every entry, oldest first; a torn line is left out."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [each for each in found if isinstance(each, dict) and "event" in each]
+
+
+def _id(standing: Standing) -> str:
+    return f"{standing.signal}:{standing.revision}:{standing.variant}:{standing.since:.0f}"
+
+
+def _alarm(entry: Mapping[str, Any]) -> Alarm:
+    told = dict(entry["standing"])
+    told["state"] = State[told["state"].upper()]
+    told["interval"] = None if told.get("interval") is None else tuple(told["interval"])
+    return Alarm(entry["id"], entry["time"], Standing(**told))
+
+
+def _last_byte(file: Any, end: int) -> bytes:
+    file.seek(end - 1)
+    byte: bytes = file.read(1)
+    return byte

@@ -1,0 +1,170 @@
+"""A release's chain as blame reads it: the stages on the way to what is served, and what they said when it was made."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import benchmark, manifest, params, pipeline
+from slimline.answers import Answers, softmax
+from slimline.errors import ArtifactError
+from slimline.params import Budget, Monitor
+from slimline.predictor import Arrays, Predictor
+from slimline.release import FORMAT
+
+Outputs = NDArray[np.float32]
+Indices = NDArray[np.int64]
+UNKNOWN = -1
+NEAR = 0.1  # outputs without labels agree when no further apart than this part of their reference's standard deviation
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows that went through every stage of a chain.
+
+    ``ids`` [rows] names them (request, then the row's index within it), ``outputs`` {stage: [rows, k]} is what each
+    stage said, ``labels`` [rows] the index of what was true, -1 where nobody knows. ``served`` [rows] is the index of
+    the answer that was given, -1 where none was; ``inputs`` {input: [rows, …]} are there when they were kept.
+    """
+
+    ids: Sequence[str]
+    outputs: Mapping[str, Outputs]
+    labels: Indices
+    served: Indices
+    inputs: Arrays | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which rows have a label."""
+        return self.labels >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The stages of a release from the teacher to the one that is served, with its card.
+
+    Each stage of ``line`` was made from the one before it.
+    """
+
+    directory: Path
+    revision: str
+    card: Mapping[str, Any]
+    line: tuple[str, ...]
+
+    @classmethod
+    def read(cls, release: Path) -> Chain:
+        """Read a release directory. Raises ArtifactError when it is damaged or from a newer version."""
+        revision = manifest.verify(release)
+        card = manifest.read_json(release / "card.json")
+        manifest.check_format(card, release / "card.json", FORMAT)
+        exported = set(card["chain"])
+        line = tuple(each for each in pipeline.chain(card["params"], card["last"]) if each in exported)
+        return cls(release, revision, card, line)
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """Each stage after the first, with the one before it: (before, stage)."""
+        return list(pairwise(self.line))
+
+    @property
+    def before(self) -> dict[str, str]:
+        """{stage: the one before it}, the first aside."""
+        return {stage: before for before, stage in self.steps}
+
+    @property
+    def teacher(self) -> str:
+        """The first stage."""
+        return self.line[0]
+
+    @property
+    def last(self) -> str:
+        """The stage that is served."""
+        return self.line[-1]
+
+    @cached_property
+    def labels(self) -> list[str] | None:
+        """The task's labels, or None where answers are numbers."""
+        return Answers(manifest.read_json(self.directory / "chain" / self.last / "signature.json")).labels
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget that the release was made with."""
+        return params.parse(self.card["params"], self.directory / "card.json").budget
+
+    @cached_property
+    def objectives(self) -> Monitor:
+        """What production was to be held to when the release was made."""
+        return params.parse(self.card["params"], self.directory / "card.json").monitor
+
+    def measured(self, stage: str) -> Mapping[str, Any]:
+        """Return the benchmark's row of a stage."""
+        row: Mapping[str, Any] = self.card["benchmark"]["stages"][stage]
+        return row
+
+    @cached_property
+    def reference(self) -> Rows:
+        """The release's reference rows, all labelled where the task has labels."""
+        path = self.directory / "reference.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                targets = arrays["targets"]
+                outputs = {stage: arrays[f"output/{stage}"].reshape(len(targets), -1) for stage in self.line}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{path}: can't be read ({error}); make the release again") from error
+        count = len(targets)
+        nobody = np.full(count, UNKNOWN)
+        labels = targets.astype(np.int64) if self.labels and targets.ndim == 1 else nobody
+        return Rows([f"reference/{row}" for row in range(count)], outputs, labels, nobody)
+
+    def index(self, value: object) -> int:
+        """Return the index of a label as the event store holds it, -1 when it is none of the task's."""
+        found = self._places.get(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+        return UNKNOWN if found is None else found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {label: at for at, label in enumerate(self.labels or [])}
+
+    def agree(self, one: Outputs, other: Outputs) -> NDArray[np.bool_]:
+        """Return [rows] whether two stages answer the same: the same label, or numbers within ``NEAR``."""
+        if self.labels:
+            same: NDArray[np.bool_] = one.argmax(1) == other.argmax(1)
+            return same
+        spread = self.reference.outputs[self.teacher].std(0)
+        near: NDArray[np.bool_] = (np.abs(one - other) <= NEAR * np.maximum(spread, 1e-12)).all(1)
+        return near
+
+    def correct(self, rows: Rows, stage: str) -> NDArray[np.bool_]:
+        """Return [rows] whether a stage's answer is the label; False where nobody knows."""
+        right: NDArray[np.bool_] = rows.outputs[stage].argmax(1) == rows.labels
+        return right
+
+    def confidence(self, outputs: Outputs) -> NDArray[np.float32]:
+        """Return [rows] the largest probability; the outputs may be logits or probabilities."""
+        sums = outputs.sum(1)
+        normalized = bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+        found: NDArray[np.float32] = (outputs if normalized else softmax(outputs)).max(1)
+        return found
+
+    def replay(self, inputs: Arrays, stages: Sequence[str] | None = None) -> dict[str, Outputs]:
+        """Return {stage: [rows, k]} what each stage's exported model says here and now, one thread each."""
+        found = {}
+        for stage in self.line if stages is None else stages:
+            predictor = Predictor(self.directory / "chain" / stage, threads=1)
+            try:
+                raw = benchmark.outputs(predictor, inputs)
+                found[stage] = raw.reshape(len(raw), -1).astype(np.float32)
+            finally:
+                predictor.close()
+        return found

@@ -1,0 +1,166 @@
+"""Which stage answers worse than it may: the chain's loss first, then the stage that it came in at.
+
+A stage that was bad when it was built is bad on the release's own reference rows too, so no record of the release
+counts as the measure: what counts is the accuracy that the budget lets the chain lose, or that the incumbent lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimline.monitor.blame import steps
+from slimline.monitor.blame.chain import Chain, Rows
+from slimline.monitor.blame.steps import Share
+from slimline.monitor.blame.window import Window
+
+TESTS = 5  # the chain's loss on reference and window, answers that flip, accuracy served and the teacher's
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """``kind`` is stage, data, serving or nothing; ``why`` says it in words."""
+
+    kind: str
+    why: str
+    stage: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """What may be lost: ``chain`` from teacher to last, ``stage`` {stage: what the incumbent's lost}, and flips."""
+
+    chain: float
+    stages: Mapping[str, float]
+    flips: float
+    source: str
+
+
+def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed:
+    """Return the allowance: the budget's drop of accuracy, or the incumbent's own where that is larger.
+
+    ``rows`` are what the incumbent's stages say about the window's rows; None: its reference rows are taken.
+    """
+    margin = chain.objectives.agreement_drop
+    losses: dict[str, float] = {}
+    budget = chain.budget.max_drop.get("accuracy")
+    most, source = (budget, "the budget") if budget is not None else (margin, "the margin")
+    if incumbent is not None:
+        seen = rows if rows is not None and rows.known.any() else incumbent.reference
+        for before, stage in incumbent.steps:
+            if found := steps.loss(incumbent, seen, before, stage, 0.95):
+                losses[stage] = found.value
+        whole = steps.loss(incumbent, seen, incumbent.teacher, incumbent.last, 0.95)
+        if whole is not None and whole.value > most:
+            most, source = whole.value, "the incumbent"
+    return Allowed(most, losses, margin, f"{source}'s {most:.1%}")
+
+
+def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted: bool, confidence: float) -> Opinion:
+    """Say what made answers worse. ``alarmed``: a signal of quality says they are; ``drifted``: one of drift."""
+    at = 1 - (1 - confidence) / TESTS
+    reference, rows = chain.reference, window.rows
+    built_in = steps.loss(chain, reference, chain.teacher, chain.last, at)
+    lost = steps.loss(chain, rows, chain.teacher, chain.last, at)
+    flips = _more_flips(chain, rows, chain.teacher, chain.last, at)
+    moved = steps.moved(chain, rows.outputs[chain.teacher], reference.outputs[chain.teacher], at)
+    if drifted and not moved:
+        moved = ["the monitor's drift signal"]
+    served = _served_fall(chain, window, at)
+    taught = _teacher_fall(chain, rows, at)
+
+    if built_in and built_in.low > may.chain:
+        stage = steps.excess({s: steps.loss(chain, reference, b, s, at) for b, s in chain.steps}, may.stages)
+        where = "on the reference rows that the release was made with"
+        return Opinion("stage", f"{stage} {_loses(chain, reference, stage, at)} {where}, more than {may.source}", stage)
+    hurt = lost is not None and lost.low > may.chain
+    flipped = flips is not None and flips.low > may.flips
+    if hurt or flipped:
+        stage = _worst(chain, rows, may, at, by_label=hurt)
+        what = f"{stage} {_loses(chain, rows, stage, at)}" if hurt else _flips_more(chain, rows, stage, at)
+        if moved:
+            return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
+        return Opinion(
+            "stage", f"{what} in the window, though not on the reference rows and with the same input", stage
+        )
+    if mismatch := _misserved(chain, rows, at):
+        return Opinion("serving", mismatch)
+    fell = [
+        f"{who} {each.value:.1%} (at least {each.low:.1%}) below the reference rows"
+        for who, each in (("the teacher's accuracy is", taught), ("accuracy served is", served))
+        if each is not None and each.low > may.chain
+    ]
+    if fell:
+        because = f"; what changed is {', '.join(moved)}" if moved else ""
+        return Opinion("data", f"{' and '.join(fell)}, and no stage lost more than {may.source}{because}")
+    if moved and (alarmed or drifted):
+        return Opinion("data", f"what changed is {', '.join(moved)}; no stage lost more than {may.source}")
+    note = f"; the input changed ({', '.join(moved)}), harmlessly" if moved else ""
+    return Opinion("nothing", f"no stage lost more than {may.source} on {len(rows)} rows of the window{note}")
+
+
+def _loses(chain: Chain, rows: Rows, stage: str, at: float) -> str:
+    before = chain.before[stage]
+    found = steps.loss(chain, rows, before, stage, at)
+    if found is None:
+        return "changes answers"
+    return (
+        f"loses {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the accuracy of {before}, {found.rows} rows,"
+    )
+
+
+def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) -> Share | None:
+    """Return by how much agreement fell below the reference's at the window's mix of the teacher's answers."""
+    if not len(rows):
+        return None
+    reference = chain.reference
+    now = chain.agree(rows.outputs[before], rows.outputs[stage])
+    base = chain.agree(reference.outputs[before], reference.outputs[stage])
+    expected = float(base.mean())
+    if chain.labels:
+        groups, mix = (each.outputs[chain.teacher].argmax(1) for each in (reference, rows))
+        expected = steps.expected(base, groups, mix)
+    return steps.fall(now, base, expected, at)
+
+
+def _flips_more(chain: Chain, rows: Rows, stage: str, at: float) -> str:
+    before = chain.before[stage]
+    found = _more_flips(chain, rows, before, stage, at)
+    if found is None:
+        return f"{stage} changes answers"
+    return f"{stage} agrees with {before} on {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] fewer rows"
+
+
+def _worst(chain: Chain, rows: Rows, may: Allowed, at: float, *, by_label: bool) -> str:
+    if by_label:
+        return steps.excess({s: steps.loss(chain, rows, b, s, at) for b, s in chain.steps}, may.stages)
+    return steps.excess({s: _more_flips(chain, rows, b, s, at) for b, s in chain.steps}, {})
+
+
+def _served_fall(chain: Chain, window: Window, at: float) -> Share | None:
+    """Return how far accuracy served fell below the last stage's on the reference rows."""
+    known = (window.truths >= 0) & (window.answers >= 0)
+    base = chain.correct(chain.reference, chain.last)[chain.reference.known]
+    now = (window.answers == window.truths)[known]
+    return steps.fall(now, base, float(base.mean()), at) if len(base) else None
+
+
+def _teacher_fall(chain: Chain, rows: Rows, at: float) -> Share | None:
+    base = chain.correct(chain.reference, chain.teacher)[chain.reference.known]
+    now = chain.correct(rows, chain.teacher)[rows.known]
+    return steps.fall(now, base, float(base.mean()), at) if len(base) else None
+
+
+def _misserved(chain: Chain, rows: Rows, at: float) -> str | None:
+    """Say that answers given are not those of the last stage's model for the same rows, where they aren't."""
+    given = rows.served >= 0
+    if not given.any():
+        return None
+    same = rows.outputs[chain.last].argmax(1)[given] == rows.served[given]
+    everywhere = np.ones(len(same), np.bool_)
+    differs = steps.fall(same, everywhere, 1.0, at)
+    if differs is None or differs.low <= chain.objectives.error_share:
+        return None
+    return f"{differs.value:.1%} of the answers given are not what {chain.last}'s own model says about the same rows"

@@ -1,0 +1,112 @@
+"""What was done about alarms, by whom and why: one JSON object a line, appended, on the disk before the next step.
+
+::
+
+    FOLDER/journal.jsonl   the audit log; nothing is ever changed in it
+    FOLDER/hold.json       while people hold undo off: who, why, since when
+    FOLDER/.lock           held while anything is decided
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slimline import manifest
+from slimline.errors import UndoError
+
+FILE, HOLD = "journal.jsonl", "hold.json"
+FOLDER = Path(".slimline/undo")
+LOCK_TIMEOUT = 120.0
+
+
+class Journal:
+    """The record in ``folder``, which is made when it is written to. ``clock`` tells Unix time."""
+
+    def __init__(self, folder: Path = FOLDER, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder
+        self.clock = clock
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return every entry, oldest first. A line that a power cut tore is left out: what it told never began."""
+        try:
+            lines = (self.folder / FILE).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UndoError(f"{self.folder / FILE}: can't be read ({error.strerror})") from error
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def append(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Write an entry with the time; it is on the disk when this returns."""
+        whole = {"time": round(self.clock(), 3), **entry}
+        path = self.folder / FILE
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torn = path.is_file() and path.stat().st_size > 0 and not _ends_well(path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n" * torn + json.dumps(whole, sort_keys=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise manifest.told(error, path) from error
+        return whole
+
+    def held(self) -> dict[str, Any] | None:
+        """Return {"by", "why", "time"} while people hold undo off, else None."""
+        path = self.folder / HOLD
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        return found if isinstance(found, dict) else {"by": "?", "why": "", "time": 0.0}  # damaged: held all the same
+
+    def hold(self, by: str, why: str) -> None:
+        """Hold undo off until ``release``."""
+        manifest.write_json(self.folder / HOLD, {"by": by, "why": why, "time": round(self.clock(), 3)})
+
+    def release(self) -> None:
+        """Let undo act again."""
+        (self.folder / HOLD).unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock, which the kernel frees when its holder dies."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise manifest.told(error, self.folder) from error
+        with file:
+            deadline = time.monotonic() + LOCK_TIMEOUT
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise UndoError(
+                            f"{self.folder}: another caller holds its lock for {LOCK_TIMEOUT:g} s"
+                        ) from None
+                    time.sleep(0.02)
+            yield
+
+
+def _ends_well(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,139 @@
+"""The monitor's loop: follow the store, let signals decide, raise alarms once, show it all, remember it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from slimline.errors import EventError
+from slimline.monitor.alarm import Alarm
+from slimline.monitor.alarm_log import AlarmLog, Key
+from slimline.monitor.follower import Follower
+from slimline.monitor.metrics import OWN, Exporter, Shown, of_signals
+from slimline.monitor.standing import Standing
+
+CHECKPOINT_SECONDS = 10.0
+DETAIL = "/"  # accuracy/shirt is a part of accuracy, which alarms for it
+LONGEST_PAUSE = 30.0
+JUMP = 60.0
+log = logging.getLogger(__name__)
+
+
+class Clock:
+    """Unix time, and whether it jumped against the monotonic clock, which is said once."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._offset = wall() - monotonic()
+
+    def now(self) -> float:
+        """Return Unix time."""
+        now = self._wall()
+        jump = now - self._monotonic() - self._offset
+        if abs(jump) > JUMP:
+            log.warning("the clock jumped by %+.0f s; what was measured in time begins anew", jump)
+        self._offset += jump
+        return now
+
+
+class Process:
+    """Everything but the reading and the deciding. ``interval`` is the pause in seconds when nothing waits."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        folder: Path,
+        *,
+        interval: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.follower, self.interval = follower, interval
+        self.alarms = AlarmLog(folder)
+        self.exporter = Exporter()
+        self.standings: list[dict[str, Any]] = []
+        self._clock = clock or Clock()
+        self._saved = float("-inf")
+        self._is_away = False
+        self._polled = 0.0
+        self._lag = 0.0
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """End ``run`` after the step it is in."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Follow the store until ``stop``."""
+        pause = self.interval
+        while not self._over.is_set():
+            more = self.poll()
+            pause = min(pause * 2, LONGEST_PAUSE) if self._is_away else self.interval
+            if not more:
+                self._over.wait(pause)
+        self.follower.save()
+
+    def poll(self) -> bool:
+        """Take one page of events and everything that follows from it; return whether more wait."""
+        now = self._clock.now()
+        more = self._step(now)
+        if not self._is_away:
+            moment = self.follower.newest if more else now  # while it catches up, time is that of the events
+            self._lag = max(0.0, now - self.follower.newest) if more else 0.0
+            self._polled = now
+            self.follower.each(lambda watch: watch.tick(moment))
+        self._settle(now)
+        if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
+            self.follower.save()
+            self._saved = time.monotonic()
+        return more
+
+    def _step(self, now: float) -> bool:
+        try:
+            if self._is_away:
+                self.follower.check()
+            more = self.follower.step(now)
+        except EventError as error:
+            if not self._is_away:
+                log.warning("%s; trying again", error)
+            self._is_away = True
+            return False
+        if self._is_away:
+            log.info("event store %s: back", self.follower.store.database.name)
+        self._is_away = False
+        return more
+
+    def _settle(self, now: float) -> None:
+        active = self.follower.active()
+        told = {watch.watched.own: watch.standings() for watch in active}
+        holding: dict[Key, Standing] = {
+            (each.signal, each.revision, each.variant): each
+            for standings in told.values()
+            for each in standings
+            if DETAIL not in each.signal
+        }
+        for alarm in self.alarms.settle(holding, now):
+            log.warning("alarm: %s of %s: %s", alarm.standing.signal, alarm.standing.revision, alarm.standing.message)
+            self._raised(alarm)
+        self.exporter.put(self._shown(told))
+        self.standings = self.follower.as_dict()
+
+    def _raised(self, alarm: Alarm) -> None:
+        """Hand an alarm on."""
+
+    def _shown(self, told: dict[tuple[str, str], list[Standing]]) -> Iterator[Shown]:
+        for own, standings in told.items():
+            watch = self.follower.watches[own]
+            yield from of_signals(own, standings, watch.samples())
+            names = dict(zip(OWN, own, strict=True))
+            yield Shown("slimline_watched_rows_total", watch.rows, names)
+            yield Shown("slimline_watched_labels_total", watch.labels, names)
+        for key in self.alarms.open:
+            yield Shown("slimline_alarm_open", 1.0, dict(zip(("signal", *OWN), key, strict=True)))
+        yield Shown("slimline_monitor_events_total", self.follower.events, {})
+        yield Shown("slimline_monitor_lag_seconds", self._lag, {})
+        yield Shown("slimline_monitor_last_poll_seconds", self._polled, {})
+        yield Shown("slimline_monitor_store_up", float(not self._is_away), {})

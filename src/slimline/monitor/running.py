@@ -1,0 +1,71 @@
+"""``slimline monitor``: one process on one state folder, from its options to its last checkpoint."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimline import manifest, params
+from slimline.errors import ParamsError
+from slimline.events import EventStore
+from slimline.monitor import server
+from slimline.monitor.follower import Follower
+from slimline.monitor.process import Process
+from slimline.monitor.releases import Releases
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    store: str
+    deployment: Path | None
+    releases: tuple[Path, ...]
+    params: Path | None
+    folder: Path
+    host: str
+    port: int
+    interval: float
+
+
+def run(options: Options) -> None:
+    """Watch until SIGTERM or SIGINT. Raises a SlimlineError for options that can't be."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    chosen = None if options.params is None else params.load(options.params).monitor
+    releases = Releases(options.deployment, options.releases)
+    with _held(options.folder), EventStore.open(options.store, create=False) as store:
+        follower = Follower(store, releases, options.folder, chosen)
+        follower.check()
+        process = Process(follower, options.folder, interval=options.interval)
+        gets = {
+            "/metrics": lambda: server.text(process.exporter.render()),
+            "/standings": lambda: server.as_json(200, process.standings),
+            "/livez": lambda: server.as_json(200, {"status": "alive"}),
+        }
+        with server.Server(options.host, options.port, gets, {}) as serving:
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, lambda *_: process.stop())
+            print(f"monitor: metrics at {serving.url}/metrics, state in {options.folder}", file=sys.stderr, flush=True)
+            process.run()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the state folder: two monitors on one would raise every alarm twice."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise manifest.told(error, folder) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ParamsError(f"{folder}: another monitor runs on it; give this one another --state") from None
+        yield

@@ -1,0 +1,1 @@
+"""Where traffic is moved when a release is undone: plug-ins of the group ``slimline.targets``."""

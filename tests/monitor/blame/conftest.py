@@ -1,0 +1,32 @@
+"""Releases with and without a planted fault, built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.monitor.blame.planted import OVER_PRUNED, Workshop
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def good(workshop: Workshop) -> Path:
+    """A release without a fault."""
+    return workshop.release("good")
+
+
+@pytest.fixture(scope="session")
+def miscalibrated(workshop: Workshop) -> Path:
+    """A release whose quantize stage saw images far too dark when its ranges were chosen."""
+    return workshop.release("miscalibrated", brightness=0.25)
+
+
+@pytest.fixture(scope="session")
+def over_pruned(workshop: Workshop) -> Path:
+    """A release whose prune stage forgot two classes."""
+    return workshop.release("over-pruned", without=OVER_PRUNED)

@@ -1,0 +1,267 @@
+"""One alarm leads to one action, whoever tells it, however often, and whatever kills whom in between."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slimline.deployment import Deployment
+from slimline.errors import ParamsError, UndoError
+from slimline.monitor.alarm import Alarm
+from slimline.monitor.blame import Blame, blame
+from slimline.monitor.journal import Journal
+from slimline.monitor.target import Move
+from slimline.monitor.targets.deployment import Deployment as Target
+from slimline.monitor.undo import Undo, alarm_of
+from slimline.params import Undo as Policy
+from tests.monitor.undo.conftest import Clock, alarm
+
+Make = Callable[..., Undo]
+
+
+def outcomes(journal: Journal) -> list[str]:
+    return [each["outcome"] for each in journal.entries()]
+
+
+def verdict(two_releases: tuple[Path, Path], kind: str) -> Blame:
+    """Return a real verdict on the first release with another ``kind``."""
+    from dataclasses import replace
+
+    return replace(blame(two_releases[0], rounds=0), kind=kind, why="because")
+
+
+def test_an_alarm_moves_the_pointer_back_and_says_so(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    first, second = deployed.earlier()[0], str(deployed.revision())
+    action = undo().handle(alarm(second), by="monitor")
+    assert (action.outcome, deployed.revision()) == ("done", first)
+    begun, done = journal.entries()
+    assert [begun["outcome"], done["outcome"]] == ["begun", "done"]
+    assert done["by"] == "monitor"
+    assert done["evidence"]["standing"]["message"] == "it fell"
+    assert done["move"] == {
+        "kind": "rollback", "what": begun["why"], "revision": second, "variant": "default", "to": first,
+    }  # fmt: skip
+    assert alarm_of(done) == alarm(second)
+
+
+def test_the_same_alarm_twice_is_one_action(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()))
+    first = undo().handle(told, by="monitor")
+    assert undo().handle(told, by="alertmanager") == first
+    other = undo().handle(alarm(told.standing.revision, signal="agreement"), by="monitor")
+    assert other.outcome == "moot", "another signal of the release that is gone"
+    assert outcomes(journal) == ["begun", "done", "moot"]
+    assert [each["action"] for each in deployed.history()].count("rollback") == 1
+
+
+def handled(deployment: Path, folder: Path, told: Alarm, barrier: Any, answers: Any) -> None:
+    barrier.wait()
+    executor = Undo(Policy(policy="act"), Target(str(deployment)), Journal(folder))
+    answers.put(executor.handle(told, by=f"process {os.getpid()}").outcome)
+
+
+def test_callers_at_once_are_one_action(deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()))
+    spawn = multiprocessing.get_context("spawn")
+    barrier, answers = spawn.Barrier(4), spawn.Queue()
+    arguments = (deployed.path, journal.folder, told, barrier, answers)
+    callers = [spawn.Process(target=handled, args=arguments) for _ in range(4)]
+    for each in callers:
+        each.start()
+    assert [answers.get(timeout=60) for _ in callers] == ["done"] * 4
+    for each in callers:
+        each.join()
+    assert outcomes(journal) == ["begun", "done"]
+    assert [each["action"] for each in deployed.history()].count("rollback") == 1
+
+
+class KilledError(BaseException):
+    """Stands for kill -9: no handler of errors sees it."""
+
+
+@pytest.mark.parametrize("acted", [False, True], ids=["before the action", "after it"])
+def test_a_doer_that_was_killed_is_found_out(
+    undo: Make, deployed: Deployment, journal: Journal, monkeypatch: pytest.MonkeyPatch, acted: bool
+) -> None:
+    told, move = alarm(str(deployed.revision())), Target.move
+
+    def killed(self: Target, wanted: Move, alarm: Alarm) -> str:
+        if acted:
+            move(self, wanted, alarm)
+        raise KilledError
+
+    monkeypatch.setattr(Target, "move", killed)
+    with pytest.raises(KilledError):
+        undo().handle(told, by="monitor")
+    monkeypatch.undo()
+    assert outcomes(journal) == ["begun"]
+    action = undo().handle(told, by="monitor again")
+    assert (action.outcome, deployed.previous()) == ("done", None)
+    assert outcomes(journal) == (["begun", "done"] if acted else ["begun", "interrupted", "begun", "done"])
+    assert [each["action"] for each in deployed.history()].count("rollback") == 1
+
+
+def test_a_line_that_was_torn_is_no_entry(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()))
+    journal.folder.mkdir()
+    (journal.folder / "journal.jsonl").write_text('{"alarm": "x", "outco')
+    assert undo().handle(told, by="monitor").outcome == "done"
+    assert outcomes(journal) == ["begun", "done"]
+
+
+def test_propose_moves_nothing_until_a_person_accepts(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()))
+    for _ in range(3):
+        action = undo(policy="propose").handle(told, by="monitor")
+    assert (action.outcome, deployed.revision()) == ("proposed", told.standing.revision)
+    assert action.move is not None
+    assert undo(policy="propose").handle(told, by="ann", accept=True).outcome == "done"
+    assert outcomes(journal) == ["proposed", "begun", "done"]
+    assert journal.entries()[-1]["by"] == "ann"
+
+
+def test_off_and_signals_that_are_not_listed_write_nothing(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()), signal="drift")
+    assert undo(policy="off").handle(told, by="monitor").outcome == "off"
+    assert undo().handle(told, by="monitor").outcome == "ignored"
+    assert journal.entries() == []
+
+
+@pytest.mark.parametrize("kind", ["data", "serving"])
+def test_a_verdict_that_clears_the_model_keeps_it(
+    undo: Make, deployed: Deployment, journal: Journal, two_releases: tuple[Path, Path], kind: str
+) -> None:
+    told = alarm(str(deployed.revision()))
+    action = undo().handle(told, by="monitor", blame=verdict(two_releases, kind))
+    assert (action.outcome, deployed.revision()) == ("advised", told.standing.revision)
+    assert {"data": "an older model would meet the same input", "serving": "restart the process"}[kind] in action.why
+    assert journal.entries()[0]["blame"]["verdict"] == kind
+    assert undo().handle(told, by="ann", accept=True).outcome == "done", "a person may know better"
+
+
+def test_it_asks_for_the_blame_only_when_something_would_be_done(
+    undo: Make, deployed: Deployment, two_releases: tuple[Path, Path]
+) -> None:
+    asked: list[Alarm] = []
+
+    def explain(told: Alarm) -> Blame:
+        asked.append(told)
+        return verdict(two_releases, "data")
+
+    told = alarm(str(deployed.revision()))
+    undo(explain, policy="off").handle(told, by="monitor")
+    undo(explain).handle(alarm("sha256:" + "0" * 64), by="monitor")
+    assert asked == []
+    assert undo(explain).handle(told, by="monitor").outcome == "advised"
+    assert asked == [told]
+
+
+def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()))
+    journal.hold("ann", "we look at it")
+    assert "ann holds undo off: we look at it" in undo().handle(told, by="monitor").why
+    assert undo().handle(told, by="bob", accept=True).outcome == "held"
+    journal.release()
+    assert undo().handle(told, by="monitor").outcome == "done"
+
+
+def test_a_rollback_settles_and_the_budget_runs_out(
+    undo: Make, deployed: Deployment, journal: Journal, clock: Clock
+) -> None:
+    first, second = deployed.earlier()[0], str(deployed.revision())
+    target, other = undo(settle_minutes=10, budget=2, per_hours=1), "sha256:" + "1" * 64
+    assert target.handle(alarm(second), by="monitor").outcome == "done"
+
+    def again(since: float) -> str:
+        """The release comes back and regresses once more; what it goes back to never did."""
+        deployed.activate(second)
+        return target.handle(alarm(second, since=since), by="monitor", regressed=[other]).outcome
+
+    clock.now += 60
+    assert again(1e9 + 60) == "settling"
+    clock.now += 540
+    assert again(1e9 + 60) == "done", "the same alarm, told again once things have settled"
+    clock.now += 600
+    assert again(1e9 + 1200) == "spent"
+    clock.now += 3000
+    assert again(1e9 + 1200) == "done"
+    assert deployed.revision() == first
+
+
+def test_it_never_goes_back_to_what_regressed_itself(
+    undo: Make, deployed: Deployment, journal: Journal, clock: Clock
+) -> None:
+    first, second = deployed.earlier()[0], str(deployed.revision())
+    action = undo().handle(alarm(second), by="monitor", regressed=[first])
+    assert (action.outcome, deployed.revision()) == ("failed", second)
+    assert "that did not regress itself" in action.why
+    journal.append({"alarm": "x", "outcome": "held", "evidence": alarm(first).as_dict()})
+    assert undo().handle(alarm(second, since=2e9), by="monitor").outcome == "failed"
+
+
+def test_it_goes_past_a_release_that_regressed(
+    undo: Make, deployed: Deployment, resealed: Any, two_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, second = deployed.earlier()[0], str(deployed.revision())
+    third = deployed.install(resealed(two_releases[1], tmp_path / "third", lambda _, card: card.update(note="third")))
+    deployed.activate(third)
+    action = undo().handle(alarm(third), by="monitor", regressed=[second])
+    assert (action.outcome, deployed.revision()) == ("done", first)
+
+
+def test_a_dry_run_changes_and_writes_nothing(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    told = alarm(str(deployed.revision()))
+    action = undo().handle(told, by="ann", dry_run=True)
+    assert action.outcome == "dry"
+    assert "go back from" in action.why
+    assert (deployed.revision(), journal.entries()) == (told.standing.revision, [])
+
+
+def test_a_release_that_somebody_replaced_meanwhile_is_left_alone(
+    undo: Make, deployed: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = deployed.earlier()[0], str(deployed.revision())
+    plan = Target.plan
+
+    def late(self: Target, told: Alarm, avoid: Any) -> Move | None:
+        found = plan(self, told, avoid)
+        deployed.rollback()
+        return found
+
+    monkeypatch.setattr(Target, "plan", late)
+    before = len(deployed.history())
+    undo().handle(alarm(second), by="monitor")
+    assert deployed.revision() == first
+    assert len(deployed.history()) == before + 1
+
+
+def test_a_release_that_is_damaged_is_not_gone_back_to(undo: Make, deployed: Deployment) -> None:
+    first, second = deployed.earlier()[0], str(deployed.revision())
+    (deployed.directory(first) / "golden.npz").write_bytes(b"x")
+    action = undo().handle(alarm(second), by="monitor")
+    assert (action.outcome, deployed.revision()) == ("failed", second)
+    assert "golden.npz" in action.why
+
+
+def test_the_policy_is_read_from_params(tmp_path: Path) -> None:
+    target = {"name": "command", "argv": ["true"]}
+    executor = Undo.configured(Policy.model_validate({"target": target}), tmp_path)
+    assert executor.target.name == "command"
+    with pytest.raises(ParamsError, match=r"params.yaml: monitor.undo.target.pth: unknown key"):
+        Undo.configured(Policy.model_validate({"target": {"name": "deployment", "pth": "x"}}), tmp_path)
+
+
+def test_the_journal_is_json_by_the_line(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    undo().handle(alarm(str(deployed.revision())), by="monitor")
+    for line in (journal.folder / "journal.jsonl").read_text().splitlines():
+        assert {"time", "alarm", "outcome", "why", "by", "evidence", "move", "verdict", "blame"} == json.loads(
+            line
+        ).keys()
+    with pytest.raises(UndoError, match="holds no alarm"):
+        alarm_of({"time": 1, "evidence": {}})
