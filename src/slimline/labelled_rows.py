@@ -46,15 +46,18 @@ class Source:
 
 @dataclass
 class Read:
-    """What was read of all rows: file and number of each, its fixed part ("" is none), its group."""
+    """What was read of all rows: file and number (or name) of each, its fixed part ("" is none), its group."""
 
     files: list[Path] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     def where(self, row: int) -> str:
-        """Return "FILE: row N" of a row, counted from 1 in its own file."""
+        """Return "FILE: row N" of a row, counted from 1 in its own file, or "FILE: NAME" where rows have names."""
+        if self.names:
+            return f"{self.files[0]}: {self.names[row]}"
         at = int(np.searchsorted(self.starts, row, "right")) - 1
         return f"{self.files[at]}: row {row - self.starts[at] + 1}"
 

@@ -23,6 +23,12 @@ class Outcome(Task):
     """Reads labels as they stand in a file; ``width`` is how many outputs a model has for them."""
 
     described: ClassVar[str]
+    output: ClassVar[str] = "logits"
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the signature says of answers."""
+        return {"labels": list(self.labels)} if self.labels else {}
 
     @property
     def width(self) -> int:
@@ -106,6 +112,10 @@ class ManyLabels(Outcome):
     separator: str = ","
 
     @property
+    def said(self) -> dict[str, Any]:
+        return {**super().said, "answer": "many"}
+
+    @property
     def width(self) -> int:
         return len(self.labels)
 
@@ -159,6 +169,7 @@ class Number(Outcome):
     """A number: squared error. An answer within ``tolerance`` of the target is right, of another answer agrees."""
 
     described = "a number"
+    output = "value"
     primary = "rmse"
     higher_is_better = False
     tolerance: float = 0.0

@@ -69,11 +69,18 @@ def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | N
 
 
 def decode_image(
-    values: Sequence[Any], *, mode: str = "RGB", size: Sequence[int] | None = None
+    values: Sequence[Any],
+    *,
+    mode: str = "RGB",
+    size: Sequence[int] | None = None,
+    background: int | None = None,
+    upright: bool = False,
 ) -> list[NDArray[np.uint8]]:
     """Decode images (bytes, a path, or an array H×W[×C] of uint8) to uint8 arrays H×W×C in Pillow's ``mode``.
 
-    ``size`` [height, width], when given, is what each image must have (use ``resize`` to make it so).
+    ``size`` [height, width], when given, is what each image must have (use ``resize`` to make it so). What is
+    transparent lies on grey of value ``background`` (None: its hidden colour shows). ``upright`` turns a photograph as
+    its EXIF orientation says.
     """
     from PIL import Image
 
@@ -86,7 +93,7 @@ def decode_image(
                 picture = Image.open(io.BytesIO(value))
             else:
                 picture = Image.open(Path(value))
-            array = np.asarray(picture.convert(mode), dtype=np.uint8)
+            array = np.asarray(_converted(picture, mode, background, upright=upright), dtype=np.uint8)
         except Exception as error:  # damaged bytes make Pillow's decoders raise SyntaxError, struct.error and more
             raise DataError(f"image {index}: can't be decoded: {error}") from error
         array = array[..., None] if array.ndim == 2 else array
@@ -94,6 +101,21 @@ def decode_image(
             raise DataError(f"image {index}: {array.shape[0]}×{array.shape[1]} pixels, expected {size[0]}×{size[1]}")
         images.append(array)
     return images
+
+
+def _converted(picture: Any, mode: str, background: int | None, *, upright: bool) -> Any:
+    """Return a picture in another mode, turned and without transparency where asked; 16-bit greys are scaled."""
+    from PIL import Image, ImageOps
+
+    if upright:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # convert would clip them at 255
+        picture = Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if background is not None and (picture.mode in {"RGBA", "LA", "PA"} or "transparency" in picture.info):
+        whole = picture.convert("RGBA")
+        ground = Image.new("RGBA", whole.size, (background, background, background, 255))
+        picture = Image.alpha_composite(ground, whole)
+    return picture.convert(mode)
 
 
 def resize(values: Sequence[NDArray[np.uint8]], *, size: Sequence[int]) -> list[NDArray[np.uint8]]:

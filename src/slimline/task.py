@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from slimline import plugins, preprocess
 from slimline.errors import DataError
 
+CHUNK = 4096
 SPLITS = ("train", "validation", "calibration", "test")
 Rows = slice | NDArray[np.int64]
 
@@ -68,7 +69,8 @@ class Split:
         total = hashlib.sha256()
         for name, array in [*sorted(self.inputs.items()), ("", self.targets)]:
             total.update(f"{name}{array.dtype}{array.shape}".encode())
-            total.update(np.ascontiguousarray(array).data)
+            for start in range(0, len(array), CHUNK):  # rows may be on disk, more of them than memory holds
+                total.update(np.ascontiguousarray(array[start : start + CHUNK]).data)
         return total.hexdigest()
 
 

@@ -94,7 +94,7 @@ def test_groups_never_straddle(folder: Path) -> None:
             author.setdefault(row.tobytes(), name)
     for at in range(40):
         mine = [a for a, _, who in found if who == f"author {at}"]
-        where = {author[row.tobytes()] for row in task._tokens(mine)["input_ids"]}
+        where = {author[row.tobytes()] for row in task.tokens(mine)["input_ids"]}
         assert len(where) == 1
 
 
@@ -179,7 +179,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "unknown label in test": (
         lambda f: {"train": str(write_table(f / "a.csv", texts(60))),
                    "test": str(write_table(f / "b.csv", [*texts(9, 1), ("goal", "sprot")]))}, {},
-        r"b.csv: row 10: column 'label': unknown label 'sprot'. Did you mean 'sport'\?",
+        r"b.csv: row 10: unknown label 'sprot'. Did you mean 'sport'\?",
     ),
     "empty text": (
         lambda f: write_table(f / "t.csv", [*texts(30), (" ", "sport")]), {}, r"t.csv: row 31: column 'text': "),

@@ -19,11 +19,14 @@ def init(
     ] = "smallest",
     limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows first.")] = None,  # noqa: UP045
     model: Annotated[
-        Optional[str], typer.Option(help="Your model: a folder that transformers saved, or a name on the hub.")  # noqa: UP045
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Yours: a folder of transformers or a hub's name; for images efficientnet-lite."),
     ] = None,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Your data: CSV, TSV, JSONL or Parquet, or a folder with train.* and test.*."),
+        typer.Option(
+            help="Yours: CSV, TSV, JSONL, Parquet; a folder with train.* and test.*; class folders; zip, tar."
+        ),
     ] = None,
     text: Annotated[Optional[list[str]], typer.Option(help="The column of texts; twice for pairs.")] = None,  # noqa: UP045
     label: Annotated[Optional[str], typer.Option(help="The column of labels.")] = None,  # noqa: UP045

@@ -67,7 +67,7 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
         )
     files = {path: file.read_text(encoding="utf-8") for path, file in shipped().items()}
     files[Path("params.yaml")] = (
-        params_text(task, recipe, limit) if own is None else own_text(own, folder, recipe, limit)
+        params_text(task, recipe, limit) if own is None else own_params(own, folder, recipe, limit)
     )
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
@@ -109,22 +109,20 @@ def params_text(task: str, recipe: str, limit: int | None) -> str:
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
 
 
-def own_text(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
-    """Return params.yaml for one's own model and data."""
+def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
+    """Return params.yaml for one's own model and data: a table of texts, or images in class folders."""
     from slimline.project import own as pages
     from slimline.project import own_data
 
-    described = own_data.describe(own.data, own.text, own.label)
-    model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
-    data = described.data
-    given = (
-        _from(folder, Path(data))
-        if isinstance(data, str)
-        else {part: _from(folder, Path(path)) for part, path in data.items()}
-    )
-    document = pages.text_params(own.model, described, recipe, limit)
-    document["task"]["args"] |= {"data": given, "tokenizer": model}
-    document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
+    if (labels := own_data.classes(own.data)) is not None:
+        document = pages.image_params(own.model, Path(_from(folder, own.data)), labels, recipe, limit)
+    else:
+        described = own_data.describe(own.data, own.text, own.label)
+        model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
+        data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
+        document = pages.text_params(own.model, described, recipe, limit)
+        document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
+        document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
 
 

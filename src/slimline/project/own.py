@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 LONGEST = 256
 SHARE = 0.95  # of the texts fit into max_length
 HEAD = "ForSequenceClassification"
+IMAGE_MODELS = ("efficientnet-lite", "resnet", "cnn")
 
 
 def text_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     document: dict[str, Any] = yaml.safe_load((HERE / "own_text.yaml").read_text(encoding="utf-8"))
     settings = configuration(model)
     labels, has_head = in_models_order(described.labels, settings)
-    args: dict[str, Any] = {"data": described.data, "tokenizer": model}
+    args: dict[str, Any] = {"data": None, "tokenizer": model}  # whoever knows the project's folder writes the paths
     args |= {"text": described.text if len(described.text) == 2 else described.text[0], "label": described.label}
     args |= {"max_length": max_length(model, described, int(settings.get("max_position_embeddings", 512)))}
     if described.answer != "one":
@@ -52,6 +53,26 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
     document["distill"]["keep"] = {path: spread(layers, max(kept, 1))}
     _follow(document, recipe)
+    return document
+
+
+def image_params(model: str, data: Path, labels: list[str], recipe: str, limit: int | None) -> dict[str, Any]:
+    """Return params.yaml's content for images in class folders; ``model`` is efficientnet-lite, resnet or cnn."""
+    if model not in IMAGE_MODELS:
+        raise ParamsError(f"--model: {model!r}: for images take one of {', '.join(IMAGE_MODELS)}")
+    document: dict[str, Any] = yaml.safe_load((HERE / "own_images.yaml").read_text(encoding="utf-8"))
+    document["task"]["args"] = {"data": str(data), "labels": labels, "size": [64, 64]}
+    document["limit"] = limit
+    channels = {} if model == "efficientnet-lite" else {"channels": 3}
+    document["teacher"]["model"] = {"name": model, "args": {"classes": len(labels), **channels}}
+    if model != "efficientnet-lite":
+        document["teacher"]["weights"] = None
+    if recipe == "int8":
+        document["quantize"]["from"] = "teacher"
+        document["quantize"]["recovery"]["epochs"] = 0
+        document["export"]["stages"] = ["teacher", "quantize"]
+    elif recipe == "smallest":
+        document["export"]["stages"] = ["teacher", "prune", "quantize", "factorize"]
     return document
 
 

@@ -1,4 +1,4 @@
-"""What ``slimline init`` reads out of a user's table: which columns are text and label, and what a label is."""
+"""What ``slimline init`` reads out of a user's data: classes of images; columns of a table, and what a label is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ SAMPLE = 2000
 class Described:
     """A table as the task ``text`` takes it. ``labels`` are sorted; empty where labels are numbers."""
 
-    data: str | dict[str, str]
     text: list[str]
     label: str
     answer: str
@@ -50,10 +49,8 @@ def describe(data: Path, text: Sequence[str] = (), label: str | None = None) -> 
         values[json.dumps(row[label]) if isinstance(row[label], list) else str(row[label] or "").strip()] += 1
         if len(sample) < SAMPLE:
             sample.append([row[name] for name in texts] if len(texts) == 2 else row[texts[0]])
-    given = {part: str(path) for part, path in files.items()}
-    where: str | dict[str, str] = given.get("", given)
     answer, labels, tolerance = _answer(values, data, label)
-    return Described(where, texts, label, answer, labels, sample, tolerance)
+    return Described(texts, label, answer, labels, sample, tolerance)
 
 
 def find(data: Path) -> dict[str, Path]:
@@ -70,6 +67,16 @@ def find(data: Path) -> dict[str, Path]:
     if "train" not in found:
         raise DataError(f"--data: {data}: a folder with train{TABLES[0]} (or {', '.join(TABLES[1:])}) is expected")
     return found
+
+
+def classes(data: Path) -> list[str] | None:
+    """Return the sorted classes of images in class folders, or in an archive of such; None where data is a table."""
+    from slimline import image_sources
+
+    is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
+    if not is_archive and not (data.is_dir() and not any(data.glob("train.*"))):
+        return None
+    return sorted({str(item.label) for item in image_sources.by_folder(image_sources.store(data))})
 
 
 def _rows(files: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
