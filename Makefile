@@ -46,7 +46,7 @@ format: .venv/installed
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
 	python benchmarks/ablation.py
 
-bench-methods: .venv/installed  ## each method alone on the teacher of make repro, at several strengths
+bench-methods: .venv/peers  ## each method alone on the teacher of make repro, and what other tools make of it
 	python benchmarks/methods.py
 
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
@@ -68,6 +68,10 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
+	touch $@
+
+.venv/peers: .venv/installed
+	pip install --quiet --disable-pip-version-check -e '.[peers]'
 	touch $@
 
 .venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed

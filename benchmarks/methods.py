@@ -1,9 +1,10 @@
 """Each method alone on the teacher that ``make repro`` left, at several strengths, beside what other tools make of it.
 
-``make bench-methods`` runs every row of benchmarks/methods.yaml through the code of the stages and measures all exports
-on the test split and, interleaved in one run, on the clock. What a row made lies in .slimline/methods/KEY, so a stopped
-run goes on and a new row costs only itself; KEY hangs on the row, the teacher and the code. metrics/methods.json holds
-the numbers, docs/check.py --write puts the tables into docs/methods.md.
+``make bench-methods`` runs every row of benchmarks/methods.yaml through the code of the stages (a peer's through its
+tool: benchmarks/method_peers.py) and measures all exports on the test split and, interleaved in one run, on the clock.
+What a row made lies in .slimline/methods/KEY, so a stopped run goes on and a new row costs only itself; KEY hangs on
+the row, the teacher and the code. metrics/methods.json holds the numbers, docs/check.py --write puts the tables into
+docs/methods.md.
 
 ``--grid benchmarks/tuning.yaml --on validation`` is how a row's settings were chosen: no test row is read there.
 """
@@ -25,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import method_peers
 import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -40,7 +42,7 @@ from slimline.stage import Stage, _fix_randomness, compression
 
 GRID = Path("benchmarks/methods.yaml")
 CACHE = Path(".slimline/methods")
-PEERS = CACHE / "peers"
+PEER = "peer"
 OUT = Path("metrics/methods.json")
 LABELS = ("name", "stage", "goal")
 BATCH_SIZES = (1, 32)
@@ -49,9 +51,13 @@ ROUNDS, REPEATS = 15, 5
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the grid: ``section`` is what stands in params.yaml under ``stage``, but for its ``from``."""
+    """A line of the grid: ``section`` is what stands in params.yaml under ``stage``, but for its ``from``.
+
+    Where ``stage`` is ``peer``, it names a tool and what that tool is asked for. ``table`` is the heading above it.
+    """
 
     name: str
+    table: str
     stage: str
     section: dict[str, Any]
     goal: dict[str, float]
@@ -65,15 +71,16 @@ class Row:
         return {**fixed, **own, "export": export}
 
 
-TEACHER = Row(ROOT, ROOT, {}, {})
+TEACHER = Row(ROOT, "", ROOT, {}, {})
 
 
 def rows_of(path: Path, only: str) -> Iterator[Row]:
     """Yield the rows of a grid whose names match the glob ``only``."""
-    for each in yaml.safe_load(path.read_text(encoding="utf-8"))["rows"]:
-        if fnmatchcase(each["name"], only):
-            section = {key: value for key, value in each.items() if key not in LABELS}
-            yield Row(each["name"], each["stage"], section, each.get("goal", {}))
+    for table, rows in yaml.safe_load(path.read_text(encoding="utf-8"))["tables"].items():
+        for each in rows:
+            if fnmatchcase(each["name"], only):
+                section = {key: value for key, value in each.items() if key not in LABELS}
+                yield Row(each["name"], table, each["stage"], section, each.get("goal", {}))
 
 
 @cache
@@ -101,6 +108,9 @@ class Bench:
 
     def folder(self, row: Row) -> Path:
         """Return where what ``row`` made is kept; the name hangs on everything that decides it."""
+        if row.stage == PEER:
+            known = [self.base["task"], self.base["seed"], method_peers.identity(row.section), self.teacher, self.limit]
+            return CACHE / hashlib.sha256(manifest.canonical(known)).hexdigest()[:32]
         document = row.document(self.base)
         code = {
             each: pipeline.fingerprint(document, each, index=self.index) for each in (row.stage, f"export@{row.stage}")
@@ -114,8 +124,14 @@ class Bench:
         keep = self.folder(row)
         if (keep / "export").is_dir():
             return keep / "export"
-        document = row.document(self.base)
-        here, started = Path.cwd(), time.monotonic()
+        started = time.monotonic()
+        if row.stage == PEER:
+            _fix_randomness(self.stage.params.seed)
+            with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
+                made = method_peers.make(row.section, self.stage, self.make(TEACHER), Path(scratch))
+                keep_export(keep, made, {"seconds": time.monotonic() - started})
+            return keep / "export"
+        document, here = row.document(self.base), Path.cwd()
         with tempfile.TemporaryDirectory() as done:
             shutil.copytree(artifact.FOLDER / ROOT, Path(done, ROOT))
             with workspace(document, Path(done)), redirect_stdout(sys.stderr):
@@ -194,20 +210,16 @@ def keep_export(folder: Path, export: Path, facts: dict[str, Any]) -> None:
     scratch.rename(folder)
 
 
-def peers(teacher: str) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Return {name: (export, facts)} of what benchmarks/peers.py made of this very teacher."""
-    found = {}
-    for path in sorted(PEERS.glob("*/facts.json")):
-        facts = manifest.read_json(path)
-        if facts["teacher"] == teacher:
-            found[facts["name"]] = (path.parent / "export", facts)
-    return found
+def met(row: dict[str, Any], made: dict[str, dict[str, Any]], primary: str) -> bool:
+    """Return whether a row reaches its goal: its drop, its speed-up at every batch size, what it keeps of the teacher.
 
-
-def met(goal: dict[str, float], row: dict[str, Any], primary: str) -> bool:
-    """Return whether a row's drop and its speed-up (at every batch size measured) reach its goal."""
+    A goal that names a row which wasn't measured isn't reached.
+    """
+    goal = row["goal"]
     slow = "speedup" in goal and min(row["speedup"].values(), default=0.0) < goal["speedup"]
-    return not slow and row[f"{primary}_drop"] <= goal.get("drop", float("inf"))
+    other = made.get(goal.get("than", ""))
+    less = "keeps" in goal and (other is None or row[primary] < goal["keeps"] * other[primary])
+    return not slow and not less and row[f"{primary}_drop"] <= goal.get("drop", float("inf"))
 
 
 def main() -> int:
@@ -231,12 +243,10 @@ def main() -> int:
             failed.append(row.name)
             print(f"{row.name}: {error}", file=sys.stderr)
             continue
-        facts = manifest.read_json(exports[row.name].parent / "facts.json")
-        made[row.name] = {"stage": row.stage, "section": row.section, "goal": row.goal, **facts}
-    if options.split == "test" and options.grid == GRID:
-        for name, (export, facts) in peers(bench.teacher).items():
-            if fnmatchcase(name, options.only):
-                exports[name], made[name] = export, {"stage": "peer", "section": {}, "goal": {}, **facts}
+        took = manifest.read_json(exports[row.name].parent / "facts.json")
+        macs = manifest.read_json(exports[row.name] / "facts.json")["macs"]
+        shown = {"table": row.table, "stage": row.stage, "section": row.section, "goal": row.goal}
+        made[row.name] = {**shown, "macs": macs, **took}
     for name, export in exports.items():
         made[name] |= bench.quality(name, export)
         drop, (low, high) = made[name][f"{primary}_drop"], made[name]["drop_ci"]
@@ -251,7 +261,7 @@ def main() -> int:
         for name, row in made.items():
             row.update(speeds[name])
             if row["goal"]:
-                row["met"] = met(row["goal"], row, primary)
+                row["met"] = met(row, made, primary)
         document = {
             "format": 1,
             "primary": primary,

@@ -1,7 +1,8 @@
-"""Check the documents: links lead somewhere, make targets and commands exist, and tables are those last measured.
+"""Check the documents: links lead somewhere, make targets and commands exist, tables are those last measured, and each
+alert has its runbook.
 
 python docs/check.py           # what ``make check`` runs
-python docs/check.py --write   # copy the report's table into README.md, the ablation's into docs/methods.md
+python docs/check.py --write   # copy the report's table into README.md, the others into docs/
 """
 
 import json
@@ -9,6 +10,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from slimline.monitoring import rules
 
 ROOT = Path(__file__).parent.parent
 METHODS = ROOT / "docs" / "methods.md"
@@ -17,11 +21,17 @@ BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 
 def main() -> int:
     """Print every mistake and return how many there are."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
+    pages = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "examples").rglob("README.md")),
+    ]
     wrong = [each for page in pages for each in broken_links(page) + unknown_commands(page)]
+    wrong += runbooks()
     tables = [
         (ROOT / "README.md", "report", report_table()),
         (METHODS, "ablation", ablation_table()),
+        (METHODS, "methods", methods_tables()),
         (BENCHMARKS, "serving", serving_table()),
     ]
     for page, name, text in tables:
@@ -63,6 +73,16 @@ def unknown_commands(page: Path) -> list[str]:
     return wrong
 
 
+def runbooks() -> list[str]:
+    """Return the alerts of a release that have no runbook, and the runbooks that no alert links to."""
+    alerts = {f"{name}.md" for name in rules.names()}
+    pages = {page.name for page in (ROOT / "docs" / "runbooks").glob("*.md")}
+    return [
+        f"docs/runbooks: {name}: " + ("no such page" if name in alerts else "no such alert")
+        for name in sorted(alerts ^ pages)
+    ]
+
+
 def report_table() -> str:
     """Return the stage table of report/report.md."""
     text = (ROOT / "report" / "report.md").read_text(encoding="utf-8")
@@ -100,6 +120,46 @@ def ablation_table() -> str:
     for name, row in measured.get("from_scratch", {}).items():
         lines.append(f"{name} | {row['params']:,} | {row['mean']:.4f} | {points(row['chain_minus_this'])}")
     return "\n".join(f"| {line} |" if line else "" for line in lines)
+
+
+def methods_tables() -> str:
+    """Return metrics/methods.json as a markdown table a heading of the grid, then what whitening is worth."""
+    path = ROOT / "metrics" / "methods.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    rows, primary = {row["name"]: row for row in measured["methods"]}, measured["primary"]
+    batches = list(rows["teacher"]["latency_ms"])
+    head = [primary, "drop, points", "bytes", "M multiply-adds", *(f"ms, batch {each}" for each in batches), "goal"]
+    lines: list[str] = []
+    for table in dict.fromkeys(row["table"] for row in rows.values() if row["table"]):
+        lines += ["", " | ".join([table, *head]), "|".join(["---", *["---:"] * (len(head) - 1), "---"])]
+        for row in [rows["teacher"], *(row for row in rows.values() if row["table"] == table)]:
+            low, high = (100 * each for each in row["drop_ci"])
+            drop = "" if row["stage"] == "teacher" else f"{100 * row[f'{primary}_drop']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            share = "{:.4f} [{:.4f}, {:.4f}]".format(row[primary], *row[f"{primary}_ci"])
+            times = [f"{row['latency_ms'][each]['p50']:.3f} ({row['speedup'][each]:.2f}×)" for each in batches]
+            cells = [row["name"], share, drop, f"{row['bytes']:,}", f"{row['macs'] / 1e6:.1f}", *times, goal_of(row)]
+            lines.append(" | ".join(cells))
+    lines += ["", "keeps of the teacher's before healing | bare | whitened | more | healed", "---|---:|---:|---:|---:"]
+    for name, row in rows.items():
+        bare, healed = rows.get(f"{name}, plain"), rows.get(f"{name}, healed")
+        if bare is not None:
+            kept = [each[primary] / rows["teacher"][primary] if each else None for each in (bare, row, healed)]
+            shown = [f"{each:.1%}" if each is not None else "–" for each in kept]
+            lines.append(" | ".join([name, *shown[:2], f"{row[primary] / bare[primary] - 1:+.0%}", shown[2]]))
+    return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def goal_of(row: dict[str, Any]) -> str:
+    """Return a row's goal in words and whether it was met, nothing where it has none."""
+    goal = row["goal"]
+    words = [
+        *([f"drop ≤ {100 * goal['drop']:g}"] if "drop" in goal else []),
+        *([f"≥ {goal['speedup']:g}×"] if "speedup" in goal else []),
+        *([f"keeps ≥ {goal['keeps']:g}× of plain"] if "keeps" in goal else []),
+    ]
+    return f"{', '.join(words)}: {'met' if row['met'] else 'missed'}" if words else ""
 
 
 def serving_table() -> str:

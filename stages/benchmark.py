@@ -20,7 +20,7 @@ def main(stage: Stage) -> None:
     target, confidence = params.target, params.budget.confidence
     stages, exported, ran, base = {}, {}, {}, None
     for name in tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None):
-        predictor = Predictor(EXPORTS / name, runtime=target.runtime, threads=target.threads)
+        predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)
         own = benchmark.outputs(predictor, test.inputs)
         base = own if base is None else base
         row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
@@ -35,7 +35,6 @@ def main(stage: Stage) -> None:
             on_gpu = benchmark.outputs(engine, test.inputs)
             engine.close()
             ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
-    where = f"{target.runtime}/onnx/t{target.threads}"
     document = {
         "format": benchmark.FORMAT,
         "task": params.task.name,
@@ -47,7 +46,10 @@ def main(stage: Stage) -> None:
         "rows": {"test": len(test), "validation": len(validation)},
         "stages": {name: stages[name] for name in params.export.stages},
         "targets": {
-            where: {"stages": speed["stages"], "status": "run"},
+            **{
+                f"{runtime}/onnx/t{target.threads}": {"stages": rows, "status": "run"}
+                for runtime, rows in speed["runtimes"].items()
+            },
             **benchmark.engine_targets(exported, target.threads, ran),
         },
     }

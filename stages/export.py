@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from slimline import manifest, metrics, plugins, preprocess
+from slimline import manifest, metrics, plugins, preprocess, runtime_choice
 from slimline.errors import ExportError
 from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
@@ -58,7 +58,7 @@ def parity(model: nn.Module, scratch: Path, stage: Stage) -> dict[str, float]:
     """Return how the runtime's outputs compare with torch's on validation rows; too far apart is an ExportError."""
     rows = stage.splits["validation"].head(stage.params.export.samples)
     expected = metrics.outputs(model, rows)
-    runtime = plugins.find("runtimes", stage.params.target.runtime)(scratch, 1)
+    runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
     (found,) = runtime.run(dict(rows.inputs)).values()
     runtime.close()
     agreement = float(np.mean(stage.task.agree(stage.task.answer(expected), stage.task.answer(found))))

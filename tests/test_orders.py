@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import artifact
+from slimline import artifact, masks
 from slimline.artifact import Artifact
 from slimline.export.onnx import to_onnx
 from slimline.factorization import Ratio
 from slimline.method import Batches, Context, Method, compress
 from slimline.methods.float16 import Float16
 from slimline.methods.linear import Linear
+from slimline.methods.magnitude import Magnitude
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.methods.symmetric import Symmetric
@@ -43,9 +44,9 @@ QUANTIZE = {
     "learned": Symmetric(learned_steps=True, equalize=True, bias_correction=True),
     "float16": Float16(),
 }
-METHODS: dict[str, Method] = {
-    "prune": Structured("l2", ratio=0.3, multiple=2),
-    "factorize": Svd(rank=Ratio(0.4), multiple=1),
+METHODS: dict[str, tuple[Method, ...]] = {
+    "prune": (Structured("l2", ratio=0.3, multiple=2), Magnitude(ratio=0.5, scope="layer")),
+    "factorize": (Svd(rank=Ratio(0.4), multiple=1),),
 }
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]
 
@@ -69,7 +70,7 @@ class Ground:
     context: Callable[..., Context]
     teacher: nn.Module
     folder: Path
-    methods: dict[str, Method]
+    methods: dict[str, tuple[Method, ...]]
 
 
 @pytest.fixture
@@ -84,8 +85,10 @@ def step(ground: Ground, node: Node, name: str) -> Node:
     """Do one step; distill trains the model itself for an epoch on soft targets."""
     done = (*node.done, name)
     if name != "distill":
-        model, plan = compress(ground.methods[name], node.model, ground.batches, ground.context())
-        edits = [*node.described.edits, plan.edit]
+        model, edits = node.model, list(node.described.edits)
+        for method in ground.methods[name]:
+            model, plan = compress(method, model, ground.batches, ground.context())
+            edits.append(plan.edit)
         return Node(done, model.eval(), replace(node.described, edits=edits))
     model = copy.deepcopy(node.model)
     train = ground.splits["train"].head(300)
@@ -126,7 +129,7 @@ def factorized(model: nn.Module) -> bool:
 def test_every_order(
     quantize: str, first: str, ground: Ground, described: dict[str, Artifact], images: Tensor, answer: Answer
 ) -> None:
-    ground = replace(ground, methods={**METHODS, "quantize": QUANTIZE[quantize]})
+    ground = replace(ground, methods={**METHODS, "quantize": (QUANTIZE[quantize],)})
     start = Node((), copy.deepcopy(ground.teacher).eval(), described["cnn"])
     root = step(ground, start, first)
     orders = 0
@@ -140,7 +143,8 @@ def test_every_order(
 
 
 def check_kept(before: Node, after: Node) -> None:
-    """What a step did holds after the next one: widths, quantizers, factors."""
+    """What a step did holds after the next one: widths, zeros, quantizers, factors."""
+    check_zeros(before, after)
     now = after.done[-1]
     assert (widths(after.model) == widths(before.model)) is (now != "prune"), after.done
     assert bool(quantizers(after.model)) is ("quantize" in after.done), after.done
@@ -151,6 +155,24 @@ def check_kept(before: Node, after: Node) -> None:
         assert all(
             torch.isfinite(each.scale).all() and (each.scale > 0).all() for each in quantizers(after.model).values()
         )
+
+
+def check_zeros(before: Node, after: Node) -> None:
+    """Half of the weights are zero from prune on, the same ones, in what layers multiply by too; factors are dense."""
+    if "prune" not in after.done:
+        assert not masks.masked(after.model), after.done
+        return
+    layers = [name for name, each in after.model.named_modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    since = after.done[after.done.index("prune") :]
+    dense = ["11.0", "11.1"] if "factorize" in since else []
+    assert [name for name in layers if name not in dense] == list(masks.masked(after.model)), after.done
+    for name, layer in masks.masked(after.model).items():
+        gone = ~masks.live(layer)
+        assert gone.float().mean() == pytest.approx(0.5, abs=0.5 / gone.numel() + 1e-6), (after.done, name)
+        used = layer.quantized_weight() if hasattr(layer, "quantized_weight") else masks.weight(layer)
+        assert not used[gone].any(), (after.done, name)
+        if after.done[-1] != "prune":
+            assert torch.equal(masks.live(before.model.get_submodule(name)), ~gone), (after.done, name)
 
 
 def check_saved(ground: Ground, node: Node, images: Tensor) -> None:

@@ -158,6 +158,7 @@ def per_class(
 def machine() -> dict[str, Any]:
     """Return what decides speed on this machine: processor, cores, instructions, system, runtime version."""
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     name, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
@@ -165,7 +166,7 @@ def machine() -> dict[str, Any]:
         lines = dict(line.split(":", 1) for line in info.read_text(encoding="utf-8").splitlines() if ":" in line)
         facts = {key.strip(): value.strip() for key, value in lines.items()}
         name, flags = facts.get("model name", name), facts.get("flags", facts.get("Features", ""))
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
     return {
         "processor": name,
         "cores": os.cpu_count(),
@@ -173,19 +174,25 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "onnxruntime": version("onnxruntime"),
+        **{name: version(name) for name in ("openvino",) if find_spec(name)},
     }
 
 
-def peak_rss_mb(directory: Path, batch: int, threads: int) -> float:
+def peak_rss_mb(directory: Path, batch: int, threads: int, runtime: str = "auto") -> float:
     """Return the peak resident memory in MiB of a fresh process that loads the export and answers one batch."""
     code = (
         "import resource, sys, numpy as np\n"
         "from pathlib import Path\n"
         "from slimline.predictor import Predictor\n"
+<<<<<<< HEAD
         "p = Predictor(sys.argv[1], threads=int(sys.argv[3]))\n"
         "axes = p.signature.get('axes', {})\n"
         "shapes = {s['name']: (s['dtype'], [axes.get(n, int(sys.argv[2])) if isinstance(n, str) else n"
         " for n in s['shape']])"
+=======
+        "p = Predictor(sys.argv[1], runtime=sys.argv[4], threads=int(sys.argv[3]))\n"
+        "shapes = {s['name']: (s['dtype'], [int(sys.argv[2]) if isinstance(n, str) else n for n in s['shape']])"
+>>>>>>> main
         " for s in p.signature['inputs']}\n"
         "p.predict({name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()})\n"
         "status = Path('/proc/self/status')\n"
@@ -194,5 +201,5 @@ def peak_rss_mb(directory: Path, batch: int, threads: int) -> float:
         "marks = [int(line.split()[1]) for line in lines if line.startswith('VmHWM')]\n"
         "print((marks or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss])[0] / 1024)\n"
     )
-    command = [sys.executable, "-c", code, str(directory), str(batch), str(threads)]
+    command = [sys.executable, "-c", code, str(directory), str(batch), str(threads), runtime]
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 1)

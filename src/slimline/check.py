@@ -9,8 +9,13 @@ from typing import Any
 
 import yaml
 
+<<<<<<< HEAD
 from slimline import params, pipeline, plugins
 from slimline.errors import ArtifactError, DataError, ParamsError, near_miss
+=======
+from slimline import params, pipeline, plugins, runtime_choice
+from slimline.errors import DataError, ParamsError, near_miss
+>>>>>>> main
 from slimline.params import Compression, Configured, Distill, Params, Plugin, Taught
 
 DVC_FILE = Path("dvc.yaml")
@@ -149,7 +154,7 @@ def _behind(settings: Params, name: str) -> list[str]:
 
 
 def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:
-    yield "runtimes", settings.target.runtime, f"{path}: target.runtime"
+    yield "runtimes", runtime_choice.default(settings.target.runtime), f"{path}: target.runtime"
     yield from (("metrics", each, f"{path}: benchmark.metrics") for each in settings.benchmark.metrics)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import benchmark, manifest
+from slimline import benchmark, manifest, runtime_choice
 from slimline.errors import GoldenError
 from slimline.predictor import Predictor
 
@@ -66,7 +66,8 @@ def check(predictor: Predictor, release: Path, *, stage: str | None = None) -> A
             f"{release}: {stage} answers golden requests with shape {list(found.shape)}, not {list(golden.shape)}"
         )
     labels = predictor.signature.get("labels") or []
-    same = same_class(card["benchmark"].get("machine", {}), benchmark.machine())
+    runtime = runtime_choice.measured_with(card, stage)
+    same = same_class(card["benchmark"].get("machine", {}), benchmark.machine(), runtime)
     agreement = compare(stage, found, golden, same_cpu=same, labels=len(labels))
     if mistake := _mistake(agreement):
         raise GoldenError(f"{release}: {stage} doesn't answer its golden requests: {mistake} ({agreement})")
@@ -86,9 +87,10 @@ def read(release: Path, stage: str) -> tuple[dict[str, NDArray[Any]], NDArray[An
         raise GoldenError(f"{release / FILE}: can't be read ({error}); make the release again") from error
 
 
-def same_class(measured: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+def same_class(measured: Mapping[str, Any], here: Mapping[str, Any], runtime: str = runtime_choice.DEFAULT) -> bool:
     """Return whether two machines run the same kernels: the same instructions that int8 uses, the same runtime."""
-    return all(measured.get(key) == here.get(key) for key in ("instructions", "onnxruntime"))
+    package = runtime_choice.OTHERS.get(runtime, runtime)
+    return all(measured.get(key) == here.get(key) for key in ("instructions", package))
 
 
 def risk(measured: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:

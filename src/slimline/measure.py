@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import latency, manifest, plugins
+from slimline import latency, manifest, plugins, runtime_choice
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
@@ -58,7 +58,7 @@ def models(
             directory = Path(folder, name)
             directory.mkdir()
             export(model, signature, directory, {})
-            runtimes[name] = plugins.find("runtimes", target.runtime)(directory, target.threads)
+            runtimes[name] = plugins.find("runtimes", runtime_choice.default(target.runtime))(directory, target.threads)
         inputs = latency.sample_inputs(signature, target.batch_sizes, rows)
         return latency.measure(
             {name: runtime.run for name, runtime in runtimes.items()},
@@ -91,7 +91,7 @@ def _runtime(graph: Any, directory: Path, target: Target) -> Any:
     directory.mkdir()
     onnx.save(graph, directory / "model.onnx")
     manifest.write_json(directory / "signature.json", {})
-    return plugins.find("runtimes", target.runtime)(directory, target.threads)
+    return plugins.find("runtimes", runtime_choice.default(target.runtime))(directory, target.threads)
 
 
 def _chain(module: nn.Module, shape: Sequence[int]) -> Any:

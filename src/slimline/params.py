@@ -222,7 +222,8 @@ class Monitor(Section):
     release's benchmark says at the largest batch. ``error_share`` is what may be answered with 5xx.
     ``agreement_drop`` is how far agreement with the teacher may fall below the benchmark's. ``drift_rate`` is the
     chance that the release's references, being a sample, make drift of nothing. ``min_coverage`` is the share of rows
-    that must have a label after ``label_delay_hours``; 0: labels aren't expected.
+    that must have a label after ``label_delay_hours``; 0: labels aren't expected. ``runbooks`` is the URL that alerts
+    link to, with ``ALERT.md`` after it.
     """
 
     run_length: Annotated[float, Field(ge=100)] = 1e6
@@ -234,6 +235,7 @@ class Monitor(Section):
     min_coverage: Share = 0.0
     label_delay_hours: Annotated[float, Field(gt=0)] = 24.0
     idle_minutes: Annotated[float, Field(gt=0)] = 15.0
+    runbooks: str = "docs/runbooks/"
     undo: Undo = Undo()
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slimline import plugins
+from slimline import plugins, runtime_choice
 from slimline.errors import ParamsError, PluginError, near_miss
 from slimline.file_index import FileIndex
 from slimline.manifest import sha256
@@ -117,8 +117,10 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
         formats = document["export"].get("formats", ["onnx"])
         used["exporters"] = [each["name"] if isinstance(each, Mapping) else each for each in formats]
     if stage not in stages(document):
-        if exported != stage or stage in {"latency", "benchmark"}:
-            used["runtimes"] = [document.get("target", {}).get("runtime", "onnxruntime")]
+        if exported != stage:
+            used["runtimes"] = [runtime_choice.default(_runtime(document))]
+        elif stage in {"latency", "benchmark"}:
+            used["runtimes"] = runtime_choice.candidates(_runtime(document))
         if stage == "benchmark":
             used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
         return used
@@ -135,6 +137,10 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
     taught = section if "methods" not in section else section.get("recovery") or {}
     used["losses"] = _losses(taught.get("loss") or {})
     return used
+
+
+def _runtime(document: Mapping[str, Any]) -> str:
+    return str((document.get("target") or {}).get("runtime", runtime_choice.DEFAULT))
 
 
 def _losses(chosen: Any) -> list[str]:
@@ -173,8 +179,7 @@ def fingerprint(
         prints[script.name], found = index.facts(script, _read_code)
         pending.extend(_imports(found, "", is_package=False))
     prints |= {str(path): index.facts(path, sha256) for path in data(document, stage)}
-    runtime = (document.get("target") or {}).get("runtime", "onnxruntime")
-    prints |= closure(pending, roots, index, runtime=runtime)
+    prints |= closure(pending, roots, index, runtime=runtime_choice.default(_runtime(document)))
     return dict(sorted(prints.items()))
 
 

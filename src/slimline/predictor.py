@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from slimline import manifest, plugins
 from slimline.errors import InputError
+from slimline.runtime_choice import AUTO, DEFAULT, measured_with
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -33,19 +34,22 @@ class Predictor:
     """An exported model, ready to answer.
 
     ``directory`` is a sealed export (``exports/STAGE``) or a release, whose last stage answers. ``runtime="auto"``
-    takes onnxruntime; an address such as ``triton+grpc://host:8001/model`` names the plug-in before the ``+`` and is
-    handed to it. ``threads`` limits the runtime's own threads (None: its default). ``revision`` is the digest of
-    the directory. Raises ArtifactError when a file of it is damaged.
+    takes the one that the release was measured with, of an export onnxruntime; an address such as
+    ``triton+grpc://host:8001/model`` names the plug-in before the ``+`` and is handed to it. ``threads`` limits the
+    runtime's own threads (None: its default). ``revision`` is the digest of the directory. Raises ArtifactError when a
+    file of it is damaged.
     """
 
     def __init__(self, directory: Path | str, runtime: str = "auto", threads: int | None = None) -> None:
         self.directory = Path(directory)
         self.revision: str = manifest.verify(self.directory)
         folder = self.directory
+        name = DEFAULT if runtime == AUTO else runtime
         if (folder / "card.json").is_file():
-            folder = folder / "chain" / manifest.read_json(folder / "card.json")["last"]
+            card = manifest.read_json(folder / "card.json")
+            folder = folder / "chain" / card["last"]
+            name = measured_with(card, card["last"]) if runtime == AUTO else runtime
         self.signature: dict[str, Any] = manifest.read_json(folder / "signature.json")
-        name = "onnxruntime" if runtime == "auto" else runtime
         address = {}
         if "://" in runtime:
             name, address = runtime.partition("+")[0], {"url": runtime}

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimline import benchmark, manifest
+from slimline import benchmark, manifest, monitoring
 from slimline.features import input_features
 from slimline.gate import Check
+from slimline.monitoring.objectives import objectives
 from slimline.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def build(
         for stage in chain:
             folder = scratch / "chain" / stage
             shutil.copytree(exports / stage, folder)
-            predictor = Predictor(folder, threads=1)
+            runtime = measured["stages"][stage].get("runtime", "auto")
+            predictor = Predictor(folder, runtime, threads=1)
             golden[f"output/{stage}"] = benchmark.outputs(predictor, head.inputs)
             answers[f"output/{stage}"] = benchmark.outputs(predictor, references.inputs).astype(np.float32)
             predictor.close()
@@ -59,7 +61,7 @@ def build(
         seen = {f"feature/{name}": values for name, values in input_features(references.inputs).items()}
         arrays: dict[str, Any] = answers | means | seen
         np.savez_compressed(scratch / "reference.npz", targets=references.targets, **arrays)
-        manifest.write_json(scratch / "monitoring" / "objectives.json", objectives(params, measured, last))
+        monitoring.write(scratch / "monitoring", objectives(params, measured, last), params["task"]["name"])
         manifest.write_json(
             scratch / "card.json",
             {
@@ -78,16 +80,3 @@ def build(
             },
         )
     return manifest.digest(target)
-
-
-def objectives(params: Mapping[str, Any], measured: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """Return what production is held to: the teacher's metrics less the budget, and the latency that was measured."""
-    teacher, own = measured["stages"]["teacher"], measured["stages"][stage]
-    drops = (params.get("budget") or {}).get("max_drop") or {}
-    return {
-        "format": FORMAT,
-        "floors": {metric: teacher[metric] - limit for metric, limit in drops.items() if metric in teacher},
-        "agreement": own["agreement"],
-        "latency_ms": own["latency_ms"],
-        "threads": own["threads"],
-    }

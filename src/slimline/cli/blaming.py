@@ -92,6 +92,9 @@ def undo(
     alarm: Annotated[Optional[str], typer.Argument(help="An alarm's id, or its beginning, as --list shows it.")] = None,  # noqa: UP045
     *,
     list_: Annotated[bool, typer.Option("--list", help="Show what was done about which alarm.")] = False,
+    forgive: Annotated[
+        bool, typer.Option("--forgive", help="The alarm was wrong: its release may be gone back to.")
+    ] = False,
     lock: Annotated[Optional[str], typer.Option(help="Hold undo off, for this reason, until --unlock.")] = None,  # noqa: UP045
     unlock: Annotated[bool, typer.Option("--unlock", help="Let undo act again.")] = False,
     dry_run: Annotated[
@@ -126,6 +129,9 @@ def undo(
             raise UndoError(f"{folder}: {alarm} is not one alarm; known: {known}")
         policy = params.load(params_file).monitor.undo
         executor = Undo.configured(policy, folder, where=str(params_file))
+        if forgive:
+            print(executor.forgive(alarm_of(found[-1]), by=getpass.getuser()).why)
+            return
         action = executor.handle(alarm_of(found[-1]), by=getpass.getuser(), accept=True, dry_run=dry_run)
         print(f"{action.outcome}: {action.why}")
         if action.outcome in {"failed", "held"}:

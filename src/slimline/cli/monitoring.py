@@ -26,10 +26,21 @@ def monitor(
         ".slimline/monitor"
     ),
     host: Annotated[str, typer.Option(help="The address of /metrics, /standings and the webhook.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Their port; 0 takes a free one.")] = 9464,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Their port; 0 takes a free one.")] = 3001,
     interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks into the store.")] = 1.0,
+    undo: Annotated[Path, typer.Option(help="Where undo's journal is, as in slimline undo --folder.")] = Path(
+        ".slimline/undo"
+    ),
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="The bearer token of POST /undo, Alertmanager's webhook; none: no webhook."),
+    ] = None,
 ) -> None:
     """Watch what is served: read the event store, decide, raise alarms once, export metrics. Ends on SIGTERM."""
     from slimline.monitor import running
 
-    running.run(running.Options(store, deployment, tuple(release or ()), params, state, host, port, interval))
+    running.run(
+        running.Options(
+            store, deployment, tuple(release or ()), params, state, host, port, interval, undo, token_file
+        )
+    )  # fmt: skip

@@ -22,8 +22,9 @@ from prometheus_client import (
     multiprocess,
 )
 
+from slimline.buckets import SECONDS
+
 PARTS = ("decode", "queue", "predict", "encode", "total")
-SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 OWN = ("revision", "variant")
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()

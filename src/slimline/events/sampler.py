@@ -19,6 +19,7 @@ import numpy as np
 from slimline import manifest
 from slimline.events.records import Arrays, Prediction
 from slimline.predictor import Predictor
+from slimline.runtime_choice import measured_with
 
 Mode = Literal["none", "outputs", "sampled"]
 
@@ -95,9 +96,10 @@ class Sampler:
         self._let_go()
         if revision not in self._chains:
             release = self._releases[revision]
-            stages = manifest.read_json(release / "card.json")["chain"]
+            card = manifest.read_json(release / "card.json")
             self._chains[revision] = {
-                stage: Predictor(release / "chain" / stage, threads=self.threads) for stage in stages
+                stage: Predictor(release / "chain" / stage, measured_with(card, stage), threads=self.threads)
+                for stage in card["chain"]
             }
         return self._chains[revision]
 

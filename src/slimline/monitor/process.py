@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from slimline.errors import EventError
-from slimline.monitor.alarm import Alarm
 from slimline.monitor.alarm_log import AlarmLog, Key
 from slimline.monitor.follower import Follower
 from slimline.monitor.metrics import OWN, Exporter, Shown, of_signals
+from slimline.monitor.responding import ENDED, Case, Responder
 from slimline.monitor.standing import Standing
 
 CHECKPOINT_SECONDS = 10.0
@@ -48,10 +48,12 @@ class Process:
         follower: Follower,
         folder: Path,
         *,
+        responder: Responder | None = None,
         interval: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
         self.follower, self.interval = follower, interval
+        self._responder = responder
         self.alarms = AlarmLog(folder)
         self.exporter = Exporter()
         self.standings: list[dict[str, Any]] = []
@@ -75,6 +77,8 @@ class Process:
             if not more:
                 self._over.wait(pause)
         self.follower.save()
+        if self._responder is not None:
+            self._responder.close()
 
     def poll(self) -> bool:
         """Take one page of events and everything that follows from it; return whether more wait."""
@@ -117,12 +121,25 @@ class Process:
         }
         for alarm in self.alarms.settle(holding, now):
             log.warning("alarm: %s of %s: %s", alarm.standing.signal, alarm.standing.revision, alarm.standing.message)
-            self._raised(alarm)
+        self._respond(told, now)
         self.exporter.put(self._shown(told))
         self.standings = self.follower.as_dict()
 
-    def _raised(self, alarm: Alarm) -> None:
-        """Hand an alarm on."""
+    def _respond(self, told: dict[tuple[str, str], list[Standing]], now: float) -> None:
+        if self._responder is None:
+            return
+        for answer in self._responder.answers():
+            if self.alarms.answered(answer.alarm, answer.document, now):
+                log.warning("alarm %s: %s", answer.alarm.id, answer)
+        holding = {alarm.id: alarm for alarm in self.alarms.open.values()}
+        regressed = frozenset(alarm.standing.revision for alarm in holding.values())
+        self._responder.forget(holding)
+        for alarm in holding.values():
+            if self.alarms.answers.get(alarm.id, {}).get("undo", {}).get("outcome") in ENDED:
+                continue
+            own = (alarm.standing.revision, alarm.standing.variant)
+            watched = self.follower.watches[own].watched
+            self._responder.submit(Case(alarm, watched, tuple(told.get(own, ())), regressed))
 
     def _shown(self, told: dict[tuple[str, str], list[Standing]]) -> Iterator[Shown]:
         for own, standings in told.items():
@@ -131,8 +148,12 @@ class Process:
             names = dict(zip(OWN, own, strict=True))
             yield Shown("slimline_watched_rows_total", watch.rows, names)
             yield Shown("slimline_watched_labels_total", watch.labels, names)
-        for key in self.alarms.open:
-            yield Shown("slimline_alarm_open", 1.0, dict(zip(("signal", *OWN), key, strict=True)))
+        for key, alarm in self.alarms.open.items():
+            labels = dict(zip(("signal", *OWN), key, strict=True))
+            yield Shown("slimline_alarm_open", 1.0, labels)
+            if blame := self.alarms.answers.get(alarm.id, {}).get("blame"):
+                found = {"verdict": blame["kind"], "stage": blame["stage"] or ""}
+                yield Shown("slimline_blame_info", 1.0, labels | found)
         yield Shown("slimline_monitor_events_total", self.follower.events, {})
         yield Shown("slimline_monitor_lag_seconds", self._lag, {})
         yield Shown("slimline_monitor_last_poll_seconds", self._polled, {})

@@ -1,0 +1,58 @@
+"""Which runtimes can run an export here, and which of them is taken: ``target.runtime: auto``. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from statistics import geometric_mean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slimline.latency import Samples
+
+AUTO = "auto"
+DEFAULT = "onnxruntime"
+OTHERS = {"openvino": "openvino", "openvino-bf16": "openvino"}  # runtime: the package it needs
+GAIN = 1.02  # a runtime takes the default's place only where it is faster by more than runs differ
+
+
+def default(runtime: str) -> str:
+    """Return the runtime that stands for ``target.runtime`` where none was chosen by measurement yet."""
+    return DEFAULT if runtime == AUTO else runtime
+
+
+def candidates(runtime: str) -> list[str]:
+    """Return the runtimes to measure: the one named, or for ``auto`` all that run ONNX files on this machine's CPU."""
+    if runtime != AUTO:
+        return [runtime]
+    return [DEFAULT, *(name for name, package in OTHERS.items() if find_spec(package))]
+
+
+def measured_with(card: Mapping[str, Any], stage: str) -> str:
+    """Return the runtime that a release's stage was measured with, by the release's card."""
+    runtime: str = card.get("benchmark", {}).get("stages", {}).get(stage, {}).get("runtime", DEFAULT)
+    return runtime
+
+
+def fits(drops: Mapping[str, float], default_drops: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """Return whether a runtime's answers keep the budget.
+
+    ``drops`` are {metric: how far below the teacher} on validation rows. Where the default runtime is over the limit
+    itself, another must be no worse.
+    """
+    return all(drops[metric] <= max(limit, default_drops[metric]) for metric, limit in limits.items())
+
+
+def fastest(measured: Mapping[str, Mapping[int, Samples]], allowed: Mapping[str, bool]) -> str:
+    """Return the runtime with the least median time, as the geometric mean over batch sizes; in doubt the first.
+
+    ``measured`` is {runtime: {batch size: Samples}}, the default first; ``allowed`` says whose answers are good enough.
+    """
+    first, *others = measured
+    chosen, best = first, GAIN
+    for name in others:
+        ratios = [measured[first][batch].p50 / own.p50 for batch, own in measured[name].items()]
+        gain = geometric_mean(ratios)
+        if allowed[name] and gain > best:
+            chosen, best = name, gain
+    return chosen

@@ -1,0 +1,53 @@
+"""The dashboard: queries that Prometheus parses, on series that exist, and objectives as lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimline import monitoring
+from tests.monitoring.conftest import SECTIONS, run
+
+
+def panels(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "dashboard.json").read_text())["panels"]
+    return found
+
+
+def test_prometheus_parses_every_query(folder: Path, tmp_path: Path) -> None:
+    queries = [target["expr"] for panel in panels(folder) for target in panel.get("targets", [])]
+    assert len(queries) > 10
+    rules = [
+        {"record": "q", "expr": re.sub(r"\$\w+", ".*", query), "labels": {"n": str(n)}}
+        for n, query in enumerate(queries)
+    ]
+    (tmp_path / "queries.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}))
+    done = run(tmp_path, "promtool", "check", "rules", "queries.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_recorded_series_it_shows_are_recorded(folder: Path) -> None:
+    text = (folder / monitoring.RULES).read_text()
+    recorded = set(re.findall(r"record: (\S+)", text))
+    shown = {
+        name
+        for panel in panels(folder)
+        for t in panel.get("targets", [])
+        for name in re.findall(r"slimline:[\w:]+", t["expr"])
+    }
+    assert shown
+    assert shown <= recorded
+
+
+def test_panels_have_ids_of_their_own_and_objectives_as_lines(make: Any, tmp_path: Path) -> None:
+    held = make(tmp_path, SECTIONS["two parts"])
+    numbers = [panel["id"] for panel in panels(tmp_path)]
+    assert sorted(set(numbers)) == numbers
+    by_title = {panel["title"]: panel for panel in panels(tmp_path)}
+    for part in ("total", "predict"):
+        steps = by_title[f"Latency, {part}"]["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert steps[-1]["value"] == held["latency"][part]["seconds"]

@@ -1,0 +1,91 @@
+"""Rules by Debian's promtool: valid, and each one held by a unit test that notices when it changes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from slimline import monitoring
+from slimline.endpoint.metrics import Metrics, Series
+from slimline.monitoring import rules
+from tests.monitoring.conftest import SECTIONS, run
+
+ROOT = Path(__file__).parents[2]
+MONITORS = {"slimline_regression_state", "slimline_blame_info"}
+
+
+def rules_of(folder: Path) -> list[dict[str, Any]]:
+    document = yaml.safe_load((folder / monitoring.RULES).read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def test_promtool_takes_them_and_their_tests_pass(folder: Path) -> None:
+    for command in (("check", "rules", monitoring.RULES), ("test", "rules", monitoring.RULE_TESTS)):
+        done = run(folder, "promtool", *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_rule_is_held_by_a_test(make: Any, tmp_path: Path) -> None:
+    """An alert that never fires, one that always does, and a recorded series of twice the value are all noticed."""
+    make(tmp_path, SECTIONS["labels expected"])
+    document = yaml.safe_load((tmp_path / monitoring.RULES).read_text())
+    tests = yaml.safe_load((tmp_path / monitoring.RULE_TESTS).read_text())
+    for rule in [rule for group in document["groups"] for rule in group["rules"]]:
+        right, name = rule["expr"], rule.get("alert", rule.get("record"))
+        own = [
+            each for each in tests["tests"] if name in str(each.get("alert_rule_test", each.get("promql_expr_test")))
+        ]
+        (tmp_path / monitoring.RULE_TESTS).write_text(yaml.safe_dump(tests | {"tests": own}))
+        for wrong in ["vector(0) > 1", "vector(1)"] if "alert" in rule else [f"2 * ({right})"]:
+            rule["expr"] = wrong
+            (tmp_path / monitoring.RULES).write_text(yaml.safe_dump(document))
+            done = run(tmp_path, "promtool", "test", "rules", monitoring.RULE_TESTS)
+            assert done.returncode == 1, f"nothing notices {rule}"
+        rule["expr"] = right
+
+
+def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
+    metrics = Metrics()
+    Series(metrics, "r", "v", ["a"]).error(500)
+    exposed = generate_latest(metrics.registry).decode()
+    known = set(re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE)) | {
+        name.removesuffix(suffix) for name in re.findall(r"^(slimline_\w+)", exposed, re.MULTILINE)
+        for suffix in ("_bucket", "_count", "_sum", "")
+    }  # fmt: skip
+    text = " ".join(rule["expr"] for rule in rules_of(folder))
+    read = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bslimline_\w+", text)}
+    assert read - MONITORS <= known
+    bounds = set(re.findall(r'le="([\d.]+)"', text))
+    assert bounds
+    assert bounds <= set(re.findall(r'le="([\d.]+)"', exposed))
+
+
+def test_an_alert_links_to_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:
+    for rule in rules_of(folder):
+        if "alert" in rule:
+            assert (ROOT / rule["annotations"]["runbook_url"]).is_file()
+            assert rule["labels"]["severity"] in {"page", "ticket"}
+            watched = "signal" in rule["labels"] or "state:max" in rule["expr"]
+            assert watched == ("slimline_blame_info" in rule["annotations"].get("blame", ""))
+
+
+def test_an_objective_that_is_not_set_makes_no_alert(make: Any, tmp_path: Path) -> None:
+    make(tmp_path / "with", SECTIONS["labels expected"])
+    make(tmp_path / "without", {})
+    names = [{rule.get("alert") for rule in rules_of(tmp_path / each)} for each in ("with", "without")]
+    assert names[0] - names[1] == {"SlimlineLowCoverage"}
+    assert {*rules.names(), None} == names[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "limits"), [(0.99, ["0.5", "0.144", "0.06", "0.03", "0.01"]), (0.9, ["0.5", "0.5", "0.5", "0.3", "0.1"])]
+)
+def test_burn_rates_never_wait_for_more_than_half(make: Any, tmp_path: Path, share: float, limits: list[str]) -> None:
+    make(tmp_path, {"latency_share": share})
+    burns = [rule["expr"] for rule in rules_of(tmp_path) if rule.get("alert") == "SlimlineLatencyBurn"]
+    assert [re.findall(r"> ([\d.]+)", each)[0] for each in burns] == limits

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from slimline import runtime_choice
+from slimline.latency import Samples
+
+
+def samples(ms: float) -> Samples:
+    return Samples(np.full((3, 2), ms / 1e3))
+
+
+def test_auto_measures_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtime_choice.candidates("onnxruntime") == ["onnxruntime"]
+    monkeypatch.setattr(runtime_choice, "find_spec", lambda package: package in sys.modules and package == "numpy")
+    assert runtime_choice.candidates("auto") == ["onnxruntime"]
+    monkeypatch.setattr(runtime_choice, "find_spec", lambda package: True)
+    assert runtime_choice.candidates("auto") == ["onnxruntime", "openvino", "openvino-bf16"]
+
+
+@pytest.mark.parametrize(
+    ("times", "allowed", "chosen"),
+    [
+        pytest.param({"a": (1, 4), "b": (0.5, 3)}, {"a": True, "b": True}, "b", id="the fastest"),
+        pytest.param({"a": (1, 4), "b": (0.5, 3)}, {"a": True, "b": False}, "a", id="not at any price"),
+        pytest.param({"a": (1, 4), "b": (0.99, 4)}, {"a": True, "b": True}, "a", id="in doubt the default"),
+        pytest.param({"a": (1, 4), "b": (0.5, 9)}, {"a": True, "b": True}, "a", id="over all batch sizes"),
+    ],
+)
+def test_the_fastest_within_the_budget(
+    times: dict[str, tuple[float, float]], allowed: dict[str, bool], chosen: str
+) -> None:
+    measured = {name: {1: samples(one), 8: samples(eight)} for name, (one, eight) in times.items()}
+    assert runtime_choice.fastest(measured, allowed) == chosen
+
+
+def test_the_budget_holds_for_another_runtime_unless_the_default_breaks_it_too() -> None:
+    limits = {"accuracy": 0.01}
+    assert runtime_choice.fits({"accuracy": 0.009}, {"accuracy": 0.0}, limits)
+    assert not runtime_choice.fits({"accuracy": 0.012}, {"accuracy": 0.0}, limits)
+    assert runtime_choice.fits({"accuracy": 0.012}, {"accuracy": 0.013}, limits)
+
+
+def test_a_release_says_what_it_was_measured_with() -> None:
+    card = {"benchmark": {"stages": {"old": {}, "new": {"runtime": "openvino"}}}}
+    assert runtime_choice.measured_with(card, "new") == "openvino"
+    assert runtime_choice.measured_with(card, "old") == "onnxruntime"
