@@ -116,7 +116,9 @@ def engine_times(stage: Stage, inputs: dict[int, list[Arrays]]) -> dict[str, Any
     return latency.table(samples, ROOT, stage.params.budget.confidence)
 
 
-def _rounds(stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, list[Arrays]]) -> latency.Measured:
+def _rounds(
+    stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, list[Arrays]]
+) -> latency.Measured:
     settings = stage.params.latency
     with tqdm(total=settings.rounds, desc="latency rounds", disable=None) as bar:
         return latency.measure(

@@ -184,15 +184,10 @@ def peak_rss_mb(directory: Path, batch: int, threads: int, runtime: str = "auto"
         "import resource, sys, numpy as np\n"
         "from pathlib import Path\n"
         "from slimline.predictor import Predictor\n"
-<<<<<<< HEAD
-        "p = Predictor(sys.argv[1], threads=int(sys.argv[3]))\n"
+        "p = Predictor(sys.argv[1], runtime=sys.argv[4], threads=int(sys.argv[3]))\n"
         "axes = p.signature.get('axes', {})\n"
         "shapes = {s['name']: (s['dtype'], [axes.get(n, int(sys.argv[2])) if isinstance(n, str) else n"
         " for n in s['shape']])"
-=======
-        "p = Predictor(sys.argv[1], runtime=sys.argv[4], threads=int(sys.argv[3]))\n"
-        "shapes = {s['name']: (s['dtype'], [int(sys.argv[2]) if isinstance(n, str) else n for n in s['shape']])"
->>>>>>> main
         " for s in p.signature['inputs']}\n"
         "p.predict({name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()})\n"
         "status = Path('/proc/self/status')\n"

@@ -9,13 +9,8 @@ from typing import Any
 
 import yaml
 
-<<<<<<< HEAD
-from slimline import params, pipeline, plugins
-from slimline.errors import ArtifactError, DataError, ParamsError, near_miss
-=======
 from slimline import params, pipeline, plugins, runtime_choice
-from slimline.errors import DataError, ParamsError, near_miss
->>>>>>> main
+from slimline.errors import ArtifactError, DataError, ParamsError, near_miss
 from slimline.params import Compression, Configured, Distill, Params, Plugin, Taught
 
 DVC_FILE = Path("dvc.yaml")
