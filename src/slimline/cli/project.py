@@ -30,6 +30,10 @@ def init(
     ] = None,
     text: Annotated[Optional[list[str]], typer.Option(help="The column of texts; twice for pairs.")] = None,  # noqa: UP045
     label: Annotated[Optional[str], typer.Option(help="The column of labels.")] = None,  # noqa: UP045
+    max_length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=4, help="Cut texts to so many tokens; most fit whole without it."),
+    ] = None,
     *,
     update: Annotated[
         bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")
@@ -45,7 +49,9 @@ def init(
         from slimline.errors import ParamsError
 
         raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
-    own = project.Own(model, data, tuple(text or ()), label) if model is not None and data is not None else None
+    own = None
+    if model is not None and data is not None:
+        own = project.Own(model, data, tuple(text or ()), label, max_length)
     for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 

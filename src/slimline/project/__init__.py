@@ -45,6 +45,7 @@ class Own:
     data: Path
     text: tuple[str, ...] = ()
     label: str | None = None
+    max_length: int | None = None
 
 
 def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
@@ -122,6 +123,8 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
         document = pages.text_params(own.model, described, recipe, limit)
         document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
+        if own.max_length is not None:
+            document["task"]["args"]["max_length"] = own.max_length
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
 
