@@ -6,14 +6,14 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: ablation bench-methods bench-noop bench-serving bench-soak lock clean
+.PHONY: ablation bench-methods bench-noop bench-serving bench-soak bench-monitor lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
 
 serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
-	bentoml serve serving.service:Slimline
+	bentoml serve serving.service:Slimline --host 127.0.0.1
 
 bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
 	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -57,6 +57,9 @@ bench-serving: .venv/installed  ## the endpoint beside bare and plain servers; n
 
 bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
 	python benchmarks/serving/soak.py
+
+bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
+	python benchmarks/monitor.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'

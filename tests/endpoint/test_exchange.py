@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.endpoint.conftest import Server
+from tests.endpoint.conftest import Server, until
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
 
@@ -54,6 +54,22 @@ def test_too_many_at_once_are_shed(listen: Callable[..., Server]) -> None:
     assert httpx.get(f"{server.url}/readyz").status_code == 200  # probes are never shed
     for client in slow:
         client.close()
+
+
+def test_bodies_beyond_the_memory_meant_for_them_are_shed(listen: Callable[..., Server]) -> None:
+    server = listen(max_held_bytes=300_000, body_seconds=5)
+    head = HEAD.replace(b"100", b"200000")
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(head + b"x" * 199_999)
+        room = server.app.state.core.room
+        until(lambda: room.left < 150_000)
+        refused = httpx.post(f"{server.url}/predict", content=b"x" * 200_000, headers={"content-type": "image/png"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert httpx.post(f"{server.url}/predict", json={}).status_code == 400  # small ones are let in
+        slow.sendall(b"x")
+        slow.settimeout(5)
+        assert slow.recv(4096).startswith(b"HTTP/1.1 400 ")
+    until(lambda: room.left == 300_000)
 
 
 def test_what_is_no_http_is_refused(listen: Callable[..., Server]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.endpoint.auth import Tokens
-from slimline.endpoint.exchange import Exchange, RefusedError, Reply, one_line
+from slimline.endpoint.exchange import Exchange, RefusedError, Reply, Room, one_line
+from slimline.endpoint.labelling import Labelling
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
@@ -52,10 +53,12 @@ class Core:
         self.metrics = Metrics()
         self.described = describe(settings.variants, settings.release)
         self.recorder = Recorder(settings)
+        self.labelling = Labelling(self.recorder.label)
         self.ready = False
         self.draining = False
         self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
+        self.room = Room(self.limits.max_held_bytes)
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -110,8 +113,9 @@ class Core:
         self.draining = True
 
     def pulse(self) -> None:
-        """Write the gauges; done once in a while and at each scrape, not twice a request."""
+        """Write the gauges and what was counted; done once in a while and at each scrape, not twice a request."""
         for each in self.variants.all:
+            each.live.series.flush()
             each.live.series.in_progress.set(self.in_progress if each is self.variants.primary else 0)
             each.live.series.waiting_rows.set(each.live.batcher.waiting_rows)
             each.live.series.ready.set(self.ready and not self.draining)
@@ -121,6 +125,7 @@ class Core:
         self.ready = False
         if self._background:
             await asyncio.wait(self._background, timeout=5)
+        self.labelling.close()
         await asyncio.to_thread(self.recorder.close)
         if self._variants is not None:
             self.pulse()
@@ -148,6 +153,7 @@ class Core:
             yield
         finally:
             self.in_progress -= 1
+            self.room.left += exchange.held
 
     async def infer(
         self, exchange: Exchange, live: Loaded, request_id: str, inputs: Arrays, encode: Callable[[Answered], Reply]
@@ -158,7 +164,7 @@ class Core:
         decoded = perf_counter()
         run = await live.batcher.predict(inputs, rows)
         answered_at = perf_counter()
-        answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+        answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
         reply = encode(answered)
         done = perf_counter()
         latency = {
@@ -194,7 +200,7 @@ class Core:
         try:
             live.predictor.check(inputs)
             run = await live.batcher.predict(inputs, rows)
-            answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+            answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
             latency = {"queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
             live.series.answered(latency, run.rows, answered.labels, rows)
             self.recorder.record(answered, latency, inputs, shadow=True)

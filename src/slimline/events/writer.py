@@ -35,7 +35,9 @@ class EventWriter:
     """Takes predictions without ever blocking or raising, and brings them to the store.
 
     ``capacity`` is how many may wait, ``batch`` how many are written in one transaction, ``interval`` (seconds) how
-    long one waits at most while all is well. ``pause`` and ``longest_pause`` bound the pauses between tries (seconds).
+    long one waits at most while all is well. Under steady traffic it writes every ``pace`` seconds: many small bursts
+    keep the serving thread waiting less than few long ones. ``pause`` and ``longest_pause`` bound the pauses between
+    tries (seconds).
     ``retention`` (days) deletes what is older, now and then. ``on_drop(reason, count)`` is told of each loss, in the
     thread it happened in. ``sampler`` runs a share of the rows through the whole chain. The store is opened in the
     writer's thread: it need not be there yet.
@@ -48,6 +50,7 @@ class EventWriter:
         capacity: int = 65_536,
         batch: int = 1024,
         interval: float = 0.2,
+        pace: float = 0.02,
         pause: float = 0.1,
         longest_pause: float = 5.0,
         timeout: float = 2.0,
@@ -65,7 +68,7 @@ class EventWriter:
         self.fault: EventError | None = None
         """What keeps the store from being written to now; None while all is well."""
         self._batch, self._interval, self._timeout = batch, interval, timeout
-        self._pause, self._longest_pause = pause, longest_pause
+        self._pace, self._pause, self._longest_pause = min(pace, interval), pause, longest_pause
         self._retention = retention
         self._clock, self._monotonic = clock, monotonic
         self._started = (clock(), monotonic())
@@ -148,7 +151,7 @@ class EventWriter:
                 tries = 0
                 if len(self._queue) < self._batch and not self._closing:
                     self._sweep()
-                    self._rest(self._interval)
+                    self._rest(self._pace)
             else:
                 self._rest(min(self._longest_pause, self._pause * 2**tries) * random.uniform(0.5, 1.0))  # noqa: S311
                 tries = min(tries + 1, 20)

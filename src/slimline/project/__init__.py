@@ -16,7 +16,7 @@ from slimline.errors import ParamsError, near_miss
 
 RECIPES = ("int8", "small", "smallest")
 HERE = Path(__file__).parent
-IGNORED = (".slimline/", "/fingerprints", ".*.tmp", "__pycache__/")
+IGNORED = (".slimline/", "/fingerprints", "/events.db*", ".*.tmp", "__pycache__/")
 NO_TELEMETRY = "BENTOML_DO_NOT_TRACK=True"
 
 
