@@ -33,6 +33,8 @@ def main() -> int:
         (METHODS, "ablation", ablation_table()),
         (METHODS, "methods", methods_tables()),
         (BENCHMARKS, "serving", serving_table()),
+        (BENCHMARKS, "soak", soak_table()),
+        (BENCHMARKS, "timers", timers_table()),
     ]
     for page, name, text in tables:
         if "--write" in sys.argv:
@@ -191,6 +193,41 @@ def serving_table() -> str:
     lines += ["aimed at | measured | met", "---|---:|---"]
     lines += [goal_line(goal) for goal in measured["goals"]]
     return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def soak_table() -> str:
+    """Return metrics/soak.json as one row."""
+    path = ROOT / "metrics" / "soak.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    low, slope, high = found["mb_per_100k"]
+    first, last = found["resident_mb"]
+    times_ms = found["latency_ms"]
+    cells = [
+        f"{found['requests']:,}", f"{found['rate']:,.0f}", f"{found['errors']:,}", f"{found['events']:,}",
+        f"{slope:+.2f} [{low:+.2f}, {high:+.2f}]", f"{first:.0f} → {last:.0f}",
+        ", ".join(f"{times_ms[each]:.1f}" for each in ("p50", "p99", "p99.9", "p100")),
+    ]  # fmt: skip
+    head = "requests | a second | errors | events stored | MiB per 100,000 | resident MiB | p50, p99, p99.9, max ms"
+    return "\n".join(f"| {line} |" for line in (head, "|".join(["---:"] * 7), " | ".join(cells)))
+
+
+def timers_table() -> str:
+    """Return metrics/timers.json as a row a server."""
+    path = ROOT / "metrics" / "timers.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    head = f"{measured['requests']:,} requests at {measured['rate']:,.0f} a second"
+    lines = [
+        f"{head} | p50 ms | p99 | p99.9 | max | later than 100 ms | memory grew, MiB",
+        "---|---:|---:|---:|---:|---:|---:",
+    ]
+    for name, row in measured["servers"].items():
+        cells = [f"{row[each]:.2f}" for each in ("p50_ms", "p99_ms", "p99.9_ms", "p100_ms")]
+        lines.append(" | ".join([name, *cells, f"{row['later_than_100_ms']:.2%}", f"{row['grown_mb']:.0f}"]))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def times(bounds: list[float]) -> str:
