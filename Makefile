@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: ablation bench-methods bench-noop bench-serving bench-soak lock clean
+.PHONY: ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -52,11 +52,17 @@ bench-methods: .venv/peers  ## each method alone on the teacher of make repro, a
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
 
-bench-serving: .venv/installed  ## the endpoint beside bare and plain servers; needs wrk, two free cores
+bench-serving: .venv/installed  ## the endpoint beside bare and plain servers, and Triton where test-triton ran; needs wrk, h2load, two cores
 	python benchmarks/serving/run.py
+
+bench-timers: .venv/installed  ## 100,000 requests within one timeout of BentoML, which starts a timer for each
+	python benchmarks/serving/timers.py
 
 bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
 	python benchmarks/serving/soak.py
+
+bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
+	python benchmarks/monitor.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'

@@ -28,12 +28,21 @@ class Answers:
 
     def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
         """Return (label per row or None, what is recorded: rows × probabilities, or rows × outputs, float32)."""
+        return self.named(*self.scored(outputs))
+
+    def scored(self, outputs: Arrays) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Return (index of the label per row, what is recorded); without labels there are no indices."""
         first = outputs[self.first]
         if self.labels is None:
-            return None, np.asarray(first.reshape(len(first), -1), np.float32)
-        probabilities = first if self._normalized else softmax(first)
+            return np.empty(len(first), np.intp), np.asarray(first.reshape(len(first), -1), np.float32)
+        return first.argmax(axis=1), first if self._normalized else softmax(first)
+
+    def named(
+        self, indices: NDArray[np.intp], recorded: NDArray[np.float32]
+    ) -> tuple[list[str] | None, NDArray[np.float32]]:
+        """Return what ``scored`` gave, or some rows of it, with the labels themselves."""
         names = self.labels
-        return [names[index] for index in first.argmax(axis=1).tolist()], probabilities
+        return None if names is None else [names[index] for index in indices.tolist()], recorded
 
     def predictions(
         self, labels: list[str] | None, probabilities: NDArray[np.float32], outputs: Arrays

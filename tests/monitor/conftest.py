@@ -75,7 +75,7 @@ def send(answered: tuple[Any, Any, Any], watched_releases: tuple[Path, Path]) ->
 
     def write(
         store: EventStore, count: int, *, start: float = 1e9, wrong: float = 0.0, seed: int = 0, pace: float = 0.01,
-        seconds: float = 0.001, labelled: bool = True, **other: Any,
+        seconds: float = 0.0001, labelled: bool = True, **other: Any,
     ) -> list[Prediction]:  # fmt: skip
         rng = np.random.default_rng(seed)
         probabilities, _, truth = answered

@@ -151,7 +151,7 @@ def test_a_revision_without_its_release_is_said_once(
             drain(process)
     assert caplog.text.count("no such release") == 1
     (watched,) = process.standings
-    assert [each["signal"] for each in watched["standings"]] == ["traffic"]
+    assert [each["signal"] for each in watched["standings"]] == ["traffic", "coverage"]
 
 
 def test_a_revision_that_was_replaced_shows_no_more_and_its_alarm_is_over(

@@ -19,6 +19,9 @@ def monitor(
     store: Store = "sqlite:///events.db",
     deployment: Annotated[Path | None, typer.Option(help="A deployment folder, whose releases are watched.")] = None,
     release: Annotated[list[Path] | None, typer.Option(help="A release that answers; may be repeated.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="An endpoint whose /metrics counts errors; may be repeated.")
+    ] = None,
     params: Annotated[
         Path | None, typer.Option(help="A params.yaml whose section monitor holds; by default each release's own.")
     ] = None,
@@ -41,6 +44,7 @@ def monitor(
 
     running.run(
         running.Options(
-            store, deployment, tuple(release or ()), params, state, host, port, interval, undo, token_file
+            store, deployment, tuple(release or ()), params, state, host, port, interval, undo, token_file,
+            tuple(endpoint or ()),
         )
     )  # fmt: skip

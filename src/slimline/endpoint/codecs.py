@@ -95,7 +95,7 @@ def from_flat(data: Any, dtype: str, shape: Sequence[int], name: str) -> NDArray
         raise InputError(f"input {name!r}: data: expected a list of numbers")
     flat = data
     depth = 0
-    while flat and depth < MAX_RANK and set(map(type, flat)) == {list}:
+    while flat and depth < MAX_RANK and type(flat[0]) is list and set(map(type, flat)) == {list}:
         flat, depth = list(chain.from_iterable(flat)), depth + 1
     if len(shape) > MAX_RANK or math.prod(shape) != len(flat):
         raise InputError(f"input {name!r}: {len(flat)} values don't fill shape {list(shape)[:MAX_RANK]}")
@@ -165,6 +165,7 @@ def from_raw(data: bytes | memoryview, dtype: str, shape: Sequence[int], name: s
     return np.frombuffer(data, kind).reshape(shape)
 
 
+@lru_cache(maxsize=64)
 def little_endian(dtype: str) -> str:
     """Return a dtype's plain name as the little-endian one that goes over the wire; others as they are."""
     return f"<{np.dtype(dtype).str[1:]}" if dtype in PACKED else dtype

@@ -113,9 +113,10 @@ class Core:
         self.draining = True
 
     def pulse(self) -> None:
-        """Write the gauges; done once in a while and at each scrape, not twice a request."""
+        """Write the gauges and what was counted; done once in a while and at each scrape, not twice a request."""
         for each in self.variants.all:
             first = each is self.variants.primary  # what belongs to all is counted once
+            each.live.series.flush()
             each.live.series.in_progress.set(self.in_progress if first else 0)
             each.live.series.waiting_events.set(self.recorder.waiting if first else 0)
             each.live.series.waiting_rows.set(each.live.batcher.waiting_rows)
@@ -165,7 +166,7 @@ class Core:
         decoded = perf_counter()
         run = await live.batcher.predict(inputs, rows)
         answered_at = perf_counter()
-        answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+        answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
         reply = encode(answered)
         done = perf_counter()
         latency = {
@@ -201,7 +202,7 @@ class Core:
         try:
             live.predictor.check(inputs)
             run = await live.batcher.predict(inputs, rows)
-            answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+            answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
             latency = {"queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
             live.series.answered(latency, run.rows, answered.labels, rows)
             self.recorder.record(answered, latency, inputs, shadow=True)

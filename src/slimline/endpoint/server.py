@@ -22,7 +22,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     app = create_app(settings)
     config = uvicorn.Config(
         app, host=host, port=port, loop="uvloop", http=Connection, ws="none", access_log=False, log_config=None,
-        server_header=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        server_header=False, proxy_headers=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )  # fmt: skip
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from slimline.monitor.alarm_log import AlarmLog, Key
 from slimline.monitor.follower import Follower
 from slimline.monitor.metrics import OWN, Exporter, Shown, of_signals
 from slimline.monitor.responding import ENDED, Case, Responder
+from slimline.monitor.scraping import Scraper
 from slimline.monitor.standing import Standing
 
 CHECKPOINT_SECONDS = 10.0
@@ -49,11 +50,12 @@ class Process:
         folder: Path,
         *,
         responder: Responder | None = None,
+        scrapers: Sequence[Scraper] = (),
         interval: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
         self.follower, self.interval = follower, interval
-        self._responder = responder
+        self._responder, self._scrapers = responder, scrapers
         self.alarms = AlarmLog(folder)
         self.exporter = Exporter()
         self.standings: list[dict[str, Any]] = []
@@ -88,6 +90,9 @@ class Process:
             moment = self.follower.newest if more else now  # while it catches up, time is that of the events
             self._lag = max(0.0, now - self.follower.newest) if more else 0.0
             self._polled = now
+            for scraper in self._scrapers:
+                for counted in scraper.take():
+                    self.follower.counted(counted, now)
             self.follower.each(lambda watch: watch.tick(moment))
         self._settle(now)
         if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:

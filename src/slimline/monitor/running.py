@@ -19,6 +19,7 @@ from slimline.monitor.follower import Follower
 from slimline.monitor.process import Process
 from slimline.monitor.releases import Releases
 from slimline.monitor.responding import Responder
+from slimline.monitor.scraping import Scraper
 from slimline.monitor.undo import Undo
 from slimline.params import Monitor
 
@@ -37,6 +38,7 @@ class Options:
     interval: float
     undo: Path
     token_file: Path | None
+    endpoints: tuple[str, ...]
 
 
 def run(options: Options) -> None:
@@ -48,7 +50,10 @@ def run(options: Options) -> None:
         follower = Follower(store, releases, options.folder, chosen)
         follower.check()
         responder = Responder(store, releases, options.undo)
-        process = Process(follower, options.folder, responder=responder, interval=options.interval)
+        process = Process(
+            follower, options.folder, responder=responder, scrapers=[Scraper(url).start() for url in options.endpoints],
+            interval=options.interval,
+        )  # fmt: skip
         gets = {
             "/metrics": lambda: server.text(process.exporter.render()),
             "/standings": lambda: server.as_json(200, process.standings),
