@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from slimline.endpoint.speed import Speed
 from tests.endpoint.conftest import Server, until
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
@@ -71,6 +72,7 @@ def test_a_full_queue_is_told_to_come_again(listen: Callable[..., Server], rows:
         return run(inputs)
 
     batcher._run = slow
+    batcher._speed = Speed({})  # not known to be quick: it runs in the worker thread
     document = {"inputs": {"image": rows.tolist()}}
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(httpx.post, f"{server.url}/predict", json=document, timeout=30) for _ in range(6)]
