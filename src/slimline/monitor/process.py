@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from slimline.errors import EventError
-from slimline.monitor.alarm_log import AlarmLog, Key
+from slimline.monitor.alarm_log import DETAIL, AlarmLog, Key
 from slimline.monitor.follower import Follower
+from slimline.monitor.history import History
 from slimline.monitor.metrics import OWN, Exporter, Shown, of_signals
 from slimline.monitor.responding import ENDED, Case, Responder
 from slimline.monitor.scraping import Scraper
 from slimline.monitor.standing import Standing
 
 CHECKPOINT_SECONDS = 10.0
-DETAIL = "/"  # accuracy/shirt is a part of accuracy, which alarms for it
 LONGEST_PAUSE = 30.0
 JUMP = 60.0
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Process:
         self.follower, self.interval = follower, interval
         self._responder, self._scrapers = responder, scrapers
         self.alarms = AlarmLog(folder)
+        self.history = History(folder)
         self.exporter = Exporter()
         self.standings: list[dict[str, Any]] = []
         self._clock = clock or Clock()
@@ -127,6 +128,10 @@ class Process:
         for alarm in self.alarms.settle(holding, now):
             log.warning("alarm: %s of %s: %s", alarm.standing.signal, alarm.standing.revision, alarm.standing.message)
         self._respond(told, now)
+        if not self._is_away and self.history.due(now):
+            for own, standings in told.items():
+                watch = self.follower.watches[own]
+                self.history.append(now, own, watch.rows, standings, watch.samples())
         self.exporter.put(self._shown(told))
         self.standings = self.follower.as_dict()
 

@@ -16,8 +16,8 @@ from slimline.params import Monitor
 class Watched:
     """One revision as one variant.
 
-    ``release`` is its directory, None where no such release was found: then ``card`` and ``objectives`` are empty, and
-    ``labels`` are those it was seen to give. ``shadow``: its answers are recorded, never returned. ``params`` is the
+    ``release`` is its directory, None where no such release was found: then ``card``, ``objectives``, ``labels`` and
+    the served model's ``signature`` are empty. ``shadow``: its answers are recorded, never returned. ``params`` is the
     section ``monitor`` of the release's own params.yaml, or of the one that ``slimline monitor --params`` names.
     """
 
@@ -29,6 +29,7 @@ class Watched:
     card: Mapping[str, Any] = field(default_factory=dict)
     objectives: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    signature: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def own(self) -> tuple[str, str]:
@@ -51,4 +52,4 @@ def read(revision: str, variant: str, *, shadow: bool, release: Path | None, cho
     except (KeyError, TypeError) as error:
         raise ReleaseError(f"{release / 'card.json'}: no {error}; make the release again") from error
     labels = tuple(signature.get("labels") or ())
-    return Watched(revision, variant, shadow, own, release, card, objectives, labels)
+    return Watched(revision, variant, shadow, own, release, card, objectives, labels, signature)
