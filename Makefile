@@ -99,7 +99,7 @@ demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed 
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
+	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet,hf] hatchling editables \
 	  check-jsonschema kubernetes-validate httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock
