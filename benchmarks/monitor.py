@@ -1,7 +1,8 @@
 """How many events a second the monitor takes on one core, whether its memory stays flat, and how fast it restarts.
 
-python benchmarks/monitor.py [EVENTS] [--release DIR]: traffic replayed from the release's own reference rows, half of it
-labelled, one in a hundred requests through the whole chain; every signal is on. Written to metrics/monitor-speed.json.
+python benchmarks/monitor.py [EVENTS] [--release DIR]: traffic replayed from the release's own reference rows, half of
+it labelled, one in a hundred requests through the whole chain; every signal is on. Written to
+metrics/monitor-speed.json.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from slimline import benchmark, intervals, manifest
 
 OUT = Path("metrics/soak.json")
 SHARE = 0.6
-EVERY_S = 2.0
+EVERY_S = 1.0
 BLOCKS = 20
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", type=Path, default=Path("release"))
     parser.add_argument("--requests", type=int, default=1_000_000)
-    parser.add_argument("--variant", default="slimline v2, binary")
+    parser.add_argument("--variant", default="slimline")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     priority.first()

@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", type=Path, default=Path("release"))
     parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--rate", type=float, default=700.0, help="Requests a second; all within 300 s.")
+    parser.add_argument("--rate", type=float, default=1200.0, help="Requests a second; all within 300 s.")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     priority.first()

@@ -48,3 +48,48 @@ def monitor(
             tuple(endpoint or ()),
         )
     )  # fmt: skip
+
+
+@app.command()
+def probe(
+    url: Annotated[str, typer.Argument(help="http://HOST:PORT, …/v2/models/NAME, or triton+grpc://HOST:PORT/NAME.")],
+    release: Annotated[Path, typer.Option(help="The release, or deployment folder, that answers there.")] = Path(
+        "release"
+    ),
+    inputs: Annotated[
+        Path | None, typer.Option(help="Labelled rows to send too: images, .csv, .parquet or .npz.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="The column, or array, of --inputs that holds the truth.")] = "label",
+    params: Annotated[Path | None, typer.Option(help="A params.yaml whose section monitor holds.")] = None,
+    variant: Annotated[str, typer.Option(help="The name in the metrics.")] = "probe",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 10.0,
+    every: Annotated[
+        float | None, typer.Option(min=0.1, help="Probe on and on, so many seconds apart, and serve /metrics.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address of /metrics.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 takes a free one.")] = 3002,
+) -> None:
+    """Send a release's golden rows to an endpoint; exit 1 unless it answers as it did when the release was made."""
+    from slimline.monitor import probe as probing
+
+    options = probing.Options(url, release, inputs, labels, params, variant, timeout)
+    if every is not None:
+        probing.serve(options, every, host, port)
+    elif not probing.once(options):
+        raise typer.Exit(1)
+
+
+@app.command()
+def window(
+    file: Annotated[Path, typer.Argument(help="The page to write.")] = Path("window.html"),
+    state: Annotated[Path, typer.Option(help="The monitor's folder.")] = Path(".slimline/monitor"),
+    since: Annotated[str | None, typer.Option(help="2026-01-31T12:00+01:00 (UTC if not said), or 90m, 24h.")] = None,
+    until: Annotated[str | None, typer.Option(help="The same; now.")] = None,
+) -> None:
+    """Write what the monitor saw in a window of time as one HTML page: releases, alarms, latency, quality, drift."""
+    from slimline.cli.blaming import moment
+    from slimline.monitor import window as page
+
+    start, end = moment("--since", since), moment("--until", until)
+    page.write(state, file, float("-inf") if start is None else start, float("inf") if end is None else end)
+    print(f"written: {file}")

@@ -23,6 +23,7 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.standing import Standing, State
 
 FILE = "alarms.jsonl"
+DETAIL = "/"  # accuracy/shirt is a part of accuracy, which alarms for it
 Key = tuple[str, str, str]  # signal, revision, variant
 
 

@@ -16,6 +16,8 @@ from slimline.monitor.watched import Watched
 from slimline.monitoring import objectives
 
 CONFIDENCE = 0.95
+RECENT = 500
+QUANTILES = (0.5, 0.95, 0.99)
 
 
 class Latency:
@@ -26,9 +28,12 @@ class Latency:
     def __init__(self, own: tuple[str, str], limits: Mapping[str, float], share: float, run_length: float) -> None:
         self.own, self.limits, self.share = own, limits, share
         self.parts = {part: Burn(1.0 - share, run_length) for part in limits}
+        self._last = np.zeros(0)
 
     def predicted(self, batch: Predicted) -> None:
         """Compare each request with the objectives."""
+        whole = batch.latency.get("total", np.zeros(0))[-RECENT:]
+        self._last = np.concatenate([self._last, whole[np.isfinite(whole)]])[-RECENT:]
         for part, burn in self.parts.items():
             seconds = batch.latency.get(part)
             if seconds is None:
@@ -67,7 +72,10 @@ class Latency:
         )  # fmt: skip
 
     def samples(self) -> Iterable[Sample]:
-        """Return, for each part, its objective, the share beyond it and the burn rate over four windows."""
+        """Return the last requests' quantiles, and each part's objective, share beyond it and burn rates."""
+        if len(self._last):
+            for quantile, value in zip(QUANTILES, np.quantile(self._last, QUANTILES), strict=True):
+                yield Sample("slimline_latency_seconds", float(value), {"quantile": str(quantile)})
         for part, burn in self.parts.items():
             yield Sample("slimline_latency_objective_seconds", self.limits[part], {"part": part})
             for window in MINUTES:
@@ -78,13 +86,14 @@ class Latency:
 
     def dump(self) -> dict[str, Any]:
         """Return its state as plain JSON data."""
-        return {part: burn.dump() for part, burn in self.parts.items()}
+        return {"parts": {part: burn.dump() for part, burn in self.parts.items()}, "last": self._last.tolist()}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from what ``dump`` returned; a part that is new begins."""
+        self._last = np.array(saved["last"], np.float64)
         for part, burn in self.parts.items():
-            if part in saved:
-                burn.restore(saved[part])
+            if part in saved["parts"]:
+                burn.restore(saved["parts"][part])
 
 
 def latency(watched: Watched) -> Latency | None:
