@@ -37,6 +37,7 @@ def main() -> int:
         (MONITORING, "regressions", regressions_table()),
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
+        (MONITORING, "simulated", simulated_tables()),
     ]
     for page, name, text in tables:
         if "--write" in sys.argv:
@@ -283,6 +284,44 @@ def regressions_table() -> str:
         ]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def simulated_tables() -> str:
+    """Return what metrics/monitoring.json says of simulated streams, as one table of delays and one of run lengths."""
+    path = ROOT / "metrics" / "monitoring.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("simulated", {}) if path.is_file() else {}
+    if not found:
+        return ""
+    who = ("accuracy", "agreement", "estimate", "drift", "window of 500", "window of 2000", "CBPE")
+
+    def strength(name: str) -> tuple[str, float]:
+        number = re.search(r"[\d.]+", name)
+        return re.sub(r"[\d.]+", "", name), float(number.group(0)) if number else 0.0
+
+    def told(row: dict[str, Any] | None) -> str:
+        if row is None:
+            return ""
+        median, p95 = (f"{each:,.0f}" if each is not None else "–" for each in (row["median"], row["p95"]))
+        early = f", {row['before']} before" if row["before"] else ""
+        return f"{median} / {p95} ({row['alarmed']}{early})" if row["alarmed"] or early else "none"
+
+    lines = [
+        " | ".join(["scenario", "accuracy then", "agreement then", *who]),
+        "|".join(["---", *["---:"] * (len(who) + 2)]),
+    ]
+    for name, row in sorted(found["scenarios"].items(), key=lambda each: strength(each[0])):
+        cells = [name, f"{row['accuracy']:.3f}", f"{row['agreement']:.3f}"]
+        lines.append(" | ".join([*cells, *(told(row["signals"].get(each)) for each in who)]))
+    lines += [
+        "",
+        "µs a row, sampled and labelled | " + " | ".join(found["cost_us"]),
+        "---" + "|---:" * len(found["cost_us"]),
+    ]
+    lines.append(" | ".join(["processor time", *(f"{each:.1f}" for each in found["cost_us"].values())]))
+    lines += ["", "rows that nothing is wrong with | rows | alarms | run length, at least (95%)", "---|---:|---:|---:"]
+    for name, row in found["run_length"].items():
+        lines.append(f"{name} | {row['rows']:,} | {row['alarms']} | {row['at_least']:,.0f}")
+    return "\n".join(f"| {line} |" if line else "" for line in lines)
 
 
 def marks(name: str) -> tuple[str, str]:
