@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: example-topics ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor lock clean
+.PHONY: example-topics demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -68,6 +68,13 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
 	python benchmarks/monitor.py
 
+bench-monitoring: .venv/installed  ## delays and false alarms of the signals on 200 simulated streams a scenario
+	python benchmarks/monitoring/run.py
+
+demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed and undone; page and log a scenario
+	@type prometheus prometheus-alertmanager >/dev/null || { echo "apt-get install prometheus prometheus-alertmanager"; exit 1; }
+	python benchmarks/regression/run.py
+
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -83,6 +90,11 @@ bench-monitor: .venv/installed  ## the monitor on a million events: events a sec
 .venv/peers: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[peers]'
 	touch $@
+
+.venv/nannyml: .venv/installed  ## NannyML, for bench-monitoring to stand beside; these versions work together
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check nannyml==0.13.1 'pandas<2.3' 'scikit-learn<1.6' \
+	  'category-encoders<2.7' statsmodels
 
 .venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
 	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton

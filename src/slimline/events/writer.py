@@ -39,8 +39,8 @@ class EventWriter:
 
     ``capacity`` is how many may wait, ``batch`` how many are written in one transaction, ``interval`` (seconds) how
     long one waits at most while all is well. Under steady traffic it writes every ``pace`` seconds: a transaction costs
-    a millisecond by itself, and a long one takes the core from the thread that serves. ``pause`` and ``longest_pause`` bound the pauses between
-    tries (seconds).
+    a millisecond by itself, and a long one takes the core from the thread that serves. ``pause`` and ``longest_pause``
+    bound the pauses between tries (seconds).
     ``retention`` (days) deletes what is older, now and then. ``on_drop(reason, count)`` is told of each loss, in the
     thread it happened in. ``sampler`` runs a share of the rows through the whole chain. The store is opened in the
     writer's thread: it need not be there yet.

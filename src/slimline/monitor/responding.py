@@ -120,15 +120,24 @@ class Responder:
         if release is None or alarm.standing.signal in UNBLAMED:
             return None
         if alarm.id not in self._blames:
+            late = max(0.0, alarm.time - alarm.standing.since)  # the monitor was away when it happened
             try:
                 self._blames[alarm.id] = on_alarm(
                     alarm, release, self.store, incumbent=self.releases.incumbent(alarm.standing.revision),
-                    standings=case.standings, seconds=self.seconds,
+                    standings=case.standings, seconds=self.seconds + late,
                 )  # fmt: skip
             except SlimlineError as error:
                 log.warning("alarm %s can't be explained: %s", alarm.id, error)
                 self._blames[alarm.id] = None
         return self._blames[alarm.id]
+
+    def explain(self, alarm: Alarm) -> Blame | None:
+        """Blame for an alarm that came from outside; None where its release isn't known here. Any thread may ask."""
+        release = self.releases.find(alarm.standing.revision)
+        if release is None or alarm.standing.signal in UNBLAMED:
+            return None
+        incumbent = self.releases.incumbent(alarm.standing.revision)
+        return on_alarm(alarm, release, self.store, incumbent=incumbent, seconds=self.seconds)
 
     def policy(self, policy: Policy) -> Policy:
         """Return the policy; a target ``deployment`` without a path is the deployment that is watched."""
