@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from workspace import workspace
 
-from slimline import artifact, benchmark, latency, manifest, params, pipeline
+from slimline import artifact, benchmark, latency, manifest, params, pipeline, runtime_choice
 from slimline.errors import SlimlineError
 from slimline.file_index import FILE as INDEX
 from slimline.file_index import FileIndex
@@ -173,7 +173,7 @@ class Bench:
     def predictor(self, export: Path) -> Predictor:
         """Return an export on the target's runtime."""
         target = self.stage.params.target
-        return Predictor(export, runtime=target.runtime, threads=target.threads)
+        return Predictor(export, runtime=runtime_choice.default(target.runtime), threads=target.threads)
 
     def speeds(self, exports: dict[str, Path], batch_sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
         """Return {name: latency, speed-up over the teacher and its interval}, all measured interleaved in one run."""

@@ -50,11 +50,13 @@ def measure(
     rounds: int,
     repeats: int,
     seed: int = 0,
+    pause: float = PAUSE_S,
     progress: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Time every model on every batch, ``repeats`` calls a group and one group a round.
 
-    ``models`` are {name: call}, ``inputs`` {batch size: arrays}. Returns {name: {batch size: Samples}}.
+    ``models`` are {name: call}, ``inputs`` {batch size: arrays}; ``pause`` seconds come before each group. Returns
+    {name: {batch size: Samples}}.
     """
     jobs = [(name, batch) for name in models for batch in inputs]
     for name, batch in jobs:
@@ -67,7 +69,7 @@ def measure(
         order.shuffle(jobs)
         for name, batch in jobs:
             call, arrays = models[name], inputs[batch]
-            time.sleep(PAUSE_S)
+            time.sleep(pause)
             call(arrays)
             group = []
             for _ in range(repeats):
