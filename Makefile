@@ -6,14 +6,14 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: ablation bench-methods bench-noop bench-serving bench-soak lock clean
+.PHONY: demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
 	dvc repro report release
 
 serve: .venv/installed  ## a BentoML service on ./release, at http://localhost:3000
-	bentoml serve serving.service:Slimline
+	bentoml serve serving.service:Slimline --host 127.0.0.1
 
 bento: .venv/installed  ## a Bento that holds ./release; its version is the revision
 	pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
@@ -52,11 +52,24 @@ bench-methods: .venv/peers  ## each method alone on the teacher of make repro, a
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
 
-bench-serving: .venv/installed  ## the endpoint beside bare and plain servers; needs wrk, two free cores
+bench-serving: .venv/installed  ## the endpoint beside bare and plain servers, and Triton where test-triton ran; needs wrk, h2load, two cores
 	python benchmarks/serving/run.py
+
+bench-timers: .venv/installed  ## 100,000 requests within one timeout of BentoML, which starts a timer for each
+	python benchmarks/serving/timers.py
 
 bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
 	python benchmarks/serving/soak.py
+
+bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
+	python benchmarks/monitor.py
+
+bench-monitoring: .venv/installed  ## delays and false alarms of the signals on 200 simulated streams a scenario
+	python benchmarks/monitoring/run.py
+
+demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed and undone; page and log a scenario
+	@type prometheus prometheus-alertmanager >/dev/null || { echo "apt-get install prometheus prometheus-alertmanager"; exit 1; }
+	python benchmarks/regression/run.py
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slimline needs Python 3.11 or newer")'
@@ -74,6 +87,11 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 	pip install --quiet --disable-pip-version-check -e '.[peers]'
 	touch $@
 
+.venv/nannyml: .venv/installed  ## NannyML, for bench-monitoring to stand beside; these versions work together
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check nannyml==0.13.1 'pandas<2.3' 'scikit-learn<1.6' \
+	  'category-encoders<2.7' statsmodels
+
 .venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
 	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
 	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
@@ -81,7 +99,7 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
+	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet,hf] hatchling editables \
 	  check-jsonschema kubernetes-validate httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock

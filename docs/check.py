@@ -17,6 +17,7 @@ from slimline.monitoring import rules
 ROOT = Path(__file__).parent.parent
 METHODS = ROOT / "docs" / "methods.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+MONITORING = ROOT / "docs" / "monitoring.md"
 
 
 def main() -> int:
@@ -33,6 +34,9 @@ def main() -> int:
         (METHODS, "ablation", ablation_table()),
         (METHODS, "methods", methods_tables()),
         (BENCHMARKS, "serving", serving_table()),
+        (BENCHMARKS, "soak", soak_table()),
+        (BENCHMARKS, "timers", timers_table()),
+        (MONITORING, "simulated", simulated_tables()),
     ]
     for page, name, text in tables:
         if "--write" in sys.argv:
@@ -163,41 +167,122 @@ def goal_of(row: dict[str, Any]) -> str:
 
 
 def serving_table() -> str:
-    """Return metrics/serving.json as a markdown table a model; ratios stand with their 95% intervals."""
+    """Return metrics/serving.json as markdown: a table a model, and what was aimed at; ratios with 95% intervals."""
     path = ROOT / "metrics" / "serving.json"
     if not path.is_file():
         return ""
     measured = json.loads(path.read_text(encoding="utf-8"))
-
-    def times(bounds: list[float]) -> str:
-        low, middle, high = bounds
-        return f"{middle:.2f}× [{low:.2f}, {high:.2f}]"
-
     lines = []
     for model, found in measured["models"].items():
         head = (
-            f"{model}: {found['floor_ms']:.3f} ms in the runtime", "p50 ms, 1 client", "of Starlette's", "of BentoML's",
-            "requests/s, 32 clients", "of Starlette's", "of BentoML's", "p50, p99 ms at 70% load", "ready, s",
+            model, "p50 ms, 1 client", "added, µs", "requests/s, 32 clients", "of starlette's", "of bentoml's",
+            "p50, p99 ms at 70% load", "ready, s",
         )  # fmt: skip
-        lines += [
-            " | ".join(head),
-            "|".join(["---", *["---:"] * 8]),
-        ]
-        for name, row in found["variants"].items():
-            one, many, load = row["1"], row["32"], row["load"]
-            ratios = {
-                (other, at, what): times(row["ratios"][other][at][what]) if other in row["ratios"] else "–"
+        lines += [" | ".join(head), "|".join(["---", *["---:"] * 7])]
+        variants = found["variants"]
+        for name, row in sorted(variants.items(), key=lambda each: each[1]["1"]["p50_ms"]):
+            load = row.get("load")
+            cells = [name, f"{row['1']['p50_ms']:.3f}", f"{row['added_us']['1']:,.0f}"]
+            cells += [f"{row['32']['throughput']:,.0f}"]
+            cells += [
+                times(row["ratios"][other]["32"]["throughput"]) if other in row["ratios"] else "–"
                 for other in ("starlette", "bentoml")
-                for at, what in (("1", "p50_ms"), ("32", "throughput"))
-            }
-            cells = [name, f"{one['p50_ms']:.3f}"]
-            cells += [ratios[other, "1", "p50_ms"] for other in ("starlette", "bentoml")]
-            cells += [f"{many['throughput']:,.0f}"]
-            cells += [ratios[other, "32", "throughput"] for other in ("starlette", "bentoml")]
-            cells += [f"{load['p50_ms']:.2f}, {load['p99_ms']:.2f}", f"{row['ready_s']:.1f}"]
+            ]
+            cells += [f"{load['p50_ms']:.2f}, {load['p99_ms']:.2f}" if load else "–"]
+            cells += [f"{row['ready_s']:.1f}" if "ready_s" in row else "–"]
             lines.append(" | ".join(cells))
         lines.append("")
+    lines += ["aimed at | measured | met", "---|---:|---"]
+    lines += [goal_line(goal) for goal in measured["goals"]]
     return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def soak_table() -> str:
+    """Return metrics/soak.json as one row."""
+    path = ROOT / "metrics" / "soak.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    low, slope, high = found["mb_per_100k"]
+    first, last = found["resident_mb"]
+    times_ms = found["latency_ms"]
+    cells = [
+        f"{found['requests']:,}", f"{found['rate']:,.0f}", f"{found['errors']:,}", f"{found['events']:,}",
+        f"{slope:+.2f} [{low:+.2f}, {high:+.2f}]", f"{first:.0f} → {last:.0f}",
+        ", ".join(f"{times_ms[each]:.1f}" for each in ("p50", "p99", "p99.9", "p100")),
+    ]  # fmt: skip
+    head = "requests | a second | errors | events stored | MiB per 100,000 | resident MiB | p50, p99, p99.9, max ms"
+    return "\n".join(f"| {line} |" for line in (head, "|".join(["---:"] * 7), " | ".join(cells)))
+
+
+def timers_table() -> str:
+    """Return metrics/timers.json as a row a server."""
+    path = ROOT / "metrics" / "timers.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    head = f"{measured['requests']:,} requests at {measured['rate']:,.0f} a second"
+    lines = [
+        f"{head} | p50 ms | p99 | p99.9 | max | later than 100 ms | memory grew, MiB",
+        "---|---:|---:|---:|---:|---:|---:",
+    ]
+    for name, row in measured["servers"].items():
+        cells = [f"{row[each]:.2f}" for each in ("p50_ms", "p99_ms", "p99.9_ms", "p100_ms")]
+        lines.append(" | ".join([name, *cells, f"{row['later_than_100_ms']:.2%}", f"{row['grown_mb']:.0f}"]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def times(bounds: list[float]) -> str:
+    """Return [low, middle, high] as text."""
+    low, middle, high = bounds
+    return f"{middle:.2f}× [{low:.2f}, {high:.2f}]"
+
+
+def goal_line(goal: dict[str, Any]) -> str:
+    """Return one goal of metrics/serving.json as cells."""
+    what = goal["what"].removesuffix("_ms")
+    where = "at 70% load" if goal["clients"] == "load" else f"at {goal['clients']}"
+    aim = f"{'≥' if goal['at_least'] else '≤'} {goal['bound']:.2f}× {goal['of']}"
+    met = "yes" if goal["met"] else "no"
+    return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
+
+
+def simulated_tables() -> str:
+    """Return what metrics/monitoring.json says of simulated streams, as one table of delays and one of run lengths."""
+    path = ROOT / "metrics" / "monitoring.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("simulated", {}) if path.is_file() else {}
+    if not found:
+        return ""
+    who = ("accuracy", "agreement", "estimate", "drift", "window of 500", "window of 2000", "CBPE")
+
+    def strength(name: str) -> tuple[str, float]:
+        number = re.search(r"[\d.]+", name)
+        return re.sub(r"[\d.]+", "", name), float(number.group(0)) if number else 0.0
+
+    def told(row: dict[str, Any] | None) -> str:
+        if row is None:
+            return ""
+        median, p95 = (f"{each:,.0f}" if each is not None else "–" for each in (row["median"], row["p95"]))
+        early = f", {row['before']} before" if row["before"] else ""
+        return f"{median} / {p95} ({row['alarmed']}{early})" if row["alarmed"] or early else "none"
+
+    lines = [
+        " | ".join(["scenario", "accuracy then", "agreement then", *who]),
+        "|".join(["---", *["---:"] * (len(who) + 2)]),
+    ]
+    for name, row in sorted(found["scenarios"].items(), key=lambda each: strength(each[0])):
+        cells = [name, f"{row['accuracy']:.3f}", f"{row['agreement']:.3f}"]
+        lines.append(" | ".join([*cells, *(told(row["signals"].get(each)) for each in who)]))
+    lines += [
+        "",
+        "µs a row, sampled and labelled | " + " | ".join(found["cost_us"]),
+        "---" + "|---:" * len(found["cost_us"]),
+    ]
+    lines.append(" | ".join(["processor time", *(f"{each:.1f}" for each in found["cost_us"].values())]))
+    lines += ["", "rows that nothing is wrong with | rows | alarms | run length, at least (95%)", "---|---:|---:|---:"]
+    for name, row in found["run_length"].items():
+        lines.append(f"{name} | {row['rows']:,} | {row['alarms']} | {row['at_least']:,.0f}")
+    return "\n".join(f"| {line} |" if line else "" for line in lines)
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -5,21 +5,31 @@ paths, which grow with every scan. So requests don't pass through BentoML's midd
 its application, everything else by ours, which brings limits, deadlines and metrics of its own.
 """
 
+import logging
+import sys
 from pathlib import Path
 
 import bentoml
 from _bentoml_sdk import Service
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from uvicorn.config import HTTP_PROTOCOLS
 
 from slimline.endpoint.app import create_app
+from slimline.endpoint.server import last_line
 from slimline.endpoint.settings import from_environment
+from slimline.errors import SlimlineError
 
+HTTP_PROTOCOLS["auto"] = "slimline.endpoint.connection:Connection"  # BentoML lets no service choose it
 PAGES = {"/schema.json", "/docs.json"}
 BESIDE = Path(__file__).parents[1] / "release"  # where a Bento holds it, and 'make repro' writes it
 
-settings = from_environment(defaults={"SLIMLINE_RELEASE": str(BESIDE)})
-app = create_app(settings)
+try:
+    settings = from_environment(defaults={"SLIMLINE_RELEASE": str(BESIDE)})
+    app = create_app(settings)
+except SlimlineError as mistake:
+    sys.exit(f"error: {mistake}")
+logging.getLogger("uvicorn.error").addFilter(last_line)  # a worker's start that fails
 
 
 class Direct(Service):

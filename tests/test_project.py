@@ -64,3 +64,15 @@ def test_unknown_choices_name_the_near_miss(repository: Path, task: str, recipe:
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="git init"):
         project.lay_out(tmp_path, task="digits", recipe="int8", limit=None)
+
+
+def test_a_repository_that_was_served_stays_clean(repository: Path) -> None:
+    """Promote refuses a dirty tree, and the endpoint's default event store lies in the working directory."""
+    project.lay_out(repository, task="digits", recipe="int8", limit=None)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*git, "add", "-A"], cwd=repository, check=True)
+    subprocess.run([*git, "commit", "-qm", "project"], cwd=repository, check=True)
+    for name in ("events.db", "events.db-wal", "events.db-shm"):
+        (repository / name).touch()
+    status = subprocess.run([*git, "status", "--porcelain"], cwd=repository, check=True, capture_output=True, text=True)
+    assert status.stdout == ""

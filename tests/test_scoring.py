@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +289,23 @@ def test_the_command(
     assert not ended.value.code
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == (f"{target}: 150 rows\n", "")
+
+
+def test_the_bar_grows_to_the_end_on_a_terminal(release: Path, folder: Path, tmp_path: Path) -> None:
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-m", "slimline", "predict", str(release), str(folder), str(tmp_path / "out.csv")]
+    done = subprocess.run(command, stderr=side, stdout=subprocess.PIPE, text=True, timeout=120)
+    os.close(side)
+    shown = b""
+    with suppress(OSError):  # a terminal without another side
+        while part := os.read(terminal, 65_536):
+            shown += part
+    os.close(terminal)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out.csv'}: 150 rows\n")
+    shares = [int(each) for each in re.findall(rb"(\d+)%", shown)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert len(set(shares)) > 2
 
 
 MEASURE = """

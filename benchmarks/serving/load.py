@@ -1,16 +1,18 @@
-"""Load on an HTTP endpoint: closed loop (wrk, written in C) and open loop (Poisson arrivals, one asyncio client).
+"""Load on an endpoint: closed loop (wrk, or h2load for gRPC; both in C) and open loop (Poisson arrivals).
 
 Open loop times a request from the moment it should have left, so a stalled server can't hide its stall.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
+import select
+import socket
 import subprocess
 import tempfile
 import time
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ done = function(summary, latency, requests)
     summary.duration / 1e6, errors.connect + errors.read + errors.write + errors.status + errors.timeout))
 end
 """
+MOST_CONNECTIONS = 900  # select() takes file descriptors below 1024
+PATIENCE_S = 30.0  # for what is still under way at the end
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,13 @@ class Result:
 
 
 def closed(request: Request, connections: int, seconds: float, cpu: int) -> Result:
-    """Keep ``connections`` requests under way from ``cpu`` for ``seconds``."""
+    """Keep ``connections`` requests under way from ``cpu`` for ``seconds``, each on a connection of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        body, script = Path(folder, "body"), Path(folder, "post.lua")
+        body = Path(folder, "body")
         body.write_bytes(request.body)
+        if request.headers.get("content-type") == "application/grpc":
+            return _h2load(request, connections, seconds, ["taskset", "-c", str(cpu)], body)
+        script = Path(folder, "post.lua")
         lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in request.headers.items()]
         script.write_text(SCRIPT.format(body=body, headers="\n".join(lines)))
         command = ["taskset", "-c", str(cpu), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script)]
@@ -66,94 +73,121 @@ def closed(request: Request, connections: int, seconds: float, cpu: int) -> Resu
     return Result(found["p50"], found["p95"], found["p99"], found["requests"] / found["seconds"], int(found["errors"]))
 
 
-class _Connection(asyncio.Protocol):
+def _h2load(request: Request, connections: int, seconds: float, prefix: list[str], body: Path) -> Result:
+    """The same over HTTP/2. Its log has a line a request: microseconds since the epoch, status, microseconds."""
+    log = body.with_name("log")
+    headers = [part for name, value in request.headers.items() for part in ("-H", f"{name}: {value}")]
+    command = [
+        *prefix, "h2load", f"--duration={seconds:g}s", "--warm-up-time=1s", f"--clients={connections}", "--threads=1",
+        "--max-concurrent-streams=1", f"--data={body}", f"--log-file={log}", *headers, request.url,
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, check=True)
+    rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
+    p50, p95, p99 = np.percentile(rows[:, 2] / 1e3, [50, 95, 99])
+    return Result(float(p50), float(p95), float(p99), len(rows) / seconds, int((rows[:, 1] != 200).sum()))
+
+
+class _Connection:
     """A kept-alive connection that carries one request at a time and knows HTTP/1.1 answers with a length."""
 
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.due = 0.0
         self._held = b""
-        self._answer: asyncio.Future[int] | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    def fileno(self) -> int:
+        return self.socket.fileno()
 
-    def data_received(self, data: bytes) -> None:
+    def status(self) -> int | None:
+        """Read what has come and return the status once the answer is whole. Raises OSError when it never will be."""
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError("closed")
         self._held += data
         head, found, body = self._held.partition(b"\r\n\r\n")
         if not found:
-            return
+            return None
         length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        if len(body) >= length and self._answer is not None:
-            self._held = b""
-            answer, self._answer = self._answer, None
-            answer.set_result(int(head[9:12]))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(exc or ConnectionError("closed"))
-
-    async def send(self, raw: bytes) -> int:
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(raw)
-        return await self._answer
+        if len(body) < length:
+            return None
+        self._held = b""
+        return int(head[9:12])
 
 
 class OpenLoop:
-    """Requests that leave at Poisson times, whatever the server does. ``sent`` and ``errors`` count while it runs."""
+    """Requests that leave at Poisson times, whatever the server does. ``sent`` and ``errors`` count while it runs.
+
+    A loop of its own on plain sockets: the client must add little to what it times, and asyncio's tasks would.
+    """
 
     def __init__(self, request: Request, rate: float, seed: int = 0) -> None:
         parts = urlsplit(request.url)
         assert parts.hostname is not None
         assert parts.port is not None
-        self._host, self._port = parts.hostname, parts.port
+        self._address = (parts.hostname, parts.port)
         lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(request.body)}"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
         self._raw = "\r\n".join(lines).encode() + b"\r\n\r\n" + request.body
         self._rate, self._random = rate, random.Random(seed)  # noqa: S311  (arrival times, no secret)
         self._free: list[_Connection] = []
-        self.milliseconds: list[float] = []
+        self._busy: set[_Connection] = set()
+        self.milliseconds = array("d")
         self.sent = self.errors = 0
 
-    async def run(self, seconds: float) -> None:
+    def run(self, seconds: float) -> None:
         """Send for ``seconds``, then wait for what is under way."""
-        loop = asyncio.get_running_loop()
-        start = due = loop.time()
-        under_way: set[asyncio.Task[None]] = set()
-        while due < start + seconds:
-            due += self._random.expovariate(self._rate)
-            if (wait := due - loop.time()) > 0:
-                await asyncio.sleep(wait)
-            task = loop.create_task(self._one(due))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        if under_way:
-            await asyncio.wait(under_way, timeout=30)
-        for connection in self._free:
-            connection.transport.close()
+        now = time.perf_counter
+        end = now() + seconds
+        due = now() + self._random.expovariate(self._rate)
+        while due < end:
+            wait = due - now()
+            if wait > 0:
+                self._receive(wait)
+            elif len(self._busy) < MOST_CONNECTIONS:
+                self._send(due)
+                due += self._random.expovariate(self._rate)
+            else:
+                self._receive(1.0)
+        last = now() + PATIENCE_S
+        while self._busy and now() < last:
+            self._receive(1.0)
+        self.errors += len(self._busy)
+        for connection in [*self._free, *self._busy]:
+            connection.socket.close()
 
-    async def _one(self, due: float) -> None:
-        loop = asyncio.get_running_loop()
+    def _send(self, due: float) -> None:
         self.sent += 1
         try:
-            if self._free:
-                connection = self._free.pop()
-            else:
-                _, connection = await loop.create_connection(_Connection, self._host, self._port)
-            status = await connection.send(self._raw)
+            connection = self._free.pop() if self._free else _Connection(*self._address)
+            connection.socket.sendall(self._raw)
         except OSError:
             self.errors += 1
             return
-        self.milliseconds.append((loop.time() - due) * 1e3)
-        self.errors += status != 200
-        self._free.append(connection)
+        connection.due = due
+        self._busy.add(connection)
+
+    def _receive(self, seconds: float) -> None:
+        """Take the answers that come within ``seconds``, those of one moment together."""
+        for connection in select.select(self._busy, (), (), seconds)[0]:
+            try:
+                status = connection.status()
+            except OSError:
+                self._busy.discard(connection)
+                self.errors += 1
+                continue
+            if status is not None:
+                self.milliseconds.append((time.perf_counter() - connection.due) * 1e3)
+                self.errors += status != 200
+                self._busy.discard(connection)
+                self._free.append(connection)
 
 
 def poisson(request: Request, rate: float, seconds: float, seed: int = 0) -> Result:
     """Send at ``rate`` a second for ``seconds`` from this process."""
     loop = OpenLoop(request, rate, seed)
     started = time.monotonic()
-    asyncio.run(loop.run(seconds))
+    loop.run(seconds)
     took = time.monotonic() - started
     p50, p95, p99 = np.percentile(loop.milliseconds, [50, 95, 99])
     return Result(float(p50), float(p95), float(p99), len(loop.milliseconds) / took, loop.errors)

@@ -7,38 +7,37 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
-from typing import Any
 
+import bodies
 import load
 import numpy as np
-import run
+import priority
+import servers
 from numpy.typing import NDArray
+from processes import tree
 
-from slimline import intervals, manifest
+from slimline import benchmark, intervals, manifest
 
 OUT = Path("metrics/soak.json")
 SHARE = 0.6
-EVERY_S = 2.0
+EVERY_S = 1.0
 BLOCKS = 20
 
 
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a process and all below it, in MiB."""
-    total, todo = 0, [pid]
-    while todo:
-        each = todo.pop()
+    total = 0
+    for each in tree(pid):
         try:
             lines = Path(f"/proc/{each}/status").read_text().splitlines()
-            children = Path(f"/proc/{each}/task/{each}/children").read_text().split()
         except OSError:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-        todo += [int(child) for child in children]
     return total / 1024
 
 
@@ -55,45 +54,68 @@ def slope(requests: NDArray[np.float64], megabytes: NDArray[np.float64]) -> list
     return [low, fit(np.arange(len(requests))), high]
 
 
-async def soak(request: load.Request, rate: float, count: int, pid: int) -> tuple[load.OpenLoop, list[Any]]:
-    """Send ``count`` requests at ``rate`` a second, and sample the server's memory as it goes."""
-    client = load.OpenLoop(request, rate)
-    sending = asyncio.create_task(client.run(count / rate))
-    samples = []
-    while not sending.done():
-        samples.append((client.sent, resident_mb(pid)))
-        await asyncio.sleep(EVERY_S)
-        print(f"\r{client.sent:,} requests, {samples[-1][1]:.0f} MiB, {client.errors} errors", end="", flush=True)
-    await sending
-    return client, samples
+class Sampler(threading.Thread):
+    """Notes every few seconds how many requests were sent and how much memory the server holds."""
+
+    def __init__(self, client: load.OpenLoop, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._client, self._pid = client, pid
+        self._over = threading.Event()
+        self.samples: list[tuple[int, float]] = []
+
+    def run(self) -> None:
+        while not self._over.wait(EVERY_S):
+            self.samples.append((self._client.sent, resident_mb(self._pid)))
+            sent, megabytes = self.samples[-1]
+            print(f"\r{sent:,} requests, {megabytes:.0f} MiB, {self._client.errors} errors", end="", flush=True)
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
 
 
 def main() -> None:
     """Find what the endpoint can do, then send a million requests at 60% of that."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", type=Path, default=Path("release"))
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--variant", default="slimline")
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    variant = next(each for each in run.variants(options.release) if each.name == options.variant)
-    body, headers = run.bodies(options.release)[variant.body]
-    with run.serving(variant, options.release) as server:
-        request = load.Request(server.url + variant.path, body, headers)
-        load.closed(request, 8, 2.0, run.CLIENT_CPU)
-        best = load.closed(request, 32, 5.0, run.CLIENT_CPU).throughput
-        os.sched_setaffinity(0, {run.CLIENT_CPU})
-        before = stored(server.events)
-        client, samples = asyncio.run(soak(request, SHARE * best, options.requests, server.pid))
+    priority.first()
+    variant = next(each for each in servers.variants(options.release) if each.name == options.variant)
+    body = bodies.bodies(options.release, servers.model_name(options.release))[variant.body]
+    with servers.serving(variant, options.release) as server:
+        request = load.Request(server.url, body.data, body.headers)
+        load.closed(request, 8, 2, servers.CLIENT_CPU)
+        best = load.closed(request, 32, 5, servers.CLIENT_CPU).throughput
+        os.sched_setaffinity(0, {servers.CLIENT_CPU})
+        before = settled(server.events)
+        client = load.OpenLoop(request, SHARE * best)
+        sampler = Sampler(client, server.pid)
+        sampler.start()
+        client.run(options.requests / (SHARE * best))
+        sampler.stop()
         written = _wait_for_events(server.events, before + client.sent)
-    kept = np.array(samples[len(samples) // 10 :])
+    kept = np.array(sampler.samples[len(sampler.samples) // 10 :], float)
+    milliseconds = np.array(client.milliseconds)
     document = {
-        "format": 1, "variant": variant.name, "rate": SHARE * best, "requests": client.sent, "errors": client.errors,
-        "events": written - before, "mb_per_100k": slope(kept[:, 0], kept[:, 1]),
-        "resident_mb": [float(kept[0, 1]), float(kept[-1, 1])],
-        "latency_ms": dict(zip(("p50", "p95", "p99"), np.percentile(client.milliseconds, [50, 95, 99]), strict=True)),
+        "format": 1, "machine": benchmark.machine(), "variant": variant.name, "rate": SHARE * best,
+        "requests": client.sent, "errors": client.errors, "events": written - before,
+        "mb_per_100k": slope(kept[:, 0], kept[:, 1]), "resident_mb": [float(kept[0, 1]), float(kept[-1, 1])],
+        "latency_ms": {f"p{q:g}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99, 99.9, 100)},
     }  # fmt: skip
-    manifest.write_json(OUT, document)
+    manifest.write_json(options.out, document)
     print("\n" + manifest.as_json(document))
+
+
+def settled(events: Path) -> int:
+    """Wait until no more events arrive, and return how many there are."""
+    found = -1
+    while (now := stored(events)) != found:
+        found = now
+        time.sleep(1)
+    return found
 
 
 def _wait_for_events(events: Path, expected: int) -> int:

@@ -15,7 +15,8 @@ class Answers:
     """Turns a model's outputs into ``predictions``, as its signature says.
 
     With ``labels`` the first output holds one logit a label (or probabilities, when it is called so) and a prediction
-    is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``.
+    is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``. Where the signature's
+    ``answer`` is "many", each label has a probability of its own, and ``label`` is those above one half, by commas.
     """
 
     def __init__(self, signature: Mapping[str, Any]) -> None:
@@ -24,16 +25,32 @@ class Answers:
         labels = signature.get("labels")
         scores = len(outputs[0]["shape"]) == 2 and outputs[0]["shape"][1] == len(labels or ())
         self.labels: list[str] | None = [str(each) for each in labels] if labels and scores else None
+        self._many = signature.get("answer") == "many"
         self._normalized = self.first in {"probabilities", "probs", "scores"}
 
     def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
         """Return (label per row or None, what is recorded: rows × probabilities, or rows × outputs, float32)."""
+        return self.named(*self.scored(outputs))
+
+    def scored(self, outputs: Arrays) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Return (index of the label per row, what is recorded); without labels there are no indices."""
         first = outputs[self.first]
         if self.labels is None:
-            return None, np.asarray(first.reshape(len(first), -1), np.float32)
-        probabilities = first if self._normalized else softmax(first)
+            return np.empty(len(first), np.intp), np.asarray(first.reshape(len(first), -1), np.float32)
+        if self._many:
+            each = first if self._normalized else 1 / (1 + np.exp(-first.astype(np.float64)))
+            return first.argmax(axis=1), np.asarray(each, np.float32)
+        return first.argmax(axis=1), first if self._normalized else softmax(first)
+
+    def named(
+        self, indices: NDArray[np.intp], recorded: NDArray[np.float32]
+    ) -> tuple[list[str] | None, NDArray[np.float32]]:
+        """Return what ``scored`` gave, or some rows of it, with the labels themselves."""
         names = self.labels
-        return [names[index] for index in first.argmax(axis=1).tolist()], probabilities
+        if names is not None and self._many:
+            rows = recorded.tolist()
+            return [",".join(name for name, p in zip(names, row, strict=True) if p > 0.5) for row in rows], recorded
+        return None if names is None else [names[index] for index in indices.tolist()], recorded
 
     def predictions(
         self, labels: list[str] | None, probabilities: NDArray[np.float32], outputs: Arrays

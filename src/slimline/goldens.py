@@ -87,6 +87,16 @@ def read(release: Path, stage: str) -> tuple[dict[str, NDArray[Any]], NDArray[An
         raise GoldenError(f"{release / FILE}: can't be read ({error}); make the release again") from error
 
 
+def targets(release: Path) -> NDArray[Any]:
+    """Return what is true of the golden rows. Raises GoldenError when golden.npz can't be read."""
+    try:
+        with (release / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found: NDArray[Any] = arrays["targets"]
+            return found
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise GoldenError(f"{release / FILE}: can't be read ({error}); make the release again") from error
+
+
 def same_class(measured: Mapping[str, Any], here: Mapping[str, Any], runtime: str = runtime_choice.DEFAULT) -> bool:
     """Return whether two machines run the same kernels: the same instructions that int8 uses, the same runtime."""
     package = runtime_choice.OTHERS.get(runtime, runtime)

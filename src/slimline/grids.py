@@ -36,7 +36,8 @@ class Spec:
     """The structure of a quantizer: width, scheme, and which values share a scale.
 
     ``axis`` None: the whole tensor; else each channel along it. ``block``: so many values along the axis after it, at
-    each position of the axes behind. ``learned``: the scale is a parameter.
+    each position of the axes behind. ``learned``: the scale is a parameter. ``dynamic``: the range is that of the
+    tensor at hand; the scale that calibration found is kept for runtimes that can't.
     """
 
     bits: int = 8
@@ -44,6 +45,7 @@ class Spec:
     axis: int | None = None
     block: int | None = None
     learned: bool = False
+    dynamic: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -69,8 +71,8 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
 
 
 def spec_data(spec: Spec) -> dict[str, Any]:
-    """Return a Spec as JSON data; ``block`` and ``learned`` stand there when they are set."""
-    return {key: value for key, value in asdict(spec).items() if key not in {"block", "learned"} or value}
+    """Return a Spec as JSON data; ``block``, ``learned`` and ``dynamic`` stand there when they are set."""
+    return {key: value for key, value in asdict(spec).items() if key not in {"block", "learned", "dynamic"} or value}
 
 
 def scale_and_zero_point(spec: Spec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

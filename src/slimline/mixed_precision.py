@@ -97,7 +97,7 @@ def alone(method: Quantize, model: nn.Module, batches: Batches, context: Context
         own = replace(_to_nearest(method.for_layer(name)), skip=others, layers={})
         unread = CHOOSING | REFINING | _unread(own.calibrator)
         kept = {key: value for key, value in asdict(own).items() if key not in unread}
-        activation = own.activation_spec()
+        activation = own.activation_spec(bare[name])
         specs = {
             "weight": spec_data(own.weight_spec(bare[name])),
             "activation": spec_data(activation) if activation else None,
@@ -335,7 +335,7 @@ class _Trial:
         """Return a layer without quantizers, and the specs of its weights and inputs at a width."""
         layer = plain_layer(self.model.get_submodule(name))
         own = replace(self.method.at_widths({}).for_layer(name), weight_bits=bits)
-        return layer, own.weight_spec(layer), own.activation_spec()
+        return layer, own.weight_spec(layer), own.activation_spec(layer)
 
     def _bytes(self, name: str, bits: int) -> float:
         """Return what a layer's weights take in the file, their scales and zero points included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,32 +66,40 @@ class Predictor:
 
     def check(self, inputs: Arrays) -> None:
         """Raise InputError unless ``inputs`` fit the signature."""
-        expected = {spec["name"]: spec for spec in self.signature["inputs"]}
-        if unknown := sorted(inputs.keys() - expected.keys()):
-            raise InputError(f"input {unknown[0]!r} is unknown; the model takes {', '.join(expected)}")
+        expected = self._expected
+        if unknown := inputs.keys() - expected.keys():
+            raise InputError(f"input {min(unknown)!r} is unknown; the model takes {', '.join(expected)}")
         axes: dict[str, int] = {}
-        for name, spec in expected.items():
+        most: dict[str, int] = self.signature.get("axes", {})
+        for name, (dtype, shape) in expected.items():
             if name not in inputs:
                 raise InputError(f"input {name!r} is missing")
-            if mistake := _mistake(inputs[name], spec, axes):
+            if mistake := _mistake(inputs[name], dtype, shape, axes):
                 raise InputError(f"input {name!r}: {mistake}")
+        for axis, size in axes.items():
+            if size > most.get(axis, size):
+                raise InputError(f"axis {axis!r}: {size}, at most {most[axis]} is taken")
+
+    @cached_property
+    def _expected(self) -> dict[str, tuple[np.dtype[Any], tuple[int | str, ...]]]:
+        return {spec["name"]: (np.dtype(spec["dtype"]), tuple(spec["shape"])) for spec in self.signature["inputs"]}
 
     def close(self) -> None:
         """Release the runtime's memory and threads."""
         self.runtime.close()
 
 
-def _mistake(array: Any, spec: dict[str, Any], axes: dict[str, int]) -> str | None:
+def _mistake(array: Any, dtype: np.dtype[Any], shape: tuple[int | str, ...], axes: dict[str, int]) -> str | None:
     """Return what is wrong with an array, or None; ``axes`` remembers the sizes of named axes over all inputs."""
     if not isinstance(array, np.ndarray):
         return f"expected an array, found {type(array).__name__}"
-    if array.dtype != np.dtype(spec["dtype"]):
-        return f"dtype {array.dtype}, expected {spec['dtype']}"
-    if array.ndim != len(spec["shape"]):
-        return f"{array.ndim} axes, expected {len(spec['shape'])}: {spec['shape']}"
-    for size, want in zip(array.shape, spec["shape"], strict=True):
+    if array.dtype != dtype:
+        return f"dtype {array.dtype}, expected {dtype}"
+    if array.ndim != len(shape):
+        return f"{array.ndim} axes, expected {len(shape)}: {list(shape)}"
+    for size, want in zip(array.shape, shape, strict=True):
         if size != (axes.setdefault(want, size) if isinstance(want, str) else want):
-            return f"shape {list(array.shape)}, expected {spec['shape']}"
+            return f"shape {list(array.shape)}, expected {list(shape)}"
     if array.size == 0:
         return f"empty, shape {list(array.shape)}"
     if array.dtype.kind == "f" and not np.isfinite(array).all():

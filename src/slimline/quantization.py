@@ -26,6 +26,7 @@ from slimline.mixed_precision import Budget
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
 from slimline.quantizers import (
     QuantizedConv2d,
+    QuantizedEmbedding,
     QuantizedLinear,
     is_quantizable,
     is_quantized,
@@ -47,6 +48,7 @@ Block = Annotated[int, Field(ge=2)]
 Percent = Annotated[float, Field(gt=50, le=100)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 UNTIL_FLOAT = 32
+EMBEDDING_BITS = 8  # a runtime looks up rows of 8-bit integers, a scale each
 WIDTH = 8  # of what ``bits: auto`` doesn't choose
 
 
@@ -112,6 +114,8 @@ class Quantize(Method):
 
     def weight_spec(self, layer: nn.Module | None = None) -> Spec:
         """Return the weights' Spec; a layer with no more inputs than a block has room for gets scales per channel."""
+        if isinstance(layer, nn.Embedding):
+            return Spec(EMBEDDING_BITS, "symmetric", axis=0)
         scheme, _ = self.schemes()
         granularity = self.granularity or ("channel" if scheme == "symmetric" else "tensor")
         if granularity == "block" and isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.shape[1] <= self.block:
@@ -124,8 +128,10 @@ class Quantize(Method):
             learned=self.learned_steps,
         )
 
-    def activation_spec(self) -> Spec | None:
-        """Return the activations' Spec, None where they stay in floating point."""
+    def activation_spec(self, layer: nn.Module | None = None) -> Spec | None:
+        """Return the Spec of a layer's inputs, None where they stay in floating point, or are indices."""
+        if isinstance(layer, nn.Embedding):
+            return None
         _, scheme = self.schemes()
         bits = self.activation_bits or self._bits
         return None if bits == UNTIL_FLOAT else Spec(bits, scheme, learned=self.learned_steps)
@@ -186,7 +192,7 @@ class Quantize(Method):
         bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
         own = {name: self.for_layer(name) for name in layers}
-        specs = {name: (each.weight_spec(bare[name]), each.activation_spec()) for name, each in own.items()}
+        specs = {name: (each.weight_spec(bare[name]), each.activation_spec(bare[name])) for name, each in own.items()}
         data = {"fold": [list(pair) for pair in folds], "layers": layers, **self._specs(specs)}
         if self.bias_correction:
             data["bias"] = [
@@ -231,7 +237,7 @@ class Quantize(Method):
             spec = {**data, **data.get("own", {}).get(name, {})}
             activation = spec_of(spec["activation"]) if spec["activation"] else None
             layer = plain_layer(model.get_submodule(name))
-            if activation is None and not isinstance(layer, nn.Conv2d | nn.Linear):
+            if activation is None and not isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding):
                 continue
             put(model, {name: quantize_layer(layer, spec_of(spec["weight"]), activation)})
         return model
@@ -306,7 +312,7 @@ def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantiz
     """Calibrate ``model``, the layers of each calibrator together, after all their weights have ranges."""
     for name in own:
         layer = model.get_submodule(name)
-        if isinstance(layer, QuantizedConv2d | QuantizedLinear):
+        if isinstance(layer, QuantizedConv2d | QuantizedLinear | QuantizedEmbedding):
             layer.weight_quantizer.fit(layer.weight)
     together: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, each in own.items():

@@ -84,6 +84,9 @@ class Quantizer(nn.Module):
             return x
         if _exporting.get():
             return self._symbolic(x)
+        if self.spec.dynamic:
+            ends = (end.detach() for end in torch.aminmax(x))
+            return fake_quantize(self.spec, x, *scale_and_zero_point(self.spec, *ends))
         scale = self.steps()
         if self.spec.learned:
             sharing = x[0].numel() if self.spec.axis is None else x.numel() // scale.numel()
@@ -94,9 +97,12 @@ class Quantizer(nn.Module):
         """Place QuantizeLinear → DequantizeLinear in the graph being exported, for ``export.qdq`` to make valid.
 
         The attributes qmin and qmax (the grid is narrower than its integer type) and bits are ours. ``settle`` comes
-        before. A 16-bit float is a node of our own, for ``export.floats``.
+        before. A 16-bit float is a node of our own, for ``export.floats``, and so is a dynamic range, for
+        ``export.dynamic``.
         """
         spec = self.spec
+        if spec.dynamic:
+            return torch.onnx.ops.symbolic("slimline::DynamicQuantize", (x,), dtype=x.dtype, shape=x.shape, version=1)
         if spec.is_float:
             return torch.onnx.ops.symbolic(f"slimline::{spec.scheme}", (x,), dtype=x.dtype, shape=x.shape, version=1)
         attributes: dict[str, Any] = {} if spec.axis is None else {"axis": spec.axis}
@@ -186,6 +192,24 @@ class QuantizedLinear(_Weighted, nn.Linear):
         return F.linear(self.input_quantizer(input), self.quantized_weight(), self.bias)
 
 
+class QuantizedEmbedding(_Weighted, nn.Embedding):
+    """Embedding whose table has a scale for each row, so that only the rows looked up are rounded."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        if _exporting.get():
+            return F.embedding(input, self.quantized_weight(), self.padding_idx)
+        rows = F.embedding(input, self.weight, self.padding_idx)
+        spec = self.weight_quantizer.spec
+        if self.training:  # a row's range is its own, which spares a pass over the whole table
+            low, high = rows.detach().amin(-1, keepdim=True), rows.detach().amax(-1, keepdim=True)
+            step, _ = scale_and_zero_point(spec, low, high)
+            self._stale = True
+        else:
+            step = self.weight_quantizer.steps()[input].unsqueeze(-1)
+        integers = torch.clamp(rows / step, spec.qmin, spec.qmax)
+        return (integers + (integers.round() - integers).detach()) * step
+
+
 class QuantizedAdd(Add):
     """A residual sum both of whose inputs are fake-quantized, so that an integer Add can run."""
 
@@ -208,6 +232,8 @@ class QuantizedAdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
 
 def is_quantizable(module: nn.Module) -> bool:
     """Return whether ``quantize_layer`` takes this layer (and it isn't quantized yet)."""
+    if type(module) is nn.Embedding:
+        return module.max_norm is None
     plain = type(module) in {nn.Conv2d, nn.Linear, Add, nn.AdaptiveAvgPool2d}
     return plain and not (isinstance(module, nn.Conv2d) and module.padding_mode != "zeros")
 
@@ -220,13 +246,18 @@ def is_quantized(model: nn.Module) -> bool:
 def quantize_layer(module: nn.Module, weight: Spec, activation: Spec | None) -> nn.Module:
     """Return ``module`` with quantizers of these specs; its parameters are shared, the quantizers' ranges unset.
 
-    ``activation`` None leaves activations in floating point; a layer without weights then stays as it is.
+    ``activation`` None leaves activations in floating point; a layer without weights then stays as it is. The inputs of
+    an embedding are no numbers.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
         quantized = _recast(module, QuantizedConv2d if isinstance(module, nn.Conv2d) else QuantizedLinear)
         quantized.weight_quantizer = weight_quantizer(weight, module.weight)
         quantized.input_quantizer = nn.Identity() if activation is None else Quantizer(activation)
         return cast(nn.Module, quantized)
+    if isinstance(module, nn.Embedding):
+        table = _recast(module, QuantizedEmbedding)
+        table.weight_quantizer = weight_quantizer(weight, module.weight)
+        return cast(nn.Module, table)
     if isinstance(module, Add | nn.AdaptiveAvgPool2d) and activation is None:
         return module
     if isinstance(module, Add) and activation is not None:
@@ -257,6 +288,7 @@ def plain_layer(module: nn.Module) -> nn.Module:
     for quantized, plain in (
         (QuantizedConv2d, nn.Conv2d),
         (QuantizedLinear, nn.Linear),
+        (QuantizedEmbedding, nn.Embedding),
         (QuantizedAdaptiveAvgPool2d, nn.AdaptiveAvgPool2d),
     ):
         if isinstance(module, quantized):

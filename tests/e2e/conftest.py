@@ -6,14 +6,18 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-BIN = Path(sys.executable).parent
+from slimline.task import Split
+from tests.e2e.servers import BIN, ROOT, Process
+
 STAGES = ("teacher", "distill", "prune", "quantize", "factorize")
 
 
@@ -111,3 +115,35 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.fail(f"a tmpfs can't be mounted: {done.stderr.decode()}")
     yield mount
     subprocess.run(["umount", "-l", mount], check=True)
+
+
+@pytest.fixture(scope="module")
+def rows(splits: dict[str, Split]) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = splits["validation"].inputs["image"][:8]
+    return array
+
+
+@pytest.fixture(scope="module")
+def document(rows: NDArray[np.float32]) -> dict[str, Any]:
+    return {"inputs": {"image": rows[:1].tolist()}}
+
+
+@pytest.fixture
+def run(two_releases: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start ``command`` on the first release and return it when it is ready; keywords are SLIMLINE_… settings."""
+    processes = []
+
+    def start(command: list[str], **settings: str) -> Process:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLIMLINE_")}
+        environment |= {
+            "SLIMLINE_RELEASE": str(two_releases[0]), "SLIMLINE_EVENT_STORE": f"sqlite:///{tmp_path}/events.db",
+            "BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        environment |= {f"SLIMLINE_{name.upper()}": value for name, value in settings.items()}
+        processes.append(Process(command, environment, tmp_path / f"log-{len(processes)}"))
+        return processes[-1]
+
+    yield start
+    for each in processes:
+        each.stop()

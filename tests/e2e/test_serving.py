@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,106 +18,15 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from numpy.typing import NDArray
+import tritonclient.http as triton
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
 from slimline.events import EventStore
 from slimline.manifest import digest
-from slimline.task import Split
-from tests.e2e.conftest import BIN
+from slimline.predictor import Predictor
+from tests.e2e.servers import BENTO, KINDS, ROOT, SERVE, Process, free_port, workers_of
 from tests.endpoint.conftest import Load, until
-
-ROOT = Path(__file__).parents[2]
-SERVE = [str(BIN / "slimline"), "serve"]
-BENTO = [sys.executable, "-m", "bentoml", "serve", "serving.service:Slimline", "--host", "127.0.0.1"]
-KINDS = pytest.mark.parametrize("command", [SERVE, BENTO], ids=["alone", "bentoml"])
-
-
-@pytest.fixture(scope="module")
-def rows(splits: dict[str, Split]) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = splits["validation"].inputs["image"][:8]
-    return array
-
-
-@pytest.fixture(scope="module")
-def document(rows: NDArray[np.float32]) -> dict[str, Any]:
-    return {"inputs": {"image": rows[:1].tolist()}}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    """Return BentoML's worker processes."""
-    found = []
-    for each in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "_bentoml_impl" in " ".join(each.cmdline()):
-                found.append(each)
-    return found
-
-
-class Process:
-    """A server process of its own, with its log and the processes it started."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = log
-        started = time.monotonic()
-        with log.open("w") as out:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)], cwd=ROOT, env=environment, stdout=out, stderr=out
-            )
-        until(self._is_ready, 60)
-        self.seconds_to_ready = time.monotonic() - started
-
-    def _is_ready(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=1).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    @property
-    def worker(self) -> psutil.Process:
-        """The process that answers."""
-        children = workers_of(self.process.pid)
-        return children[0] if children else psutil.Process(self.process.pid)
-
-    def metrics(self) -> str:
-        return httpx.get(f"{self.url}/metrics").text
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
-
-
-@pytest.fixture
-def run(two_releases: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start ``command`` on the first release and return it when it is ready; keywords are SLIMLINE_… settings."""
-    processes = []
-
-    def start(command: list[str], **settings: str) -> Process:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLIMLINE_")}
-        environment |= {
-            "SLIMLINE_RELEASE": str(two_releases[0]), "SLIMLINE_EVENT_STORE": f"sqlite:///{tmp_path}/events.db",
-            "BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
-        environment |= {f"SLIMLINE_{name.upper()}": value for name, value in settings.items()}
-        processes.append(Process(command, environment, tmp_path / f"log-{len(processes)}"))
-        return processes[-1]
-
-    yield start
-    for each in processes:
-        each.stop()
 
 
 @KINDS
@@ -157,6 +64,32 @@ def test_on_sigterm_it_finishes_and_keeps_every_event(
 
 
 @KINDS
+def test_the_triton_client_works_and_no_token_is_logged(
+    run: Callable[..., Process], command: list[str], document: dict[str, Any], two_releases: tuple[Path, Path]
+) -> None:
+    token, wrong = "predict-token-000001", "a-wrong-token-000000"
+    server = run(command, tokens=f"predict {token}")
+    image = np.array(document["inputs"]["image"], np.float32)
+    sent = triton.InferInput("image", list(image.shape), "FP32")
+    sent.set_data_from_numpy(image)
+    with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        assert client.is_model_ready("digits")
+        found = client.infer("digits", [sent], headers={"Authorization": f"Bearer {token}"})
+        with pytest.raises(triton.InferenceServerException, match="a bearer token is needed"):
+            client.infer("digits", [sent], headers={"Authorization": f"Bearer {wrong}"})
+    predictor = Predictor(two_releases[0], threads=1)
+    np.testing.assert_allclose(found.as_numpy("logits"), predictor.predict({"image": image})["logits"], rtol=1e-4)
+    predictor.close()
+    refused = httpx.post(f"{server.url}/admin/reload", headers={"Authorization": f"Bearer {token}"})
+    assert (refused.status_code, refused.json()) == (403, {"error": "the token lacks the scope admin"})
+    httpx.post(f"{server.url}/predict?token={wrong}", content=b"\x00", headers={"Authorization": wrong})
+    server.stop()
+    log = server.log.read_text()
+    assert token not in log
+    assert wrong not in log
+
+
+@KINDS
 def test_a_scan_grows_no_series(run: Callable[..., Process], command: list[str]) -> None:
     server = run(command)
     httpx.get(f"{server.url}/nope")
@@ -175,22 +108,10 @@ def test_a_scan_grows_no_series(run: Callable[..., Process], command: list[str])
     assert "admin.php" not in server.metrics()
 
 
-def test_bentomls_timers_and_spans_do_not_pile_up(run: Callable[..., Process], document: dict[str, Any]) -> None:
-    """BentoML 1.4.39 starts a timer of 60 s for each request and never cancels it; each holds 10 kB and more.
-
-    So does this service, when its requests go through BentoML's middleware: 5,000 of them keep over 20 MB.
-    """
+def test_bentomls_own_pages_are_served(run: Callable[..., Process]) -> None:
     server = run(BENTO)
-    worker = server.worker
-    with httpx.Client(base_url=server.url) as client:
-        for _ in range(1000):
-            client.post("/predict", json=document)
-        before = worker.memory_info().rss
-        for _ in range(5000):
-            client.post("/predict", json=document)
-        assert worker.memory_info().rss - before < 4e6
-        for _ in range(200):  # BentoML's own pages are served by its application, without the timers
-            assert client.get("/schema.json").status_code == 200
+    for path in ("/schema.json", "/docs.json"):
+        assert httpx.get(f"{server.url}{path}").status_code == 200
 
 
 def test_workers_share_their_metrics_and_a_killed_one_is_replaced(
@@ -205,7 +126,7 @@ def test_workers_share_their_metrics_and_a_killed_one_is_replaced(
     until(lambda: re.search(r"slimline_ready\{.*\} 2\.0", server.metrics()) is not None, 30)
     for _ in range(60):  # a connection each, so that both are asked
         assert httpx.post(f"{server.url}/predict", json=document).status_code == 200
-    assert predictions(server.metrics()) == 60
+    until(lambda: predictions(server.metrics()) == 60)  # the worker that isn't asked writes its counts once a second
     victim = workers()[0]
     victim.kill()
     seen = []
@@ -220,54 +141,66 @@ def test_workers_share_their_metrics_and_a_killed_one_is_replaced(
     assert seen.count(0) <= 2
     assert set(seen) <= {0, 200}
     until(lambda: re.search(r"slimline_ready\{.*\} 2\.0", server.metrics()) is not None, 30)
-    assert predictions(server.metrics()) == 60 + seen.count(200), "what the killed one counted stays counted"
+    until(lambda: predictions(server.metrics()) == 60 + seen.count(200))  # what the killed one counted stays counted
 
 
 def predictions(text: str) -> int:
     return round(sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("slimline_predictions_")))
 
 
-def test_a_bento_holds_the_release_and_serves_it_from_anywhere(
-    two_releases: tuple[Path, Path], document: dict[str, Any], tmp_path: Path
-) -> None:
-    """What ``make bento`` does, in a folder of its own; the Bento's source needs nothing of the repository."""
-    revision = digest(two_releases[0])
-    project = tmp_path / "project"
+@pytest.fixture(scope="module")
+def bento(two_releases: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A Bento as ``make bento`` builds it, in a folder that is gone then, and the environment it was built in."""
+    folder = tmp_path_factory.mktemp("bento")
+    version = digest(two_releases[0])[7:19]
+    project = folder / "project"
     shutil.copytree(ROOT / "serving", project / "serving")
     shutil.copytree(two_releases[0], project / "release")
-    wheel = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        project / "dist",
-        ROOT,
-    ]
-    subprocess.run(wheel, check=True, timeout=120)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLIMLINE_")}
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", project / "dist"]
+    subprocess.run([*wheel, ROOT], check=True, timeout=120)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLIMLINE_", "PYTHONPATH"))}
     environment |= {
-        "BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1",
-        "SLIMLINE_EVENT_STORE": "",
+        "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1",
+        "SLIMLINE_EVENT_STORE": f"sqlite:///{folder}/events.db",
     }  # fmt: skip
-    tag = f"slimline:{revision[7:19]}"
-    build = ["build", "--bentofile", "serving/bentofile.yaml", "--version", revision[7:19], "."]
-    subprocess.run([sys.executable, "-m", "bentoml", *build], cwd=project, env=environment, check=True, timeout=120)
+    build = ["build", "--bentofile", "serving/bentofile.yaml", "--version", version, "."]
+    subprocess.run([sys.executable, "-m", "bentoml", *build], cwd=project, env=environment, check=True, timeout=300)
     shutil.rmtree(project)
-    (bento,) = (tmp_path / "bentoml" / "bentos" / "slimline").glob(revision[7:19])
-    wanted = (bento / "env" / "python" / "requirements.txt").read_text()
-    assert "onnxruntime==" in wanted
-    assert "torch" not in wanted
-    assert list((bento / "env" / "python" / "wheels").glob("slimline-*.whl"))
-    server = Process([*BENTO[:4], tag, "--host", "127.0.0.1"], environment, tmp_path / "log")
+    (found,) = (folder / "bentoml" / "bentos" / "slimline").glob(version)
+    return found, environment
+
+
+def test_a_bento_runs_in_a_clean_environment_without_torch(
+    bento: tuple[Path, dict[str, str]], two_releases: tuple[Path, Path], document: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its own install.sh, as in its container, fills a new virtual environment; nothing of the repository is near."""
+    built, environment = bento
+    home = tmp_path / "clean"
+    subprocess.run([sys.executable, "-m", "venv", home], check=True, timeout=120)
+    environment = environment | {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    install = ["bash", built / "env" / "python" / "install.sh"]
+    done = subprocess.run(install, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    installed = {path.name.partition("-")[0] for path in home.glob("lib/python*/site-packages/*.dist-info")}
+    assert {"slimline", "bentoml", "onnxruntime"} <= installed
+    assert not {"torch", "dvc", "gto", "onnx", "scikit_learn"} & installed
+    tag = f"slimline:{built.name}"
+    serve = [str(home / "bin" / "python"), "-m", "bentoml", "serve", tag, "--host", "127.0.0.1"]
+    server = Process(serve, environment, tmp_path / "log", cwd=tmp_path)
     try:
-        answer = httpx.post(f"{server.url}/predict", json=document).json()
-        assert answer["revision"] == revision
+        answer = httpx.post(f"{server.url}/predict", json={**document, "id": "one"})
+        assert (answer.status_code, answer.json()["revision"]) == (200, digest(two_releases[0]))
+        assert answer.json()["revision"][7:19] == built.name, "the Bento's version is the revision"
+        label = httpx.post(f"{server.url}/feedback", json={"id": "one", "label": "3"})
+        assert label.json()["outcome"] in {"new", "early"}
+        mapped = " ".join(each.path for each in server.worker.memory_maps())
+        assert "onnxruntime" in mapped
+        assert str(home) in mapped
+        assert not re.search(r"torch|" + re.escape(str(ROOT)), mapped)
     finally:
         server.stop()
+    with EventStore.open(environment["SLIMLINE_EVENT_STORE"]) as events:
+        assert [(row.id, row.label) for row in events.labelled()] == [("one", "3")]
 
 
 def test_a_bento_installs_what_the_lock_pins() -> None:
@@ -283,6 +216,7 @@ def test_a_bento_installs_what_the_lock_pins() -> None:
     assert f"slimline-{project['version']}-py3-none-any.whl" in (ROOT / "serving" / "bentofile.yaml").read_text()
 
 
+@KINDS
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -291,11 +225,35 @@ def test_a_bento_installs_what_the_lock_pins() -> None:
         ({"tokens": "predict short"}, "SLIMLINE_TOKENS, token 1"),
     ],
 )
-def test_a_start_that_fails_says_why_in_one_line(settings: dict[str, str], message: str) -> None:
+def test_a_start_that_fails_says_why_in_one_line(
+    command: list[str], settings: dict[str, str], message: str, tmp_path: Path
+) -> None:
     environment = os.environ | {f"SLIMLINE_{name.upper()}": value for name, value in settings.items()}
+    environment |= {"BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*SERVE, "--port", str(free_port())], env=environment, capture_output=True, text=True, timeout=60
+        [*command, "--port", str(free_port())], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 2
+    assert done.returncode == (2 if command == SERVE else 1)
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_release_stops_bentomls_workers_in_one_line(two_releases: tuple[Path, Path], tmp_path: Path) -> None:
+    damaged = shutil.copytree(two_releases[0], tmp_path / "damaged")
+    (damaged / "golden.npz").write_bytes(b"")
+    environment = os.environ | {
+        "BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT),
+        "SLIMLINE_RELEASE": str(damaged), "SLIMLINE_EVENT_STORE": "",
+    }  # fmt: skip
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*BENTO, "--port", str(free_port())], cwd=ROOT, env=environment, stdout=out, stderr=out
+        )
+    try:
+        until(lambda: "startup failed" in log.read_text(), 60)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "golden.npz: 0 bytes, manifest.json says" in log.read_text()
+    assert "Traceback" not in log.read_text()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from slimline.endpoint.app import create_app
+from slimline.endpoint.connection import Connection
 from slimline.endpoint.limits import Limits
 from slimline.endpoint.settings import Settings
 from slimline.task import Split
@@ -68,7 +69,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
         config = uvicorn.Config(
-            self.app, port=0, loop="uvloop", http="httptools", ws="none", log_config=None, lifespan="on"
+            self.app, port=0, loop="uvloop", http=Connection, ws="none", log_config=None, lifespan="on"
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -79,6 +80,11 @@ class Server:
         self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._server.server_state.connections)
 
     def stop(self) -> None:
         self._server.should_exit = True

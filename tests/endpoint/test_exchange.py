@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
-from tests.endpoint.conftest import Server
+from slimline.endpoint.speed import Speed
+from tests.endpoint.conftest import Server, until
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
 
@@ -54,6 +60,44 @@ def test_too_many_at_once_are_shed(listen: Callable[..., Server]) -> None:
     assert httpx.get(f"{server.url}/readyz").status_code == 200  # probes are never shed
     for client in slow:
         client.close()
+
+
+def test_a_full_queue_is_told_to_come_again(listen: Callable[..., Server], rows: NDArray[np.float32]) -> None:
+    server = listen(max_waiting_rows=8)
+    batcher = server.app.state.core.variants.primary.live.batcher
+    run = batcher._run
+
+    def slow(inputs: Any) -> Any:
+        time.sleep(0.5)
+        return run(inputs)
+
+    batcher._run = slow
+    batcher._speed = Speed({})  # not known to be quick: it runs in the worker thread
+    document = {"inputs": {"image": rows.tolist()}}
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(httpx.post, f"{server.url}/predict", json=document, timeout=30) for _ in range(6)]
+        answers = [each.result() for each in asked]
+    assert Counter(each.status_code for each in answers).keys() == {200, 429}
+    for each in answers:
+        if each.status_code == 429:
+            assert int(each.headers["retry-after"]) >= 1
+            assert each.json() == {"error": "the queue is full, try again later"}
+
+
+def test_bodies_beyond_the_memory_meant_for_them_are_shed(listen: Callable[..., Server]) -> None:
+    server = listen(max_held_bytes=300_000, body_seconds=5)
+    head = HEAD.replace(b"100", b"200000")
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(head + b"x" * 199_999)
+        room = server.app.state.core.room
+        until(lambda: room.left < 150_000)
+        refused = httpx.post(f"{server.url}/predict", content=b"x" * 200_000, headers={"content-type": "image/png"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert httpx.post(f"{server.url}/predict", json={}).status_code == 400  # small ones are let in
+        slow.sendall(b"x")
+        slow.settimeout(5)
+        assert slow.recv(4096).startswith(b"HTTP/1.1 400 ")
+    until(lambda: room.left == 300_000)
 
 
 def test_what_is_no_http_is_refused(listen: Callable[..., Server]) -> None:

@@ -120,6 +120,9 @@ def test_releases_change_under_load_without_a_failed_request(
     assert {revision for _, revision in load.seen} == set(revisions)
     metrics = httpx.get(f"{server.url}/metrics").text
     assert f'outcome="loaded",revision="{revisions[1]}",variant="default"}} ' in metrics
+    gauges = ("requests_in_progress", "waiting_rows", "events_waiting", "ready")
+    for gauge in gauges:
+        assert f'slimline_{gauge}{{revision="{revisions[0]}",variant="default"}} 0.0' in metrics, "it answers no more"
 
 
 def test_a_release_that_fails_is_refused_and_the_old_one_serves_on(
@@ -184,3 +187,41 @@ def test_a_start_without_a_whole_release_fails_in_one_line(serve: Serve, release
     assert "golden.npz" in manifest_before["files"]
     with pytest.raises(SlimlineError, match=r"golden\.npz"):
         serve(release=own)
+
+
+def test_weights_follow_their_file_under_load(
+    listen: Callable[..., Server],
+    two_releases: tuple[Path, Path],
+    rows: NDArray[np.float32],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "variants.json"
+    path.write_text(variants(two_releases, weight=1.0))
+    server = listen(variants=str(path), reload_seconds=0.05)
+
+    def weights() -> list[float]:
+        found = httpx.get(f"{server.url}/model").json()["variants"]
+        return [each["weight"] for each in found.values()]
+
+    first, second = (digest(each) for each in two_releases)
+    with Load(server.url, {"inputs": {"image": rows[:1].tolist()}}, clients=2) as load:
+        until(lambda: len(load.seen) > 100)
+        assert {revision for _, revision in load.seen} == {first, second}
+        manifest.write_text(path, variants(two_releases, weight=0))
+        until(lambda: weights() == [1.0, 0.0])
+        time.sleep(0.05)  # those on their way
+        before = len(load.seen)
+        until(lambda: len(load.seen) > before + 200)
+        assert {revision for _, revision in load.seen[before:]} == {first}
+        for broken in ("{", variants(two_releases, weight=-1), variants(two_releases[::-1])):
+            caplog.clear()
+            manifest.write_text(path, broken)
+            until(lambda: "the weights stay" in caplog.text)
+            time.sleep(0.2)
+            assert caplog.text.count("the weights stay") == 1
+            assert weights() == [1.0, 0.0]
+        manifest.write_text(path, variants(two_releases, weight=3.0))
+        until(lambda: weights() == [1.0, 3.0])
+        until(lambda: load.seen[-1][1] == second)
+    assert {status for status, _ in load.seen} == {200}

@@ -60,6 +60,17 @@ def test_a_row_sampled_by_a_release_with_more_stages_leaves_the_others_nan(store
     np.testing.assert_array_equal(store.after().answers[0].stages["prune"], [[np.nan] * 3, [1, 1, 1]])
 
 
+def test_inputs_come_where_all_sampled_rows_kept_them(store: EventStore, make: Make) -> None:
+    one, other = np.ones((1, 2, 3), np.float32), np.zeros((1, 2, 3), np.float32)
+    row = np.ones((1, 3), np.float32)
+    kept = {"sampled": [0], "stages": {"teacher": row}}
+    store.write([make("a", **kept, inputs={"image": one}), make("b"), make("c", **kept, inputs={"image": other})])
+    news = store.after()
+    np.testing.assert_array_equal(news.answers[0].inputs["image"], np.concatenate([one, other]))
+    store.write([make("d", **kept, inputs={"image": one}), make("e", **kept)])
+    assert store.after(news.position).answers[0].inputs == {}
+
+
 def test_an_early_label_comes_with_its_prediction(store: EventStore, make: Make) -> None:
     store.label([Label("a", 0, "dog", 5.0)])
     first = store.after()

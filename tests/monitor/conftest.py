@@ -68,37 +68,35 @@ def url(tmp_path: Path) -> str:
 def send(answered: tuple[Any, Any, Any], watched_releases: tuple[Path, Path]) -> Send:
     """Write traffic into a store, labelled as soon as it is answered.
 
-    ``send(store, 500, wrong=0.3)``: of 500 requests three tenths get a label that the answer isn't.
+    ``send(store, 500, wrong=0.3)``: three tenths of 500 requests are answered as the last stage of a bad release would,
+    with another label than its teacher's; a tenth goes through the whole chain.
     """
     revision = manifest.digest(watched_releases[0])
 
     def write(
         store: EventStore, count: int, *, start: float = 1e9, wrong: float = 0.0, seed: int = 0, pace: float = 0.01,
-        seconds: float = 0.001, labelled: bool = True, **other: Any,
+        seconds: float = 0.0001, labelled: bool = True, **other: Any,
     ) -> list[Prediction]:  # fmt: skip
         rng = np.random.default_rng(seed)
-        probabilities, answers, truth = answered
-        rows = rng.integers(0, len(answers), count)
-        predictions = [
-            Prediction(
-                **{
-                    "id": new_id(), "time": start + number * pace, "revision": revision, "variant": "main",
-                    "labels": [LABELS[answers[row]]], "outputs": probabilities[row : row + 1],
-                    "latency": {"predict": seconds, "total": seconds * 1.5},
-                } | other
-            )
-            for number, row in enumerate(rows)
-        ]  # fmt: skip
-        store.write(predictions)
+        probabilities, _, truth = answered
+        rows = rng.integers(0, len(truth), count)
         flipped = rng.random(count) < wrong
+        predictions, labels = [], []
+        for number, (row, flip) in enumerate(zip(rows, flipped, strict=True)):
+            teacher = probabilities[row : row + 1]
+            own = np.roll(teacher, 1, axis=1) if flip else teacher
+            known: dict[str, Any] = {
+                "id": new_id(), "time": start + number * pace, "revision": revision, "variant": "main",
+                "labels": [LABELS[own[0].argmax()]], "outputs": own,
+                "latency": {"predict": seconds, "total": seconds * 1.5},
+            }  # fmt: skip
+            if number % 10 == 0:
+                known |= {"sampled": [0], "stages": {"teacher": teacher, "distill": own}}
+            predictions.append(Prediction(**(known | other)))
+            labels.append(Label(known["id"], 0, LABELS[truth[row]], known["time"] + 1))
+        store.write(predictions)
         if labelled:
-            said = [
-                LABELS[(answers[row] + 1) % 10] if flip else LABELS[truth[row]]
-                for row, flip in zip(rows, flipped, strict=True)
-            ]
-            store.label(
-                [Label(each.id, 0, label, each.time + 1) for each, label in zip(predictions, said, strict=True)]
-            )
+            store.label(labels)
         return predictions
 
     return write

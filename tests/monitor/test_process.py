@@ -14,7 +14,8 @@ from slimline import manifest
 from slimline.events import EventStore, Position
 from slimline.monitor import alarm_log, checkpoint
 from slimline.monitor.follower import Follower
-from slimline.monitor.process import Process
+from slimline.monitor.metrics import Shown
+from slimline.monitor.process import Clock, Process
 from slimline.monitor.releases import Releases
 from tests.monitor.conftest import Send
 
@@ -78,14 +79,14 @@ def test_an_alarm_is_raised_once_over_restarts(make: Make, url: str, send: Send,
         send(store, 600, wrong=0.5)
     process = make()
     drain(process)
-    assert raised(tmp_path / "state") == ["accuracy"]
+    assert sorted(raised(tmp_path / "state")) == ["accuracy", "agreement"]
     for name in (checkpoint.FILE, checkpoint.BEFORE):
         (tmp_path / "state" / name).unlink(missing_ok=True)
     again = make()
     assert again.follower.position == Position()
     drain(again)
     assert again.follower.events == 1200
-    assert raised(tmp_path / "state") == ["accuracy"]
+    assert sorted(raised(tmp_path / "state")) == ["accuracy", "agreement"]
 
 
 def test_it_goes_on_where_it_was(make: Make, url: str, send: Send) -> None:
@@ -151,7 +152,7 @@ def test_a_revision_without_its_release_is_said_once(
             drain(process)
     assert caplog.text.count("no such release") == 1
     (watched,) = process.standings
-    assert [each["signal"] for each in watched["standings"]] == ["traffic"]
+    assert [each["signal"] for each in watched["standings"]] == ["traffic", "coverage"]
 
 
 def test_a_revision_that_was_replaced_shows_no_more_and_its_alarm_is_over(
@@ -162,11 +163,11 @@ def test_a_revision_that_was_replaced_shows_no_more_and_its_alarm_is_over(
     with EventStore.open(url) as store:
         send(store, 600, wrong=0.5)
         drain(process)
-        assert [key[:2] for key in process.alarms.open] == [("accuracy", bad)]
+        assert {key[:2] for key in process.alarms.open} == {("accuracy", bad), ("agreement", bad)}
         send(store, 50, start=1e9 + 200, revision=good)
         drain(process)
     assert process.alarms.open == {}
-    assert [each["event"] for each in alarm_log.entries(tmp_path / "state")] == ["raised", "resolved"]
+    assert [each["event"] for each in alarm_log.entries(tmp_path / "state")] == ["raised"] * 2 + ["resolved"] * 2
     assert bad not in process.exporter.render().decode()
     assert good in process.exporter.render().decode()
 
@@ -189,3 +190,41 @@ def test_a_signal_that_fails_takes_nothing_with_it(
     assert "accuracy" not in signals
     assert "traffic" in signals
     assert caplog.text.count("is left out") == 1
+
+
+def test_a_state_folder_that_cannot_be_written_delays_alarms_and_loses_none(
+    make: Make, url: str, send: Send, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = make()
+    process.poll()
+    state, aside = tmp_path / "state", tmp_path / "aside"
+    state.rename(aside)
+    with EventStore.open(url) as store:
+        send(store, 600, wrong=0.5)
+    for _ in range(3):
+        process.poll()
+    assert caplog.text.count("alarms and the checkpoint wait for it") == 1
+    assert shown(process)["slimline_monitor_state_up[]"] == 0
+    assert process.alarms.open == {}
+    aside.rename(state)
+    process.poll()
+    assert sorted(raised(state)) == ["accuracy", "agreement"]
+
+
+def test_a_clock_that_jumps_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    wall, ticks = [1e9], [5.0]
+    clock = Clock(lambda: wall[0], lambda: ticks[0])
+    clock.now()
+    wall[0] += 86_400
+    assert [clock.now(), clock.now()] == [1e9 + 86_400] * 2
+    wall[0], ticks[0] = wall[0] + 5, ticks[0] + 5
+    clock.now()
+    assert caplog.text.count("the clock jumped by +86400 s") == 1
+
+
+def test_every_metric_that_is_shown_is_declared(make: Make, url: str, send: Send) -> None:
+    process = make()
+    with pytest.raises(KeyError):
+        process.exporter.put([Shown("slimline_nothing", 1.0, {})])
+    with pytest.raises(KeyError, match="labels"):
+        process.exporter.put([Shown("slimline_probe_up", 1.0, {})])

@@ -16,7 +16,10 @@ from slimline.monitoring import rules
 from tests.monitoring.conftest import SECTIONS, run
 
 ROOT = Path(__file__).parents[2]
-MONITORS = {"slimline_regression_state", "slimline_blame_info"}
+MONITORS = {
+    "slimline_regression_state", "slimline_blame_info", "slimline_monitor_store_up",
+    "slimline_monitor_last_poll_seconds",
+}  # fmt: skip
 
 
 def rules_of(folder: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -96,6 +97,10 @@ class Server:
         """Send a signal to the server, not to its stubs."""
         if self._process is not None:
             self._process.send_signal(which)
+            deadline = time.monotonic() + 10
+            while which is signal.SIGSTOP and psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal, wait for the end, and sweep what a killed server leaves."""

@@ -50,6 +50,9 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+NOISE = png(np.random.default_rng(0).integers(0, 256, (30, 30), np.uint8))
+
+
 def raw(*values: bytes) -> NDArray[Any]:
     return np.array([[each] for each in values], object)
 
@@ -108,9 +111,18 @@ def test_labels_come_by_the_classification_extension(
 @pytest.mark.parametrize(
     ("array", "datatype", "model", "name", "message"),
     [
-        pytest.param(raw(b"no image"), "BYTES", "digits-raw", "raw", "image 0: can't be decoded", id="damaged image"),
+        pytest.param(raw(b"no image"), "BYTES", "digits-raw", "raw", "image 0: not an image", id="no image"),
+        pytest.param(raw(NOISE[:200]), "BYTES", "digits-raw", "raw", "image 0: can't be decoded", id="damaged image"),
         pytest.param(
-            raw(png(np.zeros((5000, 5000), np.uint8))), "BYTES", "digits-raw", "raw", "decompression bomb", id="bomb"
+            raw(*[png(np.zeros((4096, 4096), np.uint8))] * 5),
+            "BYTES",
+            "digits-raw",
+            "raw",
+            "pixels together",
+            id="bombs together",
+        ),
+        pytest.param(
+            raw(png(np.zeros((5000, 5000), np.uint8))), "BYTES", "digits-raw", "raw", "image 0: more than", id="bomb"
         ),
         pytest.param(
             np.full((1, 1, 8, 8), np.nan, np.float32), "FP32", MODEL, "image", "input 'image': holds NaN", id="NaN"

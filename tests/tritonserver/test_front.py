@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,9 @@ from starlette.testclient import TestClient
 from slimline import manifest
 from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
+from slimline.events import EventStore
 from slimline.predictor import Predictor
+from tests.endpoint.conftest import until
 
 from .conftest import MODEL, Server
 
@@ -31,9 +35,14 @@ def behind(serve: Callable[..., Server], two_releases: tuple[Path, Path]) -> Ser
 
 
 @pytest.fixture(scope="module")
-def front(behind: Server, two_releases: tuple[Path, Path]) -> Iterator[TestClient]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('front')}/events.db"
+
+
+@pytest.fixture(scope="module")
+def front(behind: Server, two_releases: tuple[Path, Path], store: str) -> Iterator[TestClient]:
     settings = Settings(
-        release=two_releases[0], runtime=f"triton+grpc://{behind.grpc}/{MODEL}?timeout=1", event_store="",
+        release=two_releases[0], runtime=f"triton+grpc://{behind.grpc}/{MODEL}?timeout=1", event_store=store,
         reload_seconds=0.0,
     )  # fmt: skip
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
@@ -101,3 +110,63 @@ def test_a_triton_that_hangs_holds_up_nothing_but_its_own_requests(
     finally:
         behind.send(signal.SIGCONT)
     until_back(front, rows)
+
+
+def test_triton_killed_under_load_loses_nothing_that_was_told(
+    front: TestClient, behind: Server, rows: NDArray[np.float32], store: str
+) -> None:
+    """Clients see answers, then 503 with Retry-After, then answers; labels are taken all the while."""
+    document = {"inputs": {"image": rows[:1].tolist()}}
+    answered: list[str] = []
+    labelled: list[str] = []
+    refused: list[httpx.Response] = []
+    over = threading.Event()
+
+    def ask(who: int) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            name = f"load-{who}-{number}"
+            answer = front.post("/predict", json={**document, "id": name})
+            if answer.status_code != 200:
+                refused.append(answer)
+                time.sleep(0.05)
+                continue
+            answered.append(name)
+
+    def label() -> None:
+        at = 0
+        while not over.is_set():
+            if at == len(answered):
+                time.sleep(0.01)
+                continue
+            assert front.post("/feedback", json={"id": answered[at], "label": "3"}).status_code == 200
+            labelled.append(answered[at])
+            at += 1
+
+    threads = [threading.Thread(target=ask, args=(who,)) for who in range(3)] + [threading.Thread(target=label)]
+    for each in threads:
+        each.start()
+    try:
+        until(lambda: len(answered) > 30)
+        behind.stop(signal.SIGKILL)
+        until(lambda: len(refused) > 5)
+        told = len(labelled)
+        behind.start()
+        before = len(answered)
+        until(lambda: len(answered) > before + 30)
+        assert len(labelled) > told
+    finally:
+        over.set()
+        for each in threads:
+            each.join()
+    assert {(each.status_code, each.text, each.headers["retry-after"]) for each in refused} == {
+        (503, json.dumps(AWAY, separators=(",", ":")), "1")
+    }
+    core = front.app.state.core  # type: ignore[attr-defined]
+    assert core.recorder._writer.flush(10)
+    with EventStore.open(store) as events:
+        kept = {each.id for each in events.predictions()}
+        assert set(answered) <= kept
+        for name in labelled:
+            assert [each.label for each in events.history(name)] == ["3"]

@@ -36,6 +36,8 @@ COMMANDS = {
     "labels": "events",
     "events": "events",
     "monitor": "monitoring",
+    "probe": "monitoring",
+    "window": "monitoring",
     "blame": "blaming",
     "undo": "blaming",
 }  # command: the module of this package that holds it, in help's order

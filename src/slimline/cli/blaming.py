@@ -43,7 +43,7 @@ def blame(
     from slimline.monitor.blame import page
 
     release, incumbent = _directory(release), None if incumbent is None else _directory(incumbent)
-    start, end = _moment("--since", since), _moment("--until", until)
+    start, end = moment("--since", since), moment("--until", until)
     rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
     with nullcontext() if store is None or rows is not None else EventStore.open(store, create=False) as opened:
         found = blaming.blame(
@@ -56,7 +56,7 @@ def blame(
         raise typer.Exit(1)
 
 
-def _moment(option: str, text: str | None) -> float | None:
+def moment(option: str, text: str | None) -> float | None:
     """Return Unix time for a date, or for so long ago: 90s, 15m, 24h, 7d."""
     import re
     import time
@@ -71,7 +71,7 @@ def _moment(option: str, text: str | None) -> float | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise EventError(f"blame: {option}: {text!r} is no time; write 2026-01-31T12:00+01:00, or 90m, 24h") from None
+        raise EventError(f"{option}: {text!r} is no time; write 2026-01-31T12:00+01:00, or 90m, 24h") from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
@@ -92,6 +92,9 @@ def undo(
     alarm: Annotated[Optional[str], typer.Argument(help="An alarm's id, or its beginning, as --list shows it.")] = None,  # noqa: UP045
     *,
     list_: Annotated[bool, typer.Option("--list", help="Show what was done about which alarm.")] = False,
+    forgive: Annotated[
+        bool, typer.Option("--forgive", help="The alarm was wrong: its release may be gone back to.")
+    ] = False,
     lock: Annotated[Optional[str], typer.Option(help="Hold undo off, for this reason, until --unlock.")] = None,  # noqa: UP045
     unlock: Annotated[bool, typer.Option("--unlock", help="Let undo act again.")] = False,
     dry_run: Annotated[
@@ -126,6 +129,9 @@ def undo(
             raise UndoError(f"{folder}: {alarm} is not one alarm; known: {known}")
         policy = params.load(params_file).monitor.undo
         executor = Undo.configured(policy, folder, where=str(params_file))
+        if forgive:
+            print(executor.forgive(alarm_of(found[-1]), by=getpass.getuser()).why)
+            return
         action = executor.handle(alarm_of(found[-1]), by=getpass.getuser(), accept=True, dry_run=dry_run)
         print(f"{action.outcome}: {action.why}")
         if action.outcome in {"failed", "held"}:

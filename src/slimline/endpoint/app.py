@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from slimline.endpoint.core import Core
 from slimline.endpoint.drain import on_sigterm
@@ -24,11 +25,36 @@ from slimline.endpoint.settings import Settings
 from slimline.errors import SlimlineError
 
 PULSE_SECONDS = 1.0
+MODELS, INFER = "/v2/models/", "/infer"
 
 
-def create_app(settings: Settings) -> Starlette:
-    """Return the application; its releases are loaded when it starts."""
+class Endpoint(Starlette):
+    """Starlette, with a short way to the paths that predictions are asked on: its own costs them a tenth of their time.
+
+    A ``Handler`` answers whatever happens, so it needs none of the middleware.
+    """
+
+    predict: Handler
+    infer: Handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
+            path: str = scope["path"]
+            if path == "/predict":
+                return await self.predict(scope, receive, send)
+            model = path[len(MODELS) : -len(INFER)]
+            if model and "/" not in model and path.startswith(MODELS) and path.endswith(INFER):
+                scope["path_params"] = {"model": model}
+                return await self.infer(scope, receive, send)
+        await super().__call__(scope, receive, send)
+        return None
+
+
+def create_app(settings: Settings) -> Endpoint:
+    """Return the application; its releases are loaded when it starts. Raises ParamsError where there is none."""
     core = Core(settings)
+    for each in core.described:
+        each.directory()
     reloader = Reloader(core)
 
     @asynccontextmanager
@@ -50,12 +76,15 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.gather(*tasks, return_exceptions=True)
             await core.stop()
 
-    app = Starlette(routes=_routes(core, reloader), exception_handlers={HTTPException: _http_error}, lifespan=lifespan)
+    table = _table(core, reloader)
+    routes = [Route(path, handler, methods=[method]) for (method, path), handler in table.items()]
+    app = Endpoint(routes=routes, exception_handlers={HTTPException: _http_error}, lifespan=lifespan)
+    app.predict, app.infer = table["POST", "/predict"], table["POST", "/v2/models/{model}/infer"]
     app.state.core = core
     return app
 
 
-def _routes(core: Core, reloader: Reloader) -> list[Route]:
+def _table(core: Core, reloader: Reloader) -> dict[tuple[str, str], Handler]:
     probes, v2 = Probes(core), OpenInference(core)
 
     async def reload(exchange: Exchange) -> Reply:
@@ -64,7 +93,7 @@ def _routes(core: Core, reloader: Reloader) -> list[Route]:
 
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     table: dict[tuple[str, str], Answer] = {
-        ("POST", "/predict"): Predict(core),  # the busiest first: routes are tried in order
+        ("POST", "/predict"): Predict(core),
         ("POST", f"{model}/infer"): v2.infer,
         ("POST", f"{version}/infer"): v2.infer,
         ("POST", "/feedback"): Feedback(core),
@@ -82,7 +111,7 @@ def _routes(core: Core, reloader: Reloader) -> list[Route]:
         ("GET", f"{version}/ready"): v2.model_ready,
         ("POST", "/admin/reload"): reload,
     }
-    return [Route(path, Handler(answer, core.refused), methods=[method]) for (method, path), answer in table.items()]
+    return {each: Handler(answer, core.refused) for each, answer in table.items()}
 
 
 async def _pulse(core: Core) -> None:

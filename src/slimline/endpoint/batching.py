@@ -50,6 +50,8 @@ class Waiting:
 class Batcher:
     """Runs ``run`` (arrays in, arrays out, the batch axis first), one call at a time.
 
+    ``finish`` turns a batch's outputs into more of them, or others, outside of the time that counts as the model's.
+
     ``max_rows`` is the largest batch put together; a single request may be larger. Rows beyond ``max_waiting`` are
     shed with 429, and so is who would wait longer than ``max_wait`` seconds by the model's speed. ``inline`` False
     leaves every run to the worker thread.
@@ -58,8 +60,10 @@ class Batcher:
     def __init__(
         self, run: Callable[[Arrays], Arrays], speed: Speed, *, max_rows: int, max_waiting: int,
         max_wait: float = 30.0, inline: bool = True, name: str = "model",
+        finish: Callable[[Arrays], Arrays] = lambda outputs: outputs,
     ) -> None:  # fmt: skip
         self._run = run
+        self._finish = finish
         self._speed = speed
         self._max_rows = max_rows
         self._max_waiting = max_waiting
@@ -86,7 +90,8 @@ class Batcher:
             if self._speed.estimate(rows) <= self._inline:
                 start = perf_counter()
                 outputs = self._run(inputs)
-                return Run(outputs, 0.0, self._took(rows, start), rows)
+                took = self._took(rows, start)
+                return Run(self._finish(outputs), 0.0, took, rows)
         elif self.waiting_rows:
             wait = self._speed.estimate(self.waiting_rows)
             if self.waiting_rows + rows > self._max_waiting or wait > self._max_wait:
@@ -154,6 +159,7 @@ class Batcher:
                 return [error] * len(batch)
             return [self._attempt([each])[0] for each in batch]
         took = self._took(rows, start)
+        outputs = self._finish(outputs)
         runs: list[Run | Exception] = []
         at = 0
         for each in batch:

@@ -61,21 +61,24 @@ def from_lists(data: Any, spec: Spec, limits: Limits) -> NDArray[Any]:
     elif depth != len(axes):
         raise InputError(f"input {name!r}: lists nested {depth} deep, expected {len(axes)}: {axes}")
     shape: list[int] = []
-    flat = data
+    flat, last = data, len(axes) - 1
     try:
         for position, axis in enumerate(axes):
             if position:
                 size = len(flat[0])
                 if set(map(type, flat)) != {list} or set(map(len, flat)) != {size}:
                     raise InputError(f"input {name!r}: lists of unequal lengths along axis {position}")
+                check_axis(name, position, size, axis, limits)
                 shape.append(size)
+                if position == last and dtype in PACKED:
+                    packed = struct.pack(f"{len(flat) * size}{PACKED[dtype]}", *chain.from_iterable(flat))
+                    return np.frombuffer(packed, dtype).reshape(shape)
                 flat = list(chain.from_iterable(flat))
             else:
+                check_axis(name, position, len(flat), axis, limits)
                 shape.append(len(flat))
-            check_axis(name, position, shape[-1], axis, limits)
         if dtype in PACKED:
-            packed = struct.pack(f"{len(flat)}{PACKED[dtype]}", *flat)
-            return np.frombuffer(packed, dtype).reshape(shape)
+            return np.frombuffer(struct.pack(f"{len(flat)}{PACKED[dtype]}", *flat), dtype).reshape(shape)
         return _unpacked(name, flat, dtype).reshape(shape)
     except (TypeError, struct.error, OverflowError):
         raise InputError(f"input {name!r}: expected {dtype} numbers in lists of shape {axes}") from None
@@ -95,7 +98,7 @@ def from_flat(data: Any, dtype: str, shape: Sequence[int], name: str) -> NDArray
         raise InputError(f"input {name!r}: data: expected a list of numbers")
     flat = data
     depth = 0
-    while flat and depth < MAX_RANK and set(map(type, flat)) == {list}:
+    while flat and depth < MAX_RANK and type(flat[0]) is list and set(map(type, flat)) == {list}:
         flat, depth = list(chain.from_iterable(flat)), depth + 1
     if len(shape) > MAX_RANK or math.prod(shape) != len(flat):
         raise InputError(f"input {name!r}: {len(flat)} values don't fill shape {list(shape)[:MAX_RANK]}")
@@ -165,6 +168,7 @@ def from_raw(data: bytes | memoryview, dtype: str, shape: Sequence[int], name: s
     return np.frombuffer(data, kind).reshape(shape)
 
 
+@lru_cache(maxsize=64)
 def little_endian(dtype: str) -> str:
     """Return a dtype's plain name as the little-endian one that goes over the wire; others as they are."""
     return f"<{np.dtype(dtype).str[1:]}" if dtype in PACKED else dtype

@@ -6,8 +6,7 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from time import perf_counter, time_ns
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.endpoint.auth import Tokens
-from slimline.endpoint.exchange import Exchange, RefusedError, Reply, one_line
+from slimline.endpoint.exchange import Exchange, RefusedError, Reply, Room, one_line
+from slimline.endpoint.labelling import Labelling
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.recording import Recorder
@@ -42,6 +42,22 @@ class Answered:
     probabilities: NDArray[np.float32]
 
 
+class Admission:
+    """A request that is in progress within the block, and the room that its body takes."""
+
+    __slots__ = ("_core", "_exchange")
+
+    def __init__(self, core: Core, exchange: Exchange) -> None:
+        self._core, self._exchange = core, exchange
+
+    def __enter__(self) -> None:
+        self._core.in_progress += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._core.in_progress -= 1
+        self._core.room.left += self._exchange.held
+
+
 class Core:
     """The state of a serving process. ``start`` makes it ready; ``drain`` and ``stop`` end it well."""
 
@@ -52,10 +68,12 @@ class Core:
         self.metrics = Metrics()
         self.described = describe(settings.variants, settings.release)
         self.recorder = Recorder(settings)
+        self.labelling = Labelling(self.recorder.label)
         self.ready = False
         self.draining = False
         self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
+        self.room = Room(self.limits.max_held_bytes)
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -110,9 +128,12 @@ class Core:
         self.draining = True
 
     def pulse(self) -> None:
-        """Write the gauges; done once in a while and at each scrape, not twice a request."""
+        """Write the gauges and what was counted; done once in a while and at each scrape, not twice a request."""
         for each in self.variants.all:
-            each.live.series.in_progress.set(self.in_progress if each is self.variants.primary else 0)
+            first = each is self.variants.primary  # what belongs to all is counted once
+            each.live.series.flush()
+            each.live.series.in_progress.set(self.in_progress if first else 0)
+            each.live.series.waiting_events.set(self.recorder.waiting if first else 0)
             each.live.series.waiting_rows.set(each.live.batcher.waiting_rows)
             each.live.series.ready.set(self.ready and not self.draining)
 
@@ -121,6 +142,7 @@ class Core:
         self.ready = False
         if self._background:
             await asyncio.wait(self._background, timeout=5)
+        self.labelling.close()
         await asyncio.to_thread(self.recorder.close)
         if self._variants is not None:
             self.pulse()
@@ -135,19 +157,14 @@ class Core:
         if self._variants is not None:
             self._variants.primary.live.series.error(status)
 
-    @contextmanager
-    def admitted(self, exchange: Exchange, scope: str) -> Iterator[None]:
+    def admitted(self, exchange: Exchange, scope: str) -> Admission:
         """Let a request in that may come and for which there is room."""
         self.tokens.require(exchange, scope)
         if not self.ready:
             raise RefusedError(503, "not ready yet", RETRY)
         if self.in_progress >= self.limits.max_in_progress:
             raise RefusedError(503, "too many requests are in progress, try again later", RETRY)
-        self.in_progress += 1
-        try:
-            yield
-        finally:
-            self.in_progress -= 1
+        return Admission(self, exchange)
 
     async def infer(
         self, exchange: Exchange, live: Loaded, request_id: str, inputs: Arrays, encode: Callable[[Answered], Reply]
@@ -158,7 +175,7 @@ class Core:
         decoded = perf_counter()
         run = await live.batcher.predict(inputs, rows)
         answered_at = perf_counter()
-        answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+        answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
         reply = encode(answered)
         done = perf_counter()
         latency = {
@@ -194,7 +211,7 @@ class Core:
         try:
             live.predictor.check(inputs)
             run = await live.batcher.predict(inputs, rows)
-            answered = Answered(request_id, live, run.outputs, *live.answers.of(run.outputs))
+            answered = Answered(request_id, live, run.outputs, *live.answered(run.outputs))
             latency = {"queue": run.queue, "predict": run.predict, "total": perf_counter() - start}
             live.series.answered(latency, run.rows, answered.labels, rows)
             self.recorder.record(answered, latency, inputs, shadow=True)
@@ -206,6 +223,27 @@ class Core:
             shadow.mirrored -= 1
 
 
+class Entropy:
+    """The system's random bytes, fetched many at a time: a system call each costs more than the bytes do."""
+
+    def __init__(self) -> None:
+        self._bytes, self._at = b"", 0
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._bytes = b""
+
+    def take(self, count: int) -> bytes:
+        """Return ``count`` bytes that nobody had before."""
+        if len(self._bytes) - self._at < count:
+            self._bytes, self._at = os.urandom(256 * count), 0
+        self._at += count
+        return self._bytes[self._at - count : self._at]
+
+
+_entropy = Entropy()
+
+
 def new_id() -> str:
     """Return an id that nobody else has and that sorts by time, as an event store likes it."""
-    return f"{time_ns():016x}{os.urandom(8).hex()}"
+    return f"{time_ns():016x}{_entropy.take(8).hex()}"

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from slimline.errors import SlimlineError, UnavailableError
 
 JSON = b"application/json"
+CROWDED = {b"retry-after": b"1", b"connection": b"close"}
 AWAY = "the model's server is away or too slow, try again later"
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,28 @@ def json_reply(document: Any, status: int = 200, headers: Mapping[bytes, bytes] 
     return Reply(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers or {})
 
 
-class Exchange:
-    """A request being answered. ``headers`` holds the last value of each header, names in lower case."""
+class Room:
+    """The bytes of bodies that may be in memory at once, over all requests."""
 
-    __slots__ = ("headers", "receive", "scope", "started")
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+class Exchange:
+    """A request being answered. ``headers`` holds the last value of each header, names in lower case.
+
+    ``held`` counts the bytes of its body, which are taken from a Room: who admitted the request gives them back.
+    """
+
+    __slots__ = ("_late", "headers", "held", "receive", "scope", "started")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
+        self.held = 0
+        self._late = False
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = perf_counter()
 
@@ -62,34 +77,47 @@ class Exchange:
         params: dict[str, Any] = self.scope["path_params"]
         return params
 
-    async def body(self, limit: int, seconds: float) -> bytes:
+    async def body(self, limit: int, seconds: float, room: Room) -> bytes:
         """Return the whole body.
 
         Raises RefusedError 413 above ``limit`` bytes, 408 when it isn't whole after ``seconds``, 415 when it is
-        compressed (it could unpack to any size), and ClientGoneError.
+        compressed (it could unpack to any size), 503 when ``room`` is used up, and ClientGoneError.
         """
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise RefusedError(415, "a compressed body is not accepted: send it as it is")
         declared = self.headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > limit:
             raise RefusedError(413, f"the body is larger than {limit} bytes", {b"connection": b"close"})
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101  (uvicorn answers each request in a task)
+        deadline = loop.call_later(seconds, self._too_late, task)  # asyncio.timeout would cost twice as much
         try:
-            async with asyncio.timeout(seconds):
-                return await self._body(limit)
-        except TimeoutError:
+            return await self._body(limit, room)
+        except asyncio.CancelledError:
+            if not self._late or task.uncancel() > 0:
+                raise
             raise RefusedError(408, f"the body wasn't whole after {seconds:g} s", {b"connection": b"close"}) from None
+        finally:
+            deadline.cancel()
 
-    async def _body(self, limit: int) -> bytes:
+    def _too_late(self, task: asyncio.Task[Any]) -> None:
+        self._late = True
+        task.cancel()
+
+    async def _body(self, limit: int, room: Room) -> bytes:
         parts: list[bytes] = []
-        total = 0
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             parts.append(message.get("body", b""))
-            total += len(parts[-1])
-            if total > limit:  # a chunked body declares no length
+            size = len(parts[-1])
+            self.held += size
+            room.left -= size
+            if self.held > limit:  # a chunked body declares no length
                 raise RefusedError(413, f"the body is larger than {limit} bytes", {b"connection": b"close"})
+            if room.left < 0:
+                raise RefusedError(503, "too many large requests at once, try again later", CROWDED)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -116,12 +144,12 @@ class Handler:
         except RefusedError as error:
             reply = json_reply({"error": one_line(error)}, error.status, error.headers)
         except UnavailableError as error:  # its message names hosts, which clients needn't know
-            log.warning("%s %s: %s", scope["method"], scope["path"], one_line(error))
+            log.warning("%s %r: %s", scope["method"], scope["path"], one_line(error))
             reply = json_reply({"error": AWAY}, 503, {b"retry-after": b"1"})
         except SlimlineError as error:
             reply = json_reply({"error": one_line(error)}, 400)
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            log.exception("%s %r failed", scope["method"], scope["path"])  # a path may hold line breaks
             reply = json_reply({"error": "the server failed; its log says why"}, 500)
         if reply.status >= 400:
             self._refused(reply.status)

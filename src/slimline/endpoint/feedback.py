@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from slimline.endpoint import codecs
@@ -27,14 +26,15 @@ class Feedback:
     async def __call__(self, exchange: Exchange) -> Reply:
         core = self.core
         with core.admitted(exchange, "feedback"):
-            document = codecs.parse_json(await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds))
+            limits = core.limits
+            document = codecs.parse_json(await exchange.body(limits.max_body_bytes, limits.body_seconds, core.room))
             several = "labels" in document
             listed = document["labels"] if several else [document]
             if not isinstance(listed, list) or not 0 < len(listed) <= MAX_LABELS:
                 raise InputError(f'"labels": expected a list of 1 to {MAX_LABELS} labels')
             labels = [self._label(each) for each in listed]
             try:
-                outcomes = await asyncio.to_thread(core.recorder.label, labels)
+                outcomes = await core.labelling.label(labels)
             except EventError as error:
                 raise RefusedError(
                     503, f"the event store is away, nothing was kept: {one_line(error)}", RETRY

@@ -9,17 +9,21 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from slimline import goldens, manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import goldens, manifest, preprocess
 from slimline.answers import Answers
 from slimline.benchmark import machine
 from slimline.endpoint.batching import Batcher, batch_limit
 from slimline.endpoint.limits import Limits
 from slimline.endpoint.metrics import Metrics, Series
 from slimline.endpoint.speed import Speed
-from slimline.predictor import Predictor
+from slimline.predictor import Arrays, Predictor
 from slimline.release import FORMAT
 
 WARM_UP = 10
+INDICES, RECORDED = "slimline:indices", "slimline:recorded"  # beside the model's own outputs
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ class Loaded:
         try:
             self.revision = self.predictor.revision
             self.signature = self.predictor.signature
-            self.preprocess: dict[str, Any] = manifest.read_json(directory / "chain" / card["last"] / "preprocess.json")
+            self.preprocess: dict[str, Any] = preprocess.read(directory / "chain" / card["last"])
             self.answers = Answers(self.signature)
             self.specs = {spec["name"]: spec for spec in self.signature["inputs"]}
             self.speed = Speed(measured["latency_ms"] if runtime == "auto" else {})
@@ -69,7 +73,7 @@ class Loaded:
             self.predictor.runtime.run, self.speed, max_rows=batch, max_waiting=limits.max_waiting_rows,
             max_wait=limits.answer_seconds,
             inline=inline and "://" not in runtime,  # a remote one may be gone, which the event loop must not wait for
-            name=self.short,
+            name=self.short, finish=self._scored,
         )  # fmt: skip
         self.variant = variant
         self.series = Series(metrics, self.revision, variant, self.answers.labels)
@@ -88,6 +92,15 @@ class Loaded:
         name: str = self.card["task"]["name"]
         return name
 
+    def _scored(self, outputs: Arrays) -> Arrays:
+        """Add what every request needs of its outputs: over a whole batch it costs little more than over a row."""
+        indices, recorded = self.answers.scored(outputs)
+        return {**outputs, INDICES: indices, RECORDED: recorded}
+
+    def answered(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
+        """Take out of a request's ``outputs`` what ``_scored`` added: a label a row (or None), what is recorded."""
+        return self.answers.named(outputs.pop(INDICES), outputs.pop(RECORDED))
+
     def _warm(self) -> None:
         """Run single rows until memory is laid out and the speed here is known."""
         inputs, _ = goldens.read(self.directory, self.card["last"])
@@ -104,6 +117,7 @@ class Loaded:
         self.close()
 
     def close(self) -> None:
-        """Give back the runtime and the worker thread."""
+        """Give back the runtime and the worker thread; what was counted is kept."""
+        self.series.flush()
         self.batcher.close()
         self.predictor.close()

@@ -17,12 +17,12 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     generate_latest,
     multiprocess,
 )
 
 from slimline.buckets import SECONDS
+from slimline.endpoint.tally import Histogram, Tally
 
 PARTS = ("decode", "queue", "predict", "encode", "total")
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -75,6 +75,10 @@ class Metrics:
         self.waiting_rows = Gauge(
             "slimline_waiting_rows", "Rows in the queue now.", OWN, multiprocess_mode="livesum", registry=at
         )
+        self.waiting_events = Gauge(
+            "slimline_events_waiting", "Prediction events that the event store hasn't taken yet.", OWN,
+            multiprocess_mode="livesum", registry=at,
+        )  # fmt: skip
         self.ready = Gauge(
             "slimline_ready", "Worker processes that are ready with this release.", OWN,
             multiprocess_mode="livesum", registry=at,
@@ -100,15 +104,20 @@ def sweep(folder: Path) -> None:
 
 
 class Series:
-    """One variant's series, looked up once: labels() costs more than counting does."""
+    """One variant's series, looked up once: labels() costs more than counting does.
+
+    What each request counts is gathered, and reaches the registry with ``flush``.
+    """
 
     def __init__(self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None) -> None:
         own = (revision, variant)
-        self._parts = {part: metrics.duration.labels(part, *own).observe for part in PARTS}
+        self._parts = {part: Tally(metrics.duration.labels(part, *own), SECONDS) for part in PARTS}
         self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
-        self._batch_rows = metrics.batch_rows.labels(*own).observe
+        self._answers: Counts[str] = Counts()
+        self._batch_rows = Tally(metrics.batch_rows.labels(*own), ROWS)
         self.in_progress = metrics.in_progress.labels(*own)
         self.waiting_rows = metrics.waiting_rows.labels(*own)
+        self.waiting_events = metrics.waiting_events.labels(*own)
         self.ready = metrics.ready.labels(*own)
         self.shadow_dropped = metrics.shadow_dropped.labels(*own)
         self.own = own
@@ -117,15 +126,27 @@ class Series:
     def answered(self, latency: Mapping[str, float], batch: int, labels: Sequence[str] | None, rows: int) -> None:
         """Count one request: seconds by part, the rows it was batched with, and its rows' labels."""
         for part, seconds in latency.items():
-            self._parts[part](seconds)
-        self._batch_rows(batch)
+            self._parts[part].observe(seconds)
+        self._batch_rows.observe(batch)
         if labels is None:
-            self._labels[""].inc(rows)
+            self._answers[""] += rows
         elif rows == 1:
-            self._labels[labels[0]].inc()
+            self._answers[labels[0]] += 1
         else:
-            for label, count in Counts(labels).items():
-                self._labels[label].inc(count)
+            self._answers.update(labels)
+
+    def flush(self) -> None:
+        """Bring what was gathered to the registry: once a second, at a scrape, and at the end."""
+        for tally in (*self._parts.values(), self._batch_rows):
+            tally.flush()
+        for label, count in self._answers.items():
+            self._labels[label].inc(count)
+        self._answers.clear()
+
+    def end(self) -> None:
+        """Let the gauges of a release that answers no more say so: a scrape would find their last values for ever."""
+        for gauge in (self.in_progress, self.waiting_rows, self.waiting_events, self.ready):
+            gauge.set(0)
 
     def error(self, status: int) -> None:
         """Count a request that was answered with an HTTP error."""

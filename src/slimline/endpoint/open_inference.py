@@ -27,6 +27,7 @@ DATATYPES = {
     "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
 }  # fmt: skip
 DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+BY_DTYPE = {np.dtype(dtype): datatype for dtype, datatype in DATATYPES.items()}  # a dtype's name is slow to make
 HEAD_LENGTH = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
 
@@ -74,7 +75,7 @@ class OpenInference:
         """POST /v2/models/NAME/infer"""
         core = self.core
         with core.admitted(exchange, "predict"):
-            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds)
+            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
             document, binary = _split(body, exchange.headers.get(HEAD_LENGTH))
             given = document.get("id")
             request_id = new_id() if given is None or given == "" else check_id(given, core)
@@ -148,7 +149,7 @@ def _split(body: bytes, head_length: bytes | None) -> tuple[dict[str, Any], memo
     """Return the JSON head and the bytes behind it."""
     if head_length is None:
         return codecs.parse_json(body), memoryview(b"")
-    if not head_length.isdigit() or int(head_length) > len(body):
+    if not head_length.isdigit() or len(head_length) > 12 or int(head_length) > len(body):
         raise InputError("inference-header-content-length: not a length within the body")
     at = int(head_length)
     return codecs.parse_json(body[:at]), memoryview(body)[at:]
@@ -158,10 +159,13 @@ def _encoder(document: dict[str, Any], model: str, live: Loaded) -> Callable[[An
     """Return what writes the outputs that the request asks for, each as JSON or as binary."""
     known = [spec["name"] for spec in live.signature["outputs"]]
     every = _parameter(document, "binary_data_output") is True
-    wanted = document.get("outputs") or [{"name": name} for name in known]
-    if not isinstance(wanted, list) or not all(isinstance(each, dict) and each.get("name") in known for each in wanted):
-        raise InputError(f'"outputs": expected a list of objects with a name among {", ".join(known)}')
-    asked = [(each["name"], _parameter(each, "binary_data")) for each in wanted]
+    asked: list[tuple[str, Any]] = [(name, None) for name in known]
+    if wanted := document.get("outputs"):
+        if not isinstance(wanted, list) or not all(
+            isinstance(each, dict) and each.get("name") in known for each in wanted
+        ):
+            raise InputError(f'"outputs": expected a list of objects with a name among {", ".join(known)}')
+        asked = [(each["name"], _parameter(each, "binary_data")) for each in wanted]
 
     def encode(answered: Answered) -> Reply:
         outputs, blobs = [], []
@@ -169,7 +173,7 @@ def _encoder(document: dict[str, Any], model: str, live: Loaded) -> Callable[[An
             array = answered.outputs[name]
             tensor: dict[str, Any] = {
                 "name": name,
-                "datatype": DATATYPES.get(str(array.dtype), "BYTES"),
+                "datatype": BY_DTYPE.get(array.dtype, "BYTES"),
                 "shape": list(array.shape),
             }
             if (every if flag is None else flag is True) and not array.dtype.hasobject:

@@ -27,7 +27,7 @@ class Predict:
     async def __call__(self, exchange: Exchange) -> Reply:
         core = self.core
         with core.admitted(exchange, "predict"):
-            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds)
+            body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
             kind = exchange.headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
             document = codecs.parse_json(body) if kind == b"application/json" else None
             request_id = self._id(exchange, document)

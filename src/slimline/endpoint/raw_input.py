@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from slimline import preprocess
+from slimline import image_heads, preprocess
 from slimline.endpoint.codecs import fit
 from slimline.endpoint.exchange import RefusedError
 from slimline.endpoint.limits import Limits
 from slimline.endpoint.loaded import Loaded
-from slimline.errors import InputError
+from slimline.errors import DataError, InputError
 from slimline.predictor import Arrays
 
 INLINE_PIXELS = 2**16  # an image of 256×256 decodes in less time than handing it to a thread takes
@@ -47,6 +46,8 @@ def is_image(live: Loaded) -> bool:
 async def decoded(images: Sequence[bytes], live: Loaded, limits: Limits) -> Arrays:
     """Return the model's inputs for encoded images, decoded in a thread when they are large."""
     pixels = sum(_pixels(index, image, limits) for index, image in enumerate(images))
+    if pixels > limits.max_request_pixels:
+        raise RefusedError(413, f"images of more than {limits.max_request_pixels} pixels together; send fewer at once")
     if pixels <= INLINE_PIXELS:
         return _run(images, live, limits)
     return await asyncio.to_thread(_run, images, live, limits)
@@ -62,19 +63,13 @@ def _unpacked(index: int, value: Any) -> bytes:
 
 
 def _pixels(index: int, image: bytes, limits: Limits) -> int:
-    """Return how many pixels an image will have, from its head alone."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(image)) as picture:
-            width, height = picture.size
-    except Image.DecompressionBombError:
-        width, height = limits.max_pixels + 1, 1
-    except Exception:  # noqa: BLE001  (damaged bytes make Pillow's readers raise anything)
-        raise InputError(f'"raw": row {index}: not an image that can be read') from None
-    if width * height > limits.max_pixels:
+        found = image_heads.pixels(image)
+    except DataError as error:
+        raise InputError(f'"raw": row {index}: {error}') from None
+    if found > limits.max_pixels:
         raise RefusedError(413, f'"raw": row {index}: an image of more than {limits.max_pixels} pixels')
-    return int(width * height)
+    return found
 
 
 def _run(values: Sequence[Any], live: Loaded, limits: Limits) -> Arrays:

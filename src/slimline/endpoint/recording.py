@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Any, cast
@@ -49,13 +49,18 @@ class Recorder:
         """Say which releases answer now, so that their chains can be sampled."""
         self._sampler.serve({each.revision: each.directory for each in live})
 
-    def record(self, answered: Answered, latency: Mapping[str, float], inputs: Arrays, *, shadow: bool = False) -> None:
+    @property
+    def waiting(self) -> int:
+        """Predictions that the store hasn't taken yet."""
+        return 0 if self._writer is None else self._writer.pending
+
+    def record(self, answered: Answered, latency: dict[str, float], inputs: Arrays, *, shadow: bool = False) -> None:
         """Put one prediction into the writer's queue; never waits."""
         if self._writer is None:
             return
         live = answered.live
         prediction = Prediction(
-            answered.id, time(), live.revision, live.variant, answered.labels, answered.probabilities, dict(latency),
+            answered.id, time(), live.revision, live.variant, answered.labels, answered.probabilities, latency,
             shadow,
         )  # fmt: skip
         self._writer.put(prediction, inputs)

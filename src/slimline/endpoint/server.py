@@ -15,13 +15,14 @@ def serve(settings: Settings, host: str, port: int) -> None:
     import uvicorn
 
     from slimline.endpoint.app import create_app
+    from slimline.endpoint.connection import Connection
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn.error").addFilter(_no_traceback)
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=host, port=port, loop="uvloop", http="httptools", ws="none", access_log=False, log_config=None,
-        server_header=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        app, host=host, port=port, loop="uvloop", http=Connection, ws="none", access_log=False, log_config=None,
+        server_header=False, proxy_headers=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=FINISH_SECONDS,
     )  # fmt: skip
     try:
@@ -30,6 +31,14 @@ def serve(settings: Settings, host: str, port: int) -> None:
         if app.state.core.failure is not None:
             raise app.state.core.failure from None
         raise
+
+
+def last_line(record: logging.LogRecord) -> bool:
+    """Let a failed start say what failed, without the stack: a filter for who can't say it himself."""
+    message = record.getMessage()
+    if message.startswith("Traceback"):
+        record.msg, record.args = message.strip().splitlines()[-1], ()
+    return True
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import accumulate
@@ -89,6 +88,22 @@ def _described(name: str, fields: Any, where: str) -> Described:
     return Described(name, Path(fields["release"]), float(weight), shadow)
 
 
+class InUse:
+    """A release that a request is answered by."""
+
+    __slots__ = ("_live",)
+
+    def __init__(self, live: Loaded) -> None:
+        self._live = live
+
+    def __enter__(self) -> Loaded:
+        self._live.in_use += 1
+        return self._live
+
+    def __exit__(self, *_: object) -> None:
+        self._live.in_use -= 1
+
+
 @dataclass(eq=False)
 class Variant:
     """A variant that runs. ``live`` is replaced as a whole when its release is: read it once a request."""
@@ -101,15 +116,9 @@ class Variant:
     def name(self) -> str:
         return self.described.name
 
-    @contextmanager
-    def used(self) -> Iterator[Loaded]:
-        """Yield the release that answers now; it is not closed before the block is over."""
-        live = self.live
-        live.in_use += 1
-        try:
-            yield live
-        finally:
-            live.in_use -= 1
+    def used(self) -> InUse:
+        """Return the release that answers now as a block's own; it is not closed before the block is over."""
+        return InUse(self.live)
 
 
 class Variants:

@@ -23,14 +23,16 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from slimline.events import arrays
 from slimline.events.records import Value
-from slimline.events.schema import LABELS, PREDICTIONS, SOURCES, STAGES
+from slimline.events.schema import INPUTS, LABELS, PREDICTIONS, SOURCES, STAGES
 from slimline.events.writing import FLOAT32, Source
 
 P, L, T = PREDICTIONS.c, LABELS.c, STAGES.c
 Outputs = NDArray[np.float32]
 Floats = NDArray[np.float64]
 _Stages = dict[tuple[str, int], dict[str, Outputs]]  # by (id, source)
+_Inputs = dict[tuple[str, int], dict[str, NDArray[Any]]]
 KEYS = 400  # (id, source) pairs in one query; SQLite takes 32,766 values
 
 
@@ -48,7 +50,7 @@ class Answers:
     ``time`` [requests] Unix seconds; ``latency`` {part: seconds [requests]}, NaN where a request has no such part;
     ``outputs`` [rows, k]; ``labels`` [rows] what was answered, None for a task without labels; ``request`` [rows] which
     request a row belongs to. ``stages`` {stage: [sampled rows, k]}, NaN where that stage is missing, for the rows
-    ``sampled``.
+    ``sampled``. ``inputs`` {input: [sampled rows, …]}, without those that were not kept of all these rows.
     """
 
     source: Source
@@ -59,6 +61,7 @@ class Answers:
     request: NDArray[np.int64]
     stages: dict[str, Outputs]
     sampled: NDArray[np.int64]
+    inputs: dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,10 +111,10 @@ def after(connection: Connection, position: Position, limit: int) -> News:
     last_label = connection.execute(sa.select(sa.func.max(some.c.sequence))).scalar()
     reached = Position(predicted[-1].sequence if predicted else position.prediction, last_label or position.label)
     labelled = _completed(connection, position, reached) if reached.label else []
-    stages = _stages(connection, [*predicted, *labelled])
+    stages, inputs = _stages(connection, [*predicted, *labelled]), _inputs(connection, predicted)
     return News(
         reached,
-        [_answers(sources[key[0]], rows, stages) for key, rows in _grouped(predicted)],
+        [_answers(sources[key[0]], rows, stages, inputs) for key, rows in _grouped(predicted)],
         [_truths(sources[key[0]], rows, stages) for key, rows in _grouped(labelled)],
     )
 
@@ -148,7 +151,7 @@ def _grouped(rows: Iterable[Any]) -> list[tuple[tuple[int, int], list[Any]]]:
     return [(each, list(group)) for each, group in groupby(sorted(rows, key=key), key)]
 
 
-def _answers(source: Source, rows: Sequence[Any], stages: _Stages) -> Answers:
+def _answers(source: Source, rows: Sequence[Any], stages: _Stages, inputs: _Inputs) -> Answers:
     counts = np.array([row.rows for row in rows])
     first = np.concatenate(([0], np.cumsum(counts)))
     sampled = [
@@ -168,6 +171,7 @@ def _answers(source: Source, rows: Sequence[Any], stages: _Stages) -> Answers:
         None if labels is None else [label for each in labels for label in each],
         np.repeat(np.arange(len(rows)), counts),
         *_sampled(sampled, stages),
+        _kept([(inputs.get(key, {}), place) for key, place, _ in sampled if key in stages]),
     )
 
 
@@ -207,6 +211,26 @@ def _stages(connection: Connection, rows: Sequence[Any]) -> _Stages:
             outputs = np.frombuffer(row.outputs, FLOAT32).reshape(-1, row.width or 1)
             found.setdefault((row.id, row.source), {})[row.stage] = outputs
     return found
+
+
+def _inputs(connection: Connection, rows: Sequence[Any]) -> _Inputs:
+    keys = sorted({(row.id, row.source) for row in rows if row.sampled is not None})
+    found: _Inputs = {}
+    for start in range(0, len(keys), KEYS):
+        chosen = sa.tuple_(INPUTS.c.id, INPUTS.c.source).in_(keys[start : start + KEYS])
+        for row in connection.execute(sa.select(INPUTS).where(chosen)):
+            found.setdefault((row.id, row.source), {})[row.name] = arrays.unpack(row.array)
+    return found
+
+
+def _kept(rows: Sequence[tuple[dict[str, NDArray[Any]], int]]) -> dict[str, NDArray[Any]]:
+    """Return {input: rows} of the inputs that all ``rows``, (a sample's inputs, row among them), have alike."""
+    together: dict[str, NDArray[Any]] = {}
+    for name in rows[0][0] if rows else ():
+        found = [sample[name][place] for sample, place in rows if name in sample and place < len(sample[name])]
+        if len(found) == len(rows) and len({(each.shape, each.dtype) for each in found}) == 1:
+            together[name] = np.stack(found)
+    return together
 
 
 def _sampled(

@@ -40,7 +40,7 @@ class Sampler:
         mode: Mode = "outputs",
         rows: int = 8,
         waiting: int = 16,
-        load: float = 0.05,
+        load: float = 0.01,
         threads: int = 1,
         seed: int | None = None,
         monotonic: Callable[[], float] = time.monotonic,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def _insert(connection: Connection, table: sa.Table, columns: tuple[str, ...], r
     new = 0
     for chunk in _chunks(rows):
         statement = _statement(table.name, columns, len(chunk), connection.dialect.name == "sqlite")
-        new += connection.exec_driver_sql(statement, tuple(value for row in chunk for value in row)).rowcount
+        new += connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk))).rowcount
     return new
 
 

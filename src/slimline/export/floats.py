@@ -22,7 +22,7 @@ TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 def store(graph: Graph) -> None:
     """Replace each of our nodes by a Cast of the constant in its 16-bit format."""
     for node in graph.nodes:
-        if node.domain != DOMAIN:
+        if node.domain != DOMAIN or node.op_type not in TYPES:
             continue
         name = node.input[0]
         stored = f"{name}.{node.op_type}"

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from slimline.export import floats, widths
+from slimline.export import dynamic, floats, lookups, widths
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
@@ -290,10 +290,12 @@ def tidy(model: Any) -> Any:
     widths.fold_weights(graph)
     widths.matmul_blocks(graph)
     fold_weights(graph)
+    lookups.integers(graph)
     shift_activations(graph)
     widths.clip_activations(graph)
     move_relus(graph)
     quantize_biases(graph)
+    dynamic.integers(graph)
     share_constants(graph)
     finished = graph.finish()
     widths.declare(finished)

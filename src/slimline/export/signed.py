@@ -69,7 +69,7 @@ def requantize(model: nn.Module) -> tuple[nn.Module, int]:
             new = Signed(Spec(8, "symmetric"))
             low, high = ((end - old.zero_point) * old.steps() for end in (old.spec.qmin, old.spec.qmax))
             new.set_range(low.min(), high.max())
-        same = replace(old.spec, learned=False) == new.spec
+        same = replace(old.spec, learned=False, dynamic=False) == new.spec
         if same:
             new.scale.copy_(old.steps())
         changed += not same

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "Gather"}
 THROUGH = {"DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity"}
 
 

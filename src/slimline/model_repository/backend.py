@@ -8,7 +8,7 @@ request's alone: those that arrived with it are answered.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as triton
 
-from slimline import plugins, preprocess
+from slimline import image_heads, plugins, preprocess
 from slimline.errors import DataError, InputError, SlimlineError
 from slimline.model_repository.names import RAW
 from slimline.predictor import Arrays, Predictor
 
 PIXELS = 2**24  # a larger image is refused before it is decoded
+REQUEST_PIXELS = 2**26  # of all images of a request
 
 
 def version_folder(args: dict[str, str]) -> Path:
@@ -81,7 +82,7 @@ class Preprocess:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the steps and import them."""
         with _told():
-            self._document = json.loads((version_folder(args) / "preprocess.json").read_text(encoding="utf-8"))
+            self._document = preprocess.read(version_folder(args))
             for step in self._document["steps"]:
                 plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=())
         self._is_image = self._document["steps"][0]["op"] == "decode_image"
@@ -89,7 +90,6 @@ class Preprocess:
             from PIL import Image
 
             Image.init()  # its decoders, which the first request would wait for
-            Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow raises at twice this, and warns before
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Run the steps on each request's values."""
@@ -98,6 +98,8 @@ class Preprocess:
     def _answer(self, request: Any) -> Any:
         try:
             values = triton.get_input_tensor_by_name(request, RAW).as_numpy().reshape(-1)
+            if self._is_image:
+                _check_pixels(values)
             raw = [self._decode(index, each) for index, each in enumerate(values)]
             return _response(preprocess.run(self._document, raw))
         except Exception as error:  # noqa: BLE001
@@ -110,6 +112,21 @@ class Preprocess:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"text {index}: no UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _check_pixels(images: Iterable[bytes]) -> None:
+    """Raise DataError for an image, or images together, that would take too much to decode."""
+    total = 0
+    for index, image in enumerate(images):
+        try:
+            found = image_heads.pixels(image)
+        except DataError as error:
+            raise DataError(f"image {index}: {error}") from error
+        if found > PIXELS:
+            raise DataError(f"image {index}: more than {PIXELS} pixels")
+        total += found
+    if total > REQUEST_PIXELS:
+        raise DataError(f"images of more than {REQUEST_PIXELS} pixels together: send fewer at once")
 
 
 def _response(outputs: Arrays) -> Any:

@@ -44,16 +44,19 @@ class Agreement:
         if self.floors is None or not len(batch.sampled) or TEACHER not in stages or self.baseline.stage not in stages:
             return
         teacher, own = stages[TEACHER], stages[self.baseline.stage]
-        time = batch.time[batch.request[batch.sampled]]
+        there = np.isfinite(teacher).all(1)  # a stage that failed is NaN; the last one's failure counts against it
+        teacher, own = teacher[there], own[there]
+        time = batch.time[batch.request[batch.sampled[there]]]
         if self.baseline.labels:
             said = teacher.argmax(1)
-            self.test.feed((said == own.argmax(1)).astype(np.float64), self.floors[said], time)
+            agree = (said == own.argmax(1)) & np.isfinite(own).all(1)
+            self.test.feed(agree.astype(np.float64), self.floors[said], time)
         else:
             self.test.feed(self._near(teacher, own), np.full(len(own), self.floors[0]), time)
 
     def _near(self, a: Outputs, b: Outputs) -> Floats:
         distance = np.abs(a.astype(np.float64) - b).mean(1) / self.range
-        near: Floats = 1.0 - np.minimum(distance, 1.0)
+        near: Floats = np.nan_to_num(1.0 - np.minimum(distance, 1.0), nan=0.0)
         return near
 
     def labelled(self, batch: Labelled) -> None:

@@ -23,6 +23,7 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.standing import Standing, State
 
 FILE = "alarms.jsonl"
+DETAIL = "/"  # accuracy/shirt is a part of accuracy, which alarms for it
 Key = tuple[str, str, str]  # signal, revision, variant
 
 
@@ -54,10 +55,12 @@ class AlarmLog:
                 self._write({"event": "resolved", "id": alarm.id, "time": now, "why": why})
         return new
 
-    def answered(self, alarm: Alarm, answer: dict[str, Any], now: float) -> None:
-        """Note what came of an alarm, unless that is what was noted last."""
-        if self.answers.get(alarm.id) != answer:
-            self._write({"event": "answered", "id": alarm.id, "time": now} | answer)
+    def answered(self, alarm: Alarm, answer: dict[str, Any], now: float) -> bool:
+        """Note what came of an alarm; return False where that is what was noted last, or the alarm is over."""
+        if self.answers.get(alarm.id) == answer or all(each.id != alarm.id for each in self.open.values()):
+            return False
+        self._write({"event": "answered", "id": alarm.id, "time": now} | answer)
+        return True
 
     def _write(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=False) + "\n"

@@ -89,7 +89,7 @@ def read(release: Path, agreement_drop: float, incumbent: Path | None = None) ->
 
 def _references(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = dict(file.items())
             if "targets" not in arrays:
                 raise ReleaseError(f"{path}: no targets; make the release again")

@@ -27,8 +27,8 @@ class Calibration:
     error: float
 
     def __call__(self, confidence: NDArray[np.floating]) -> Floats:
-        """Return the chance to be right of each confidence in [0, 1]."""
-        return _sigmoid(self.slope * _log_odds(confidence) + self.offset)
+        """Return the chance to be right of each confidence in [0, 1]; 0 where it is NaN."""
+        return np.nan_to_num(_sigmoid(self.slope * _log_odds(confidence) + self.offset), nan=0.0)
 
 
 def fit(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> Calibration:

@@ -78,8 +78,10 @@ class Drift:
             return
         time = batch.time[batch.request[batch.sampled]]
         if "sampled" in groups and TEACHER in batch.stages:
-            seen = self._values(self.baseline.outputs(TEACHER, batch.stages[TEACHER]))
-            groups["sampled"].feed({f"teacher.{name}": values for name, values in seen.items()}, time)
+            raw = batch.stages[TEACHER]
+            there = np.isfinite(raw).all(1)
+            seen = self._values(self.baseline.outputs(TEACHER, raw[there]))
+            groups["sampled"].feed({f"teacher.{name}": values for name, values in seen.items()}, time[there])
         if "inputs" in groups and batch.inputs:
             groups["inputs"].feed(dict(input_features(batch.inputs)), time)
 
@@ -138,7 +140,7 @@ class _Group:
         self.count, self.since, self.quiet = 0, 0.0, -1  # quiet: rows since the last alarm, -1: there was none
 
     def feed(self, values: Mapping[str, NDArray[np.generic]], time: Floats) -> None:
-        if any(each.name not in values for each in self.histograms):
+        if not len(time) or any(each.name not in values for each in self.histograms):
             return
         if not self.count:
             self.since = float(time[0])

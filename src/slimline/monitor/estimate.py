@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from slimline.monitor.baseline import Baseline
 from slimline.monitor.floors import SPAN, FloorTest
 from slimline.monitor.recent import Recent
-from slimline.monitor.sequential import interval
 from slimline.monitor.signal import Labelled, Predicted, Sample
 from slimline.monitor.standing import Standing, State
 
 CONFIDENCE = 0.95
 EVERY = 10  # rows in one step of the detector: every row is seen, and the run length is ten times that of labels
 PRIOR = 20  # rows by which the mean of an answer that is rare among the references leans on that of all
-ENOUGH = 100  # labelled rows that may contradict an alarm
+ENOUGH = 200  # labelled rows that may contradict an alarm
 Floats = NDArray[np.float64]
 
 
@@ -26,8 +25,9 @@ class Estimate:
     """Compares each row's chance to be right with the floor of the answer given.
 
     The floor of an answer is its mean chance among the reference rows, shifted by as much as the promised accuracy lies
-    below that of all reference rows. Confidence is no proof: a model can be wrong and sure of it, or right and unsure.
-    So an alarm that labels of rows answered since contradict is ``watch``.
+    below that of all reference rows. Confidence is no proof: a model can be wrong and sure of it, or right and unsure,
+    and harder classes look like a loss. So an alarm is ``watch`` while labels of rows answered since contradict it:
+    class by class they keep what is promised.
     """
 
     name: ClassVar[str] = "estimate"
@@ -39,7 +39,7 @@ class Estimate:
         self.floors = np.zeros(len(baseline.labels)) if self.floor is None else self._floors(self.floor)
         self.test = FloorTest(threshold, every=EVERY)
         self._tracked = Recent(2, SPAN)  # chance to be right, right
-        self._since_alarm = Recent(2, SPAN)
+        self._since_alarm = Recent(1, SPAN)  # right, less what is promised for the true class
         self._alarm = 0.0
 
     def _floors(self, promised: float) -> Floats:
@@ -67,16 +67,18 @@ class Estimate:
         if not known.any():
             return
         chance = self.calibration(batch.outputs[known].max(1))
-        rows = np.stack([chance, batch.answers[known] == batch.labels[known]], axis=1)
-        self._tracked.feed(rows)
-        self._since_alarm.feed(rows[batch.predicted[known] >= self._alarm])
+        right = (batch.answers[known] == batch.labels[known]).astype(np.float64)
+        self._tracked.feed(np.stack([chance, right], axis=1))
+        promised = self.baseline.promises.classes
+        if promised is not None:
+            surplus = right - promised[batch.labels[known]]
+            self._since_alarm.feed(surplus[batch.predicted[known] >= self._alarm, None])
 
     def tick(self, now: float) -> None:
         """Rows alone move it."""
 
     def _contradicted(self) -> bool:
-        count, sums = self._since_alarm.count, self._since_alarm.sums
-        return count >= ENOUGH and sums[0] / count < interval(float(sums[1]), count, CONFIDENCE)[0]
+        return self._since_alarm.count >= ENOUGH and float(self._since_alarm.sums[0]) >= 0
 
     def standings(self) -> list[Standing]:
         """Return where it stands."""

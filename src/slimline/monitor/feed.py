@@ -24,6 +24,7 @@ def predicted(answers: Answers, index: Mapping[str, int]) -> Predicted:
         answers.request,
         answers.stages,
         answers.sampled,
+        answers.inputs,
     )
 
 

@@ -12,6 +12,7 @@ from slimline.errors import SlimlineError
 from slimline.events import EventStore, Position
 from slimline.monitor import checkpoint, watched
 from slimline.monitor.releases import Releases
+from slimline.monitor.scraping import Counted
 from slimline.monitor.watch import Watch
 from slimline.params import Monitor
 
@@ -50,6 +51,11 @@ class Follower:
         taken = (news.position.prediction - self.position.prediction, news.position.label - self.position.label)
         self.position = news.position
         return max(taken) >= PAGE
+
+    def counted(self, requests: Counted, now: float) -> None:
+        """Take what an endpoint counted."""
+        if requests.requests:
+            self._watch((*requests.own, False), now).counted(requests)
 
     def check(self) -> None:
         """Begin anew where the store is another one than before: its sequences end before what was read."""
@@ -126,10 +132,14 @@ class Follower:
         missing = "no such release in --deployment or --release"
         if release is not None:
             try:
-                return Watch(watched.read(revision, variant, shadow=shadow, release=release, chosen=self.chosen))
+                before = self.releases.incumbent(revision)
+                known = watched.read(
+                    revision, variant, shadow=shadow, release=release, chosen=self.chosen, incumbent=before
+                )
+                return Watch(known)
             except SlimlineError as error:
                 missing = str(error)
-        log.warning("%s as %s: %s; its traffic alone is watched", short(revision), variant, missing)
+        log.warning("%s as %s: %s; its traffic and coverage alone are watched", short(revision), variant, missing)
         return Watch(watched.read(revision, variant, shadow=shadow, release=None, chosen=self.chosen))
 
     def as_dict(self) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ METRICS: dict[str, Declared] = {
     "slimline_drift_score": Declared(
         "How far a feature of the traffic is from the release's reference.", ("feature", *OWN)
     ),
+    "slimline_latency_seconds": Declared("Quantiles of the last 500 requests, whole.", ("quantile", *OWN)),
     "slimline_slow_ratio": Declared(
         "The share of requests beyond the objective of a part, over a window.", ("part", "window", *OWN)
     ),
@@ -68,9 +69,12 @@ METRICS: dict[str, Declared] = {
     "slimline_watched_labels_total": Declared("Labels that found their row.", OWN, counter=True),
     "slimline_blame_info": Declared("What an open alarm is blamed on; always 1.", ("signal", "verdict", "stage", *OWN)),
     "slimline_alarm_open": Declared("1 while an alarm on the signal holds.", ("signal", *OWN)),
+    "slimline_probe_latency_seconds": Declared("What a probe's requests took in the last round.", ("quantile", *OWN)),
+    "slimline_probe_up": Declared("1 when the last probe was answered.", OWN),
     "slimline_monitor_events_total": Declared("Predictions and labels taken from the event store.", (), counter=True),
     "slimline_monitor_lag_seconds": Declared("Age of the newest event that was read, while more wait; else 0."),
     "slimline_monitor_last_poll_seconds": Declared("Unix time at which the event store was last read."),
+    "slimline_monitor_state_up": Declared("1 when alarms and checkpoint could be written at the last try."),
     "slimline_monitor_store_up": Declared("1 when the event store could be read at the last try."),
 }
 

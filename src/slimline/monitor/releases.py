@@ -35,6 +35,11 @@ class Releases:
             return None
         return directory if (directory / "card.json").is_file() else None
 
+    def current(self) -> Path | None:
+        """Return the release that the deployment answers with, or the first of ``folders``."""
+        found = None if self.deployment is None else self.deployment.current()
+        return found or next(iter(self._known.values()), None)
+
     def incumbent(self, revision: str) -> Path | None:
         """Return the directory of the release that was current before ``revision``, or None."""
         if self.deployment is None:

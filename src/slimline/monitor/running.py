@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimline import manifest, params
-from slimline.errors import ParamsError
+from slimline.errors import ParamsError, SlimlineError
 from slimline.events import EventStore
-from slimline.monitor import server
+from slimline.monitor import alertmanager, server, watched
 from slimline.monitor.follower import Follower
 from slimline.monitor.process import Process
 from slimline.monitor.releases import Releases
+from slimline.monitor.responding import Responder
+from slimline.monitor.scraping import Scraper
+from slimline.monitor.undo import Undo
+from slimline.params import Monitor
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Options:
     host: str
     port: int
     interval: float
+    undo: Path
+    token_file: Path | None
+    endpoints: tuple[str, ...]
 
 
 def run(options: Options) -> None:
@@ -42,17 +49,40 @@ def run(options: Options) -> None:
     with _held(options.folder), EventStore.open(options.store, create=False) as store:
         follower = Follower(store, releases, options.folder, chosen)
         follower.check()
-        process = Process(follower, options.folder, interval=options.interval)
+        responder = Responder(store, releases, options.undo)
+        process = Process(
+            follower, options.folder, responder=responder, scrapers=[Scraper(url).start() for url in options.endpoints],
+            interval=options.interval,
+        )  # fmt: skip
         gets = {
             "/metrics": lambda: server.text(process.exporter.render()),
             "/standings": lambda: server.as_json(200, process.standings),
             "/livez": lambda: server.as_json(200, {"status": "alive"}),
         }
-        with server.Server(options.host, options.port, gets, {}) as serving:
+        posts = {} if options.token_file is None else {"/undo": webhook(options, chosen, responder)}
+        with server.Server(options.host, options.port, gets, posts) as serving:
             for each in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(each, lambda *_: process.stop())
             print(f"monitor: metrics at {serving.url}/metrics, state in {options.folder}", file=sys.stderr, flush=True)
             process.run()
+
+
+def webhook(options: Options, chosen: Monitor | None, responder: Responder) -> server.Post:
+    """Return what answers Alertmanager's posts; the token is read for each, so that it may be exchanged."""
+    token_file = options.token_file
+    assert token_file is not None  # noqa: S101
+
+    def answer(body: bytes, authorization: str | None) -> server.Reply:
+        try:
+            token = token_file.read_text(encoding="utf-8").strip()
+            release = responder.releases.current()
+            own = watched.read("", "", shadow=False, release=release, chosen=chosen).params
+            undo = Undo.configured(responder.policy(own.undo), options.undo, where="monitor.undo")
+        except (OSError, SlimlineError) as error:
+            return server.as_json(503, {"error": str(error)})
+        return server.as_json(*alertmanager.receive(undo, body, authorization, token))
+
+    return answer
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Scores:
             right: Floats = (batch.answers[known] == batch.labels[known]).astype(np.float64)
             return right
         errors = np.abs(batch.outputs[known, 0].astype(np.float64) - batch.targets[known])
-        near: Floats = 1.0 - np.minimum(errors / self.range, 1.0)
+        near: Floats = np.nan_to_num(1.0 - np.minimum(errors / self.range, 1.0), nan=0.0)  # no number is no answer
         return near
 
     def promised(self, batch: Labelled) -> Floats:

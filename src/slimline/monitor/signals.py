@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from slimline.monitor import quality
+from slimline.monitor.coverage import Coverage
+from slimline.monitor.failures import Errors
+from slimline.monitor.latency import latency
 from slimline.monitor.signal import Signal
 from slimline.monitor.traffic import Traffic
 from slimline.monitor.watched import Watched
 
 Make = Callable[[Watched], Signal | None]
 
-SIGNALS: tuple[Make, ...] = (Traffic, quality.accuracy, quality.agreement, quality.estimate, quality.drift)
+SIGNALS: tuple[Make, ...] = (
+    Traffic, latency, Errors, Coverage, quality.accuracy, quality.agreement, quality.estimate, quality.drift,
+)  # fmt: skip
 
 
 def make(watched: Watched) -> list[Signal]:

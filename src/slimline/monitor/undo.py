@@ -20,7 +20,7 @@ from slimline.monitor.journal import FOLDER, Journal
 from slimline.monitor.target import Move, Target
 from slimline.params import Undo as Policy
 
-FINAL = ("done", "moot")
+FINAL = ("done", "moot", "forgiven")
 EXONERATED = ("data", "serving")  # verdicts under which an older model would do no better
 INSTEAD = {
     "data": "an older model would meet the same input: look at what changed in it, and train on it",
@@ -112,6 +112,11 @@ class Undo:
                 return self._noted(last, Action(alarm.id, "proposed", move.what, move, verdict), alarm, by, blame)
             return self._done(move, alarm, by, blame)
 
+    def forgive(self, alarm: Alarm, *, by: str) -> Action:
+        """Note that a person finds nothing wrong with an alarm's release: it may be gone back to again."""
+        with self.journal.locked():
+            return self._write(Action(alarm.id, "forgiven", "its release may be gone back to"), alarm, by, None)
+
     def _stop(self, entries: list[dict[str, Any]], blame: Blame | None, *, accept: bool) -> tuple[str, str] | None:
         """Return the outcome and why nothing may be done now, or None."""
         if held := self.journal.held():
@@ -186,8 +191,15 @@ class Undo:
 
 
 def _regressed(entries: list[dict[str, Any]]) -> set[str]:
-    """Return the revisions that alarms were raised about, those aside whose model a verdict cleared."""
-    return {each["evidence"]["standing"]["revision"] for each in entries if each["outcome"] not in {"advised", "moot"}}
+    """Return the revisions that alarms were raised about, less those that a verdict cleared or a person forgave."""
+    found: set[str] = set()
+    for each in entries:
+        revision = each["evidence"]["standing"]["revision"]
+        if each["outcome"] == "forgiven":
+            found.discard(revision)
+        elif each["outcome"] not in {"advised", "moot"}:
+            found.add(revision)
+    return found
 
 
 def _action(entry: dict[str, Any]) -> Action:

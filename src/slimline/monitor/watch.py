@@ -8,6 +8,8 @@ from typing import Any
 
 from slimline.events import Answers, Truths
 from slimline.monitor import feed, signals
+from slimline.monitor.failures import Errors
+from slimline.monitor.scraping import Counted
 from slimline.monitor.signal import Sample, Signal
 from slimline.monitor.standing import Standing
 from slimline.monitor.watched import Watched
@@ -44,6 +46,13 @@ class Watch:
         self.labels += len(truths.outputs)
         batch = feed.labelled(truths, self._index)
         self._each(lambda signal: signal.labelled(batch))
+
+    def counted(self, requests: Counted) -> None:
+        """Take what the endpoint counted, which is a sign of life too."""
+        self.last = requests.time if self.last is None else max(self.last, requests.time)
+        for signal in self.signals:
+            if isinstance(signal, Errors):
+                signal.counted(*requests[1:])
 
     def tick(self, now: float) -> None:
         """Take note of the time."""

@@ -16,9 +16,10 @@ from slimline.params import Monitor
 class Watched:
     """One revision as one variant.
 
-    ``release`` is its directory, None where no such release was found: then ``card`` and ``objectives`` are empty, and
-    ``labels`` are those it was seen to give. ``shadow``: its answers are recorded, never returned. ``params`` is the
+    ``release`` is its directory, None where no such release was found: then ``card``, ``objectives``, ``labels`` and
+    the served model's ``signature`` are empty. ``shadow``: its answers are recorded, never returned. ``params`` is the
     section ``monitor`` of the release's own params.yaml, or of the one that ``slimline monitor --params`` names.
+    ``incumbent`` is the directory of the release that served before it, where one is known.
     """
 
     revision: str
@@ -29,6 +30,8 @@ class Watched:
     card: Mapping[str, Any] = field(default_factory=dict)
     objectives: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    signature: Mapping[str, Any] = field(default_factory=dict)
+    incumbent: Path | None = None
 
     @property
     def own(self) -> tuple[str, str]:
@@ -36,7 +39,15 @@ class Watched:
         return self.revision, self.variant
 
 
-def read(revision: str, variant: str, *, shadow: bool, release: Path | None, chosen: Monitor | None) -> Watched:
+def read(
+    revision: str,
+    variant: str,
+    *,
+    shadow: bool,
+    release: Path | None,
+    chosen: Monitor | None,
+    incumbent: Path | None = None,
+) -> Watched:
     """Read what ``release`` promises; ``chosen`` stands in for its own section ``monitor``.
 
     Raises ArtifactError or ReleaseError where the release can't be read.
@@ -51,4 +62,4 @@ def read(revision: str, variant: str, *, shadow: bool, release: Path | None, cho
     except (KeyError, TypeError) as error:
         raise ReleaseError(f"{release / 'card.json'}: no {error}; make the release again") from error
     labels = tuple(signature.get("labels") or ())
-    return Watched(revision, variant, shadow, own, release, card, objectives, labels)
+    return Watched(revision, variant, shadow, own, release, card, objectives, labels, signature, incumbent)

@@ -8,6 +8,7 @@ from typing import Any
 ENDPOINT, MONITOR, ALERTMANAGER = "localhost:3000", "localhost:3001", "localhost:9093"
 JOBS = {"slimline": ENDPOINT, "slimline-monitor": MONITOR}
 INTERVAL = "5s"
+CREDENTIALS = "undo.token"  # beside alertmanager.yml: what `slimline monitor --token-file` reads
 NAME = "app.kubernetes.io/name"
 
 
@@ -43,7 +44,9 @@ def alertmanager(undo: Mapping[str, Any], webhook: str) -> dict[str, Any]:
     }
     receivers: list[dict[str, Any]] = [{"name": "pages"}, {"name": "tickets"}]
     if acts:
-        receivers.append({"name": "undo", "webhook_configs": [{"url": webhook, "send_resolved": False}]})
+        own = {"authorization": {"credentials_file": CREDENTIALS}}
+        told = {"url": webhook, "send_resolved": False, "http_config": own}
+        receivers.append({"name": "undo", "webhook_configs": [told]})
     page = {"receiver": "pages", "matchers": ['severity="page"']}
     ticket = {"receiver": "tickets", "matchers": ['severity="ticket"'], "group_wait": "5m", "repeat_interval": "24h"}
     return {

@@ -65,10 +65,15 @@ def svg_row(name: str, width: float, height: float, alt: str, draws: Sequence[Dr
         figure, axes = _figure(len(draws), width, height, "none", share=True)
         for ax, draw in zip(axes, draws, strict=True):
             draw(ax)
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        return element(figure, name, alt)
+
+
+def element(figure: Figure, name: str, alt: str) -> Picture:
+    """Return a figure that was drawn in ``STYLE``, with ``name`` as its hashsalt, as an ``<svg>`` element."""
+    file = io.StringIO()
+    figure.savefig(
+        file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     text = file.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

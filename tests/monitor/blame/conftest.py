@@ -23,7 +23,7 @@ def good(workshop: Workshop) -> Path:
 @pytest.fixture(scope="session")
 def miscalibrated(workshop: Workshop) -> Path:
     """A release whose quantize stage saw images far too dark when its ranges were chosen."""
-    return workshop.release("miscalibrated", brightness=0.25)
+    return workshop.release("miscalibrated", brightness=0.5)
 
 
 @pytest.fixture(scope="session")

@@ -203,6 +203,8 @@ def test_it_never_goes_back_to_what_regressed_itself(
     assert "that did not regress itself" in action.why
     journal.append({"alarm": "x", "outcome": "held", "evidence": alarm(first).as_dict()})
     assert undo().handle(alarm(second, since=2e9), by="monitor").outcome == "failed"
+    undo().forgive(alarm(first), by="ann")
+    assert undo().handle(alarm(second, since=2e9), by="monitor").outcome == "done"
 
 
 def test_it_goes_past_a_release_that_regressed(

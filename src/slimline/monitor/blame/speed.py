@@ -70,10 +70,25 @@ def _timed(chain: Chain, samples: Mapping[str, latency.Samples], batch: str, con
         ratio = None
         if stage in before and then[stage] and then[before[stage]]:
             value, (least, most) = latency.speedup(own, samples[before[stage]], confidence)
-            was = then[stage] / then[before[stage]]  # own time over the time of the one before it
-            ratio = (value / was, least / was, most / was)
+            was, lowest, highest = _benchmarked(chain, before[stage], stage, batch)
+            ratio = (value / was, least / highest, most / lowest)
         found.append(Timed(stage, own.p50 * 1e3, (low, high), then[stage], ratio))
     return found
+
+
+def _benchmarked(chain: Chain, before: str, stage: str, batch: str) -> tuple[float, float, float]:
+    """Return how many times as long as the one before it a stage took in the benchmark, with what is known of it.
+
+    Both were measured against the teacher, so the ends of both intervals count.
+    """
+    rows = [chain.measured(each) for each in (before, stage)]
+    p50 = [row["latency_ms"][batch]["p50"] for row in rows]
+    was = float(p50[1] / p50[0])
+    known = [row.get("speedup_ci", {}).get(batch) for row in rows]
+    if not all(known):
+        return was, was, was
+    (low, high), (own_low, own_high) = known
+    return was, min(was, low / own_high), max(was, high / own_low)
 
 
 def objectives(chain: Chain) -> dict[str, float]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from slimline.monitor.blame.chain import UNKNOWN, Chain, Indices, Rows
 if TYPE_CHECKING:
     from slimline.events import EventStore, Prediction
 
-MOST_ROWS = 20_000
-MOST_REQUESTS = 20_000
+MOST = 20_000
+SPAN = 60.0
+Event = TypeVar("Event")
 Floats = NDArray[np.float64]
 
 
@@ -53,16 +54,21 @@ def read(
 ) -> Window:
     """Read what ``chain``'s release answered with ``since`` ≤ time < ``until`` (Unix seconds), shadows included.
 
-    At most ``MOST_ROWS`` sampled rows and ``MOST_REQUESTS`` latencies and labels are read, the oldest first.
+    At most ``MOST`` sampled requests, labels and latencies each are read, the newest.
     """
+    own = [each[4:] for each in store.sources() if each[0] == chain.revision]
+    if not own:
+        return nothing(chain)
+    start = max(min(first for first, _ in own), -inf if since is None else since)
+    end = min(max(last for _, last in own) + 1, inf if until is None else until)
     chosen: dict[str, Any] = {"revision": chain.revision, "variant": variant}
-    sampled = list(_bounded(store.predictions(since, until, sampled=True, **chosen)))
-    labelled = list(islice(store.labelled(since, until, **chosen), MOST_ROWS))
+    sampled = _newest(lambda a, b: store.predictions(a, b, sampled=True, **chosen), start, end)
+    labelled = _newest(lambda a, b: store.labelled(a, b, **chosen), start, end)
     truth = {(each.id, each.index): chain.index(each.label) for each in labelled}
     window = _window(chain, since, until, sampled, truth)
     latencies: dict[str, list[float]] = {}
     batch = []
-    for each in islice(store.predictions(since, until, **chosen), MOST_REQUESTS):
+    for each in _newest(lambda a, b: store.predictions(a, b, **chosen), start, end):
         batch.append(len(each.outputs))
         for part, seconds in each.latency.items():
             latencies.setdefault(part, []).append(seconds)
@@ -74,13 +80,15 @@ def read(
     )  # fmt: skip
 
 
-def _bounded(sampled: Iterator[Prediction]) -> Iterator[Prediction]:
-    rows = 0
-    for each in sampled:
-        rows += len(each.sampled or [])
-        if rows > MOST_ROWS:
-            return
-        yield each
+def _newest(read: Callable[[float, float], Iterable[Event]], start: float, end: float) -> list[Event]:
+    """Return up to ``MOST`` events, oldest first; they are read in spans that go back in time and grow."""
+    found: list[Event] = []
+    span = SPAN
+    while end > start and len(found) < MOST:
+        before = max(start, end - span)
+        found = list(read(before, end)) + found
+        end, span = before, span * 2
+    return found[-MOST:]
 
 
 def _window(

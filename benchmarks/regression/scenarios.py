@@ -1,0 +1,50 @@
+"""What is planted, and what has to come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from traffic import Rows, reweighted, shifted
+
+BLUR, DEGREES = 0.7, 12.0
+SHARES = {6: 0.4, 0: 0.2}  # the classes that the teacher itself takes for each other most often
+DELAY = 0.02
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``release`` is a key of planted.FAULTS that becomes current, ``change`` what happens to the rows, ``delay`` the
+    seconds that each model call waits. It lasts ``seconds`` at most. ``blame`` is the verdict it has to get, if any.
+    """
+
+    letter: str
+    title: str
+    seconds: float
+    release: str | None = None
+    change: Callable[[Rows, int], Rows] | None = None
+    delay: float = 0.0
+    blame: str | None = None
+
+
+SCENARIOS = {
+    each.letter: each
+    for each in (
+        Scenario("a", "a release whose quantize stage was miscalibrated", 120, release="quantize", blame="quantize"),
+        Scenario("b", "a release whose prune stage never saw two classes", 120, release="prune", blame="prune"),
+        Scenario(
+            "c",
+            "the images are blurred and turned",
+            90,
+            change=lambda rows, _: shifted(rows, blur=BLUR, degrees=DEGREES),
+        ),
+        Scenario(
+            "d",
+            "two hard classes make up 60% of the traffic",
+            90,
+            change=lambda rows, seed: reweighted(rows, SHARES, seed),
+        ),
+        Scenario("e", f"each model call waits {1000 * DELAY:.0f} ms", 120, delay=DELAY, blame="serving"),
+        Scenario("f", "nothing", 90),
+    )
+}

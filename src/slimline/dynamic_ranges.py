@@ -1,0 +1,51 @@
+"""``ranges: auto``: are the inputs' ranges better fixed by calibration, or found for each batch as the model runs?
+
+Static ranges need no pass over the data and fuse into integer kernels on both sides; dynamic ones follow every batch
+and lose less where activations have outliers, as in transformers. Which is faster differs from target to target, so
+both are exported and timed, interleaved, and the faster one whose validation loss is within ``max_loss`` of the better
+one's is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from slimline import measure
+from slimline.method import Batches, Context, Method, compress
+from slimline.sensitivity import Sensitivity
+
+GAIN = 1.02  # below it the first of the two stays
+
+
+def choose(
+    methods: Mapping[str, Method], model: nn.Module, batches: Batches, context: Context
+) -> tuple[str, list[str]]:
+    """Return which of ``methods`` {kind: method} is taken, and why; the choice is recorded and replayed.
+
+    Each method's ``max_loss`` is how much higher its validation loss may be than the other's.
+    """
+    choice: dict[str, Any] = context.decisions.choose("ranges", lambda: _measured(methods, model, batches, context))
+    return str(choice["taken"]), [str(choice["why"])]
+
+
+def _measured(methods: Mapping[str, Method], model: nn.Module, batches: Batches, context: Context) -> dict[str, Any]:
+    made = {kind: compress(method, model, batches, context)[0] for kind, method in methods.items()}
+    sensitivity = Sensitivity(model, context)
+    rises = {kind: sensitivity.rise(each) for kind, each in made.items()}
+    target = context.target
+    rows, _ = context.calibration[slice(0, max(target.batch_sizes))]
+    samples = measure.models(made, context.task.signature(), rows, target)
+    times = {kind: {batch: each.p50 for batch, each in by_batch.items()} for kind, by_batch in samples.items()}
+    first, second = methods
+    gain = measure.gain(times[first], times[second])
+    limit = min(rises.values()) + float(getattr(methods[first], "max_loss", 0.0))
+    order = [second, first] if gain > GAIN else [first, second]
+    taken = next(kind for kind in order if rises[kind] <= limit)
+    why = (
+        f"{taken} ranges: {second} ones run {gain:.2f}× as fast as {first} ones; the validation loss rises by "
+        + " and ".join(f"{rises[kind]:.4f} ({kind})" for kind in methods)
+    )
+    return {"taken": taken, "why": why, "gain": gain, "rises": rises}

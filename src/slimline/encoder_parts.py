@@ -1,0 +1,149 @@
+"""The parts of a transformer that can get narrower: attention heads, and the neurons of its feed-forward layers.
+
+Found by running the model on real rows, not by names: attention is a module that knows its head size and has three
+linear layers of that many outputs times the heads; the layer that reads them comes next. A feed-forward pair are two
+linear layers called one after the other of which the second reads, channel by channel, what the first says: shown by
+disturbing one channel.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from slimline.channels import Group
+from slimline.task import call
+
+HEAD_SIZES = ("attention_head_size", "head_dim")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention: the names of its module, its three projections and the layer that reads the heads."""
+
+    module: str
+    projections: tuple[str, str, str]
+    output: str
+    heads: int
+    head_size: int
+
+    @property
+    def group(self) -> Group:
+        """The heads as a group: root channel h owns ``head_size`` positions in each layer."""
+        owned = [list(range(h * self.head_size, (h + 1) * self.head_size)) for h in range(self.heads)]
+        return Group([*((name, "out", owned) for name in self.projections), (self.output, "in", owned)], self.heads)
+
+
+def attentions(model: nn.Module, inputs: dict[str, Tensor]) -> list[Attention]:
+    """Return every attention of a plain model, in the order of the calls."""
+    order = calls(model, inputs)
+    found = []
+    for name, module in model.named_modules():
+        size = next((getattr(module, key) for key in HEAD_SIZES if isinstance(getattr(module, key, None), int)), None)
+        own = [each for each in order if each.rpartition(".")[0] == name]
+        if size is None or len(own) < 3:
+            continue
+        projections = (own[0], own[1], own[2])
+        width = {_linear(model, each).out_features for each in projections}
+        after = order[order.index(own[2]) + 1 :]
+        if (
+            len(width) != 1
+            or not after
+            or _linear(model, after[0]).in_features != (total := width.pop())
+            or total % size
+        ):
+            continue
+        found.append(Attention(name, projections, after[0], total // size, size))
+    return sorted(found, key=lambda each: order.index(each.output))
+
+
+def feed_forwards(model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
+    """Return the neurons between each pair of linear layers of a plain model, in the order of the calls."""
+    order = calls(model, inputs)
+    taken = {each for attention in attentions(model, inputs) for each in attention.projections}
+    pairs = [
+        (a, b)
+        for a, b in pairwise(order)
+        if a not in taken and _linear(model, a).out_features == _linear(model, b).in_features
+    ]
+    kept = [pair for pair in pairs if _reads_by_channel(model, inputs, *pair)]
+    return [
+        Group([(a, "out", owned), (b, "in", owned)], len(owned))
+        for a, b in kept
+        for owned in [[[j] for j in range(_linear(model, a).out_features)]]
+    ]
+
+
+@torch.inference_mode()
+def calls(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
+    """Return the names of the linear layers in the order in which one run calls them, less those called twice."""
+    order: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        call(model.eval(), _few(inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in order if order.count(name) == 1]
+
+
+def _reads_by_channel(model: nn.Module, inputs: dict[str, Tensor], a: str, b: str) -> bool:
+    """Return whether channel 0 of the input of ``b``, and no other, changes with that of the output of ``a``."""
+    before = _input_of(model, inputs, b, a, lambda out: out)
+    after = _input_of(model, inputs, b, a, _disturb)
+    if before is None or after is None or before.shape != after.shape:
+        return False
+    changed = (before != after).flatten(0, -2).any(0)
+    return bool(changed[0]) and not bool(changed[1:].any())
+
+
+def _disturb(out: Tensor) -> Tensor:
+    out = out.clone()
+    out[..., 0] += 1.0 + out[..., 0].abs()
+    return out
+
+
+@torch.inference_mode()
+def _input_of(
+    model: nn.Module, inputs: dict[str, Tensor], layer: str, changed: str, change: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    seen: list[Tensor] = []
+    hooks = [
+        model.get_submodule(changed).register_forward_hook(lambda _m, _i, out: change(out)),
+        model.get_submodule(layer).register_forward_pre_hook(lambda _m, args: seen.append(args[0].clone())),
+    ]
+    try:
+        call(model.eval(), _few(inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen[0] if seen else None
+
+
+def _few(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor[:2] for name, tensor in inputs.items()}
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)  # noqa: S101  (calls() names no others)
+    return layer
+
+
+def runs(model: nn.Module, inputs: dict[str, Tensor]) -> str | None:
+    """Return why a copy of ``model`` doesn't run, or None."""
+    try:
+        with torch.inference_mode():
+            call(copy.deepcopy(model).eval(), _few(inputs))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        return " ".join(str(error).split())
+    return None

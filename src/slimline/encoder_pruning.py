@@ -1,0 +1,96 @@
+"""What the methods that make a transformer narrower share: their keys, scores, and how many parts of a layer stay."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from slimline import encoder_parts, importances
+from slimline.channels import Group, keep_channels, slice_model
+from slimline.errors import MethodError
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.quantizers import plain
+from slimline.widths import Limits, above_threshold
+
+Importance = Literal["l1", "l2", "taylor", "fisher", "random"]
+
+
+@dataclass(frozen=True)
+class EncoderPruning(Method):
+    """``ratio`` of the parts go, those of the lowest ``importance`` (``slimline.importances``).
+
+    ``scope``: of all layers together (``global``) or the same share of each (``layer``). A layer keeps a multiple of
+    ``multiple`` and loses no more than ``max_ratio``.
+    """
+
+    importance: Importance = "taylor"
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    scope: Literal["global", "layer"] = "global"
+    multiple: Annotated[int, Field(ge=1)] = 1
+    max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+
+    name: ClassVar[str]
+    parts: ClassVar[str]
+
+    def groups(self, model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
+        """Return the parts of a plain model, a group a layer."""
+        raise NotImplementedError
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        bare = plain(model)
+        inputs, _ = next(iter(batches()))
+        found = self._found(bare, inputs, context)
+        scores = importances.scores(self.importance, found, bare, batches, context)
+        if self.scope == "global":
+            wanted = above_threshold(scores, self.ratio)
+        else:
+            wanted = [round(group.channels * (1 - self.ratio)) for group in found]
+        limits = Limits(self.multiple, self.max_ratio)
+        widths = [limits.rounded(width, group.channels) for width, group in zip(wanted, found, strict=True)]
+        edit = Edit(self.name, {"kept": keep_channels(found, scores, widths)})
+        notes = [
+            f"{group.members[0][0]}: {width} of {group.channels} {self.parts} kept"
+            for group, width in zip(found, widths, strict=True)
+        ]
+        state = model.state_dict()
+        sliced = self.apply(copy.deepcopy(model), edit)
+        if why := encoder_parts.runs(sliced, inputs):
+            raise MethodError(
+                f"{context.where}: {self.name}: the model doesn't run without some of its {self.parts}: {why}"
+            )
+        tensors = {name: each for name, each in sliced.state_dict().items() if each.shape != state[name].shape}
+        return Plan(edit, tensors, notes)
+
+    def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
+        bare = plain(model)
+        inputs, _ = next(iter(batches()))
+        found = self._found(bare, inputs, context)
+        scores = importances.scores(self.importance, found, bare, batches, context)
+        limits = Limits(self.multiple, self.max_ratio)
+
+        def change(group: Group, score: Tensor) -> Alone:
+            width = limits.rounded(round(group.channels * (1 - self.ratio)), group.channels)
+
+            def make() -> nn.Module:
+                return slice_model(copy.deepcopy(model), keep_channels([group], [score], [width]))
+
+            names = tuple(dict.fromkeys(name for name, _, _ in group.members))
+            return Alone({"importance": self.importance, "width": width}, make, names)
+
+        return {group.members[0][0]: change(group, score) for group, score in zip(found, scores, strict=True)}
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        """Keep the listed positions of each layer's sides."""
+        kept: dict[str, Any] = edit.data["kept"]
+        return slice_model(model, kept)
+
+    def _found(self, bare: nn.Module, inputs: dict[str, Tensor], context: Context) -> list[Group]:
+        found = self.groups(bare, inputs)
+        if not found:
+            raise MethodError(f"{context.where}: {self.name} found no {self.parts} in this model")
+        return found

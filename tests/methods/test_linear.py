@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from slimline import dynamic_ranges, measure
+from slimline.errors import MethodError
+from slimline.latency import Samples
+from slimline.method import Batches, Context
+from slimline.methods.linear import Linear
+from slimline.models.cnn import Cnn
+from slimline.sensitivity import Sensitivity
+
+Made = Callable[..., Context]
+HEAD = "11"  # the one Linear of the net
+
+
+def dynamic_layers(data: dict[str, Any]) -> set[str]:
+    specs = {name: {**data, **data.get("own", {}).get(name, {})} for name in data["layers"]}
+    return {name for name, spec in specs.items() if (spec["activation"] or {}).get("dynamic")}
+
+
+def test_dynamic_ranges_are_for_linear_layers(cnn: Cnn, batches: Batches, context: Made) -> None:
+    plan = Linear(ranges="dynamic").plan(cnn, batches, context())
+    assert dynamic_layers(plan.edit.data) == {HEAD}
+
+
+def test_auto_measures_once_and_says_why(cnn: Cnn, batches: Batches, context: Made) -> None:
+    asked = context()
+    plan = Linear(ranges="auto").plan(cnn, batches, asked)
+    taken = asked.decisions.choices["ranges"]
+    assert plan.notes[-1] == taken["why"]
+    assert dynamic_layers(plan.edit.data) == ({HEAD} if taken["taken"] == "dynamic" else set())
+    asked.decisions.choices["ranges"] = {"taken": "dynamic", "why": "recorded"}
+    replayed = Linear(ranges="auto").plan(cnn, batches, asked)
+    assert dynamic_layers(replayed.edit.data) == {HEAD}
+
+
+@pytest.mark.parametrize(
+    ("faster", "rises", "taken"),
+    [
+        pytest.param(2.0, (0.0, 0.005), "dynamic", id="faster and as good"),
+        pytest.param(2.0, (0.0, 0.2), "static", id="faster and worse"),
+        pytest.param(0.5, (0.2, 0.0), "dynamic", id="slower and much better"),
+        pytest.param(1.01, (0.0, 0.0), "static", id="in doubt static"),
+    ],
+)
+def test_the_faster_of_the_two_that_is_as_good(
+    monkeypatch: pytest.MonkeyPatch, cnn: Cnn, batches: Batches, context: Made,
+    faster: float, rises: tuple[float, float], taken: str,
+) -> None:  # fmt: skip
+    import numpy as np
+
+    def models(variants: dict[str, Any], *_: Any) -> dict[str, dict[int, Samples]]:
+        seconds = {"static": 1.0, "dynamic": 1.0 / faster}
+        return {kind: {1: Samples(np.full((2, 2), seconds[kind]))} for kind in variants}
+
+    order = iter(rises)
+    monkeypatch.setattr(measure, "models", models)
+    monkeypatch.setattr(Sensitivity, "rise", lambda self, changed: next(order))
+    kinds = {kind: Linear(ranges=kind) for kind in ("static", "dynamic")}  # type: ignore[arg-type]
+    assert dynamic_ranges.choose(kinds, cnn, batches, context())[0] == taken
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        pytest.param({"learned_steps": True}, "here.ranges: .*no step to learn", id="learned"),
+        pytest.param({"activation_bits": 4}, "here.ranges: dynamic takes activations of 8 bits", id="width"),
+        pytest.param({"bits": 6}, "here.ranges: dynamic takes activations of 8 bits", id="bits"),
+    ],
+)
+def test_what_dynamic_ranges_cannot_be(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(MethodError, match=said):
+        replace(Linear(ranges="dynamic"), **changed).check("here")

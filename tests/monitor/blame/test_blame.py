@@ -1,0 +1,251 @@
+"""Blame on real small chains with faults that were planted while building them, and on their real traffic."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from slimline.cli import app
+from slimline.errors import ArtifactError, DataError, InputError, SlimlineError
+from slimline.events import EventStore
+from slimline.manifest import digest
+from slimline.monitor.alarm import Alarm
+from slimline.monitor.blame import Blame, blame, inputs, on_alarm, page, replayed
+from slimline.monitor.standing import Standing, State
+from tests.monitor.blame.planted import OVER_PRUNED, Traffic, Workshop, blurred, rotated
+
+Watch = Callable[..., Blame]
+SCENARIOS: dict[str, tuple[str, Traffic, str | None]] = {
+    "nothing": ("good", Traffic(), None),
+    "nothing, labels missing": ("good", Traffic(labelled=0), None),
+    "quantize miscalibrated": ("miscalibrated", Traffic(), "accuracy"),
+    "quantize miscalibrated, labels missing": ("miscalibrated", Traffic(labelled=0), "agreement"),
+    "two classes over-pruned": ("over_pruned", Traffic(), "accuracy"),
+    "two classes over-pruned, labels missing": ("over_pruned", Traffic(labelled=0), "agreement"),
+    "blur": ("good", Traffic(change=blurred), "accuracy"),
+    "blur, labels missing": ("good", Traffic(change=blurred, labelled=0), "agreement"),
+    "rotation": ("good", Traffic(change=rotated), "accuracy"),
+    "label shift": ("good", Traffic(mix={1: 6.0, 8: 6.0}), None),
+    "delay": ("good", Traffic(delay=0.005), "latency"),
+}
+EXPECTED = {
+    "nothing": "nothing",
+    "quantize miscalibrated": "quantize",
+    "two classes over-pruned": "prune",
+    "blur": "data",
+    "rotation": "data",
+    "label shift": "nothing",
+    "delay": "serving",
+}
+
+
+@pytest.fixture
+def releases(good: Path, miscalibrated: Path, over_pruned: Path) -> dict[str, Path]:
+    return {"good": good, "miscalibrated": miscalibrated, "over_pruned": over_pruned}
+
+
+@pytest.fixture
+def watch(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> Watch:
+    """Blame a scenario's release on traffic drawn by ``seed``."""
+
+    def run(scenario: str, seed: int = 0, rounds: int = 3, **keys: Any) -> Blame:
+        name, traffic, signal = SCENARIOS[scenario]
+        with traffic.write(f"sqlite:///{tmp_path}/{scenario}-{seed}.db", releases[name], workshop, seed) as store:
+            return blame(releases[name], store, rounds=rounds, **{"signal": signal, **keys})
+
+    return run
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_verdict(watch: Watch, scenario: str) -> None:
+    found = watch(scenario)
+    assert found.verdict == EXPECTED[scenario.partition(",")[0]], found.why
+
+
+def test_the_confusion_matrix_over_seeds(watch: Watch) -> None:
+    """Ten draws of traffic a scenario: at most one verdict in all of them is wrong."""
+    seen: dict[str, Counter[str]] = {
+        scenario: Counter(watch(scenario, seed, rounds=2 if scenario == "delay" else 0).verdict for seed in range(10))
+        for scenario in SCENARIOS
+    }
+    print("\n" + "\n".join(f"{scenario:42}{dict(counts)}" for scenario, counts in seen.items()))
+    right = sum(counts[EXPECTED[scenario.partition(",")[0]]] for scenario, counts in seen.items())
+    assert right >= 10 * len(SCENARIOS) - 1
+
+
+def test_a_stage_is_blamed_with_all_that_belongs_to_it(watch: Watch, miscalibrated: Path) -> None:
+    found = watch("quantize miscalibrated")
+    assert (found.kind, found.stage, found.revision) == ("stage", "quantize", digest(miscalibrated))
+    assert found.params == {"from": "prune", "methods": [{"name": "linear"}]}
+    assert found.digest == digest(miscalibrated / "chain" / "quantize")
+    step = found.window[-1]
+    assert step.loss is not None
+    assert step.loss.low > 0.03
+    assert step.agreement is not None
+    assert step.agreement.value < 0.95
+    assert all(each["before"] == each["label"] != each["after"] for each in found.examples)
+    assert len(found.examples) == 20
+    assert (found.requests, found.rows, found.labelled) == (400, 400, 400)
+
+
+def test_the_classes_that_were_forgotten_come_first(watch: Watch) -> None:
+    found = watch("two classes over-pruned")
+    assert {each["label"] for each in found.classes[:2]} == set(map(str, OVER_PRUNED))
+    assert all(each["harmed"] for each in found.classes[:2])
+    assert not any(each["harmed"] for each in found.classes[2:])
+
+
+def test_without_traffic_the_release_is_judged_by_itself(releases: dict[str, Path]) -> None:
+    verdicts = {name: blame(each, rounds=0).verdict for name, each in releases.items()}
+    assert verdicts == {"good": "nothing", "miscalibrated": "quantize", "over_pruned": "prune"}
+
+
+def test_what_the_incumbent_lost_too_is_no_regression(releases: dict[str, Path], workshop: Workshop) -> None:
+    """The same faulty stage in both: the new release is no worse than the one before it."""
+    faulty = releases["miscalibrated"]
+    again = workshop.release("again", brightness=0.5, seed=1)
+    assert blame(again, incumbent=faulty, rounds=0).verdict == "nothing"
+    assert blame(again, incumbent=releases["good"], rounds=0).verdict == "quantize"
+
+
+def test_inputs_are_replayed_through_every_stage(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    np.savez(path, image=workshop.images[:300], label=workshop.labels[:300])
+    for name, verdict in {"good": "nothing", "miscalibrated": "quantize"}.items():
+        rows = inputs.read(releases[name], path, "label")
+        found = blame(releases[name], rows=rows, incumbent=releases["good"], rounds=0)
+        assert (found.verdict, found.rows, found.labelled) == (verdict, 300, 300)
+    np.savez(path, image=blurred(workshop.images), label=workshop.labels)
+    assert blame(releases["good"], rows=inputs.read(releases["good"], path, "label"), rounds=0).verdict == "data"
+
+
+def test_inputs_kept_by_the_store_are_replayed_through_the_incumbent(
+    releases: dict[str, Path], workshop: Workshop, tmp_path: Path
+) -> None:
+    """Under blur the incumbent loses as much at the same stages: nothing that its stages do is to blame."""
+    traffic = Traffic(mode="sampled", change=blurred)
+    again = workshop.release("good-again", seed=1)
+    with traffic.write(f"sqlite:///{tmp_path}/kept.db", again, workshop, 0) as store:
+        found = blame(again, store, incumbent=releases["good"], signal="accuracy", rounds=0)
+    assert found.verdict == "data"
+    assert found.allowed.startswith(("the incumbent's", "the budget's"))
+
+
+def test_images_in_folders_named_by_their_labels(good: Path, workshop: Workshop, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for place in range(40):
+        folder = tmp_path / "images" / str(workshop.labels[place])
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = workshop.images[place, 0] * 0.3760 + 0.3053
+        Image.fromarray(np.rint(pixels * 255).astype(np.uint8), "L").save(folder / f"{place}.png")
+    rows = inputs.read(good, tmp_path / "images", "label")
+    assert sorted(rows.labels.tolist()) == sorted(workshop.labels[:40].tolist())
+    assert (rows.outputs["teacher"].argmax(1) == rows.labels).mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "error", "message"),
+    [
+        ("rows.npz", {"picture": np.zeros((2, 1, 8, 8), np.float32)}, InputError, "input 'picture' is unknown"),
+        ("rows.npz", {"image": np.zeros((2, 1, 8, 8), np.float32), "label": np.zeros(3)}, DataError, "equally many"),
+        ("rows.npz", {"image": np.zeros((1, 1, 8, 8), np.float32), "label": ["cat"]}, DataError, "'cat' is no label"),
+        ("rows.npz", None, DataError, "can't be read"),
+        ("rows.txt", None, DataError, "a folder of images, .csv or .parquet"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(
+    good: Path, tmp_path: Path, name: str, arrays: Any, error: type[SlimlineError], message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"nothing")
+    if arrays is not None:
+        np.savez(path, **arrays)
+    with pytest.raises(error, match=message) as raised:
+        inputs.read(good, path, "label")
+    assert str(path) in str(raised.value)
+
+
+def test_an_alarm_is_explained_and_exported(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> None:
+    release = releases["miscalibrated"]
+    standing = Standing("accuracy", digest(release), "default", State.REGRESSED, "it fell", 1e9 + 300, 300)
+    with Traffic().write(f"sqlite:///{tmp_path}/events.db", release, workshop, 0) as store:
+        found = on_alarm(Alarm("one", 1e9 + 400, standing), release, store)
+    sample = found.sample()
+    assert (sample.metric, sample.value) == ("slimline_blame_info", 1.0)
+    assert sample.labels == {"signal": "accuracy", "verdict": "stage", "stage": "quantize"}
+
+
+def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp_path: Path) -> None:
+    own = ("accuracy", digest(good), "default", State.REGRESSED, "it fell", 1e9, 300)
+    drift = Standing("drift", *own[1:])
+    with Traffic(rows=60).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
+        told = Alarm("one", 1e9 + 60, Standing(*own))
+        assert on_alarm(told, good, store).verdict == "nothing"
+        assert on_alarm(told, good, store, standings=[drift]).verdict == "data"
+
+
+def test_answers_that_are_not_the_models_are_servings_fault(good: Path, workshop: Workshop) -> None:
+    """The same rows through the same model say something else: a process with another model, or broken kernels."""
+    from dataclasses import replace
+
+    rows = replayed(good, {"image": workshop.images[:300]}, workshop.labels[:300].tolist())
+    served = rows.served.copy()
+    served[:40] = (served[:40] + 1) % 10
+    found = blame(good, rows=replace(rows, served=served), rounds=0)
+    assert found.verdict == "serving"
+    assert "13.3% of the answers given are not what quantize's own model says" in found.why
+
+
+def test_the_command_prints_a_table_and_writes_it(
+    releases: dict[str, Path], workshop: Workshop, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/events.db"
+    Traffic(labelled=0.5).write(url, releases["miscalibrated"], workshop, 0).close()
+    out = tmp_path / "out"
+    arguments = ["blame", str(releases["miscalibrated"]), "--store", url, "--since", "2001-01-01", "--out", str(out)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1, done.output
+    assert done.output.startswith("quantize: quantize loses ")
+    assert done.output.count("\n") < 20
+    told = json.loads((out / "blame.json").read_text())
+    assert (told["verdict"], told["stage"], told["requests"]) == ("quantize", "quantize", 400)
+    text = (out / "blame.md").read_text()
+    assert text.startswith("# Blame: quantize\n")
+    assert "| **quantize** |" in text
+    assert (out / "blame.png").read_bytes().startswith(b"\x89PNG")
+    done = CliRunner().invoke(app, ["blame", str(releases["good"])])
+    assert (done.exit_code, done.output.splitlines()[0].partition(":")[0]) == (0, "nothing")
+
+
+def test_bad_input_is_named(good: Path, two_releases: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="missing"):
+        blame(tmp_path)
+    done = CliRunner().invoke(app, ["blame", str(good), "--store", f"sqlite:///{tmp_path}/none.db"])
+    assert isinstance(done.exception, SlimlineError)
+    done = CliRunner().invoke(app, ["blame", str(good), "--since", "yesterday"])
+    assert "--since: 'yesterday' is no time" in str(done.exception)
+    done = CliRunner().invoke(app, ["blame", str(tmp_path)])
+    assert "neither a release nor a deployment folder" in str(done.exception)
+
+
+def test_the_page_says_what_there_is(watch: Watch, good: Path) -> None:
+    text = "\n".join(page.lines(blame(good, rounds=0)))
+    assert "its reference rows alone" in text
+    assert "nan" not in text
+    found = watch("blur, labels missing")
+    assert "0 of them labelled" in page.markdown(found)
+    assert found.classes, "what flips is told by the teacher's answers"
+
+
+def test_a_store_without_the_release_leaves_the_reference_rows(good: Path, tmp_path: Path) -> None:
+    with EventStore.open(f"sqlite:///{tmp_path}/events.db") as store:
+        found = blame(good, store, rounds=0)
+    assert (found.verdict, found.rows, found.requests) == ("nothing", 0, 0)
