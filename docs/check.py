@@ -34,6 +34,7 @@ def main() -> int:
         (METHODS, "ablation", ablation_table()),
         (METHODS, "methods", methods_tables()),
         (BENCHMARKS, "serving", serving_table()),
+        (MONITORING, "regressions", regressions_table()),
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
         (MONITORING, "simulated", simulated_tables()),
@@ -245,6 +246,44 @@ def goal_line(goal: dict[str, Any]) -> str:
     aim = f"{'≥' if goal['at_least'] else '≤'} {goal['bound']:.2f}× {goal['of']}"
     met = "yes" if goal["met"] else "no"
     return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
+
+
+def regressions_table() -> str:
+    """Return metrics/regressions.json as a markdown table, a line a scenario; of several runs the worst is shown."""
+    path = ROOT / "metrics" / "regressions.json"
+    if not path.is_file():
+        return ""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
+    lines = [
+        "planted | runs | points lost | first alarm | its rows; requests | blamed on | back | failed | goals",
+        "|".join(["---", *["---:"] * 2, "---", "---", "---", *["---:"] * 3]),
+    ]
+    for letter in sorted({each["scenario"] for each in runs}):
+        own = [each for each in runs if each["scenario"] == letter]
+        alarms = [
+            next((a for a in each["alarms"] if a["signal"] in ("accuracy", "agreement", "latency")), None)
+            for each in own
+        ]
+        seen = [each for each in alarms if each]
+        kept, goals = sum(sum(each["goals"].values()) for each in own), sum(len(each["goals"]) for each in own)
+        lost = [max(each["points_lost"].values(), default=0.0) for each in own]
+        back = [each["back_after"] for each in own if each["back_after"] is not None]
+        until = [each["requests_until_alarm"] for each in own if each["requests_until_alarm"] is not None]
+        cells = [
+            f"({letter}) {own[0]['title']}",
+            str(len(own)),
+            f"{min(lost):.1f}" if any(lost) else "–",
+            ", ".join(sorted({f"{a['signal']}" for a in seen})) + f" after {max(a['at'] for a in seen):.0f} s"
+            if seen
+            else "none",
+            f"{max(a['rows'] for a in seen):,}, {max(until, default=0):,}" if seen else "–",
+            ", ".join(sorted({str(a["blame"]) for each in own for a in each["alarms"] if a["blame"]})) or "–",
+            f"{max(back):.1f} s" if back else "–",
+            str(sum(each["failed"] for each in own)),
+            f"{kept} of {goals}",
+        ]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def simulated_tables() -> str:
