@@ -181,14 +181,17 @@ def _place(run: dict[str, Any]) -> tuple[str, int, str]:
 
 
 def write(done: list[dict[str, Any]], releases: dict[str, Path], repeats: int, out: Path, *, alone: bool) -> None:
-    """Write the document once every variant has all its repeats."""
+    """Write the document: the models all of whose variants have all their repeats."""
+    found = {_place(run): run for run in done}
     models: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for model, repeat, name in sorted(map(_place, done)):
-        run = next(each for each in done if _place(each) == (model, repeat, name))
-        models.setdefault(model, {}).setdefault(name, []).append(run)
-    expected = set(rounds(releases, repeats))
-    if missing := expected - set(map(_place, done)):
-        print(f"{out} is not written: {len(missing)} of {len(expected)} runs are missing")
+    for model in releases:
+        places = sorted(each for each in rounds(releases, repeats) if each[0] == model)
+        if missing := sum(each not in found for each in places):
+            print(f"{model}: {missing} of {len(places)} runs are missing, so it is not written yet")
+            continue
+        names = dict.fromkeys(each[2] for each in places)
+        models[model] = {name: [found[model, repeat, name] for repeat in range(repeats)] for name in names}
+    if not models:
         return
     tables = {
         model: {"revision": manifest.digest(releases[model]), "variants": summary.table(runs)}
