@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor lock clean
+.PHONY: demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -64,6 +64,9 @@ bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, 
 bench-monitor: .venv/installed  ## the monitor on a million events: events a second, memory, restart
 	python benchmarks/monitor.py
 
+bench-monitoring: .venv/installed  ## delays and false alarms of the signals on 200 simulated streams a scenario
+	python benchmarks/monitoring/run.py
+
 demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed and undone; page and log a scenario
 	@type prometheus prometheus-alertmanager >/dev/null || { echo "apt-get install prometheus prometheus-alertmanager"; exit 1; }
 	python benchmarks/regression/run.py
@@ -84,6 +87,11 @@ demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed 
 	pip install --quiet --disable-pip-version-check -e '.[peers]'
 	touch $@
 
+.venv/nannyml: .venv/installed  ## NannyML, for bench-monitoring to stand beside; these versions work together
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check nannyml==0.13.1 'pandas<2.3' 'scikit-learn<1.6' \
+	  'category-encoders<2.7' statsmodels
+
 .venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
 	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
 	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
@@ -91,7 +99,7 @@ demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed 
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)
 	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet] hatchling editables \
+	.lock/bin/pip install --quiet torch==2.13.0 .[train,serve,triton,postgres,parquet,hf] hatchling editables \
 	  check-jsonschema kubernetes-validate httpx hypothesis import-linter jsonschema mypy pytest pytest-timeout pytest-xdist ruff schemathesis types-PyYAML
 	.lock/bin/pip freeze --exclude slimline | sed 's/+cpu//' > requirements.lock
 	rm -rf .lock

@@ -17,6 +17,7 @@ from slimline.monitoring import rules
 ROOT = Path(__file__).parent.parent
 METHODS = ROOT / "docs" / "methods.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+MONITORING = ROOT / "docs" / "monitoring.md"
 
 
 def main() -> int:
@@ -33,8 +34,10 @@ def main() -> int:
         (METHODS, "ablation", ablation_table()),
         (METHODS, "methods", methods_tables()),
         (BENCHMARKS, "serving", serving_table()),
+        (MONITORING, "regressions", regressions_table()),
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
+        (MONITORING, "simulated", simulated_tables()),
     ]
     for page, name, text in tables:
         if "--write" in sys.argv:
@@ -243,6 +246,82 @@ def goal_line(goal: dict[str, Any]) -> str:
     aim = f"{'≥' if goal['at_least'] else '≤'} {goal['bound']:.2f}× {goal['of']}"
     met = "yes" if goal["met"] else "no"
     return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
+
+
+def regressions_table() -> str:
+    """Return metrics/regressions.json as a markdown table, a line a scenario; of several runs the worst is shown."""
+    path = ROOT / "metrics" / "regressions.json"
+    if not path.is_file():
+        return ""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
+    lines = [
+        "planted | runs | points lost | first alarm | its rows; requests | blamed on | back | failed | goals",
+        "|".join(["---", *["---:"] * 2, "---", "---", "---", *["---:"] * 3]),
+    ]
+    for letter in sorted({each["scenario"] for each in runs}):
+        own = [each for each in runs if each["scenario"] == letter]
+        alarms = [
+            next((a for a in each["alarms"] if a["signal"] in ("accuracy", "agreement", "latency")), None)
+            for each in own
+        ]
+        seen = [each for each in alarms if each]
+        kept, goals = sum(sum(each["goals"].values()) for each in own), sum(len(each["goals"]) for each in own)
+        lost = [max(each["points_lost"].values(), default=0.0) for each in own]
+        back = [each["back_after"] for each in own if each["back_after"] is not None]
+        until = [each["requests_until_alarm"] for each in own if each["requests_until_alarm"] is not None]
+        cells = [
+            f"({letter}) {own[0]['title']}",
+            str(len(own)),
+            f"{min(lost):.1f}" if any(lost) else "–",
+            ", ".join(sorted({f"{a['signal']}" for a in seen})) + f" after {max(a['at'] for a in seen):.0f} s"
+            if seen
+            else "none",
+            f"{max(a['rows'] for a in seen):,}, {max(until, default=0):,}" if seen else "–",
+            ", ".join(sorted({str(a["blame"]) for each in own for a in each["alarms"] if a["blame"]})) or "–",
+            f"{max(back):.1f} s" if back else "–",
+            str(sum(each["failed"] for each in own)),
+            f"{kept} of {goals}",
+        ]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def simulated_tables() -> str:
+    """Return what metrics/monitoring.json says of simulated streams, as one table of delays and one of run lengths."""
+    path = ROOT / "metrics" / "monitoring.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("simulated", {}) if path.is_file() else {}
+    if not found:
+        return ""
+    who = ("accuracy", "agreement", "estimate", "drift", "window of 500", "window of 2000", "CBPE")
+
+    def strength(name: str) -> tuple[str, float]:
+        number = re.search(r"[\d.]+", name)
+        return re.sub(r"[\d.]+", "", name), float(number.group(0)) if number else 0.0
+
+    def told(row: dict[str, Any] | None) -> str:
+        if row is None:
+            return ""
+        median, p95 = (f"{each:,.0f}" if each is not None else "–" for each in (row["median"], row["p95"]))
+        early = f", {row['before']} before" if row["before"] else ""
+        return f"{median} / {p95} ({row['alarmed']}{early})" if row["alarmed"] or early else "none"
+
+    lines = [
+        " | ".join(["scenario", "accuracy then", "agreement then", *who]),
+        "|".join(["---", *["---:"] * (len(who) + 2)]),
+    ]
+    for name, row in sorted(found["scenarios"].items(), key=lambda each: strength(each[0])):
+        cells = [name, f"{row['accuracy']:.3f}", f"{row['agreement']:.3f}"]
+        lines.append(" | ".join([*cells, *(told(row["signals"].get(each)) for each in who)]))
+    lines += [
+        "",
+        "µs a row, sampled and labelled | " + " | ".join(found["cost_us"]),
+        "---" + "|---:" * len(found["cost_us"]),
+    ]
+    lines.append(" | ".join(["processor time", *(f"{each:.1f}" for each in found["cost_us"].values())]))
+    lines += ["", "rows that nothing is wrong with | rows | alarms | run length, at least (95%)", "---|---:|---:|---:"]
+    for name, row in found["run_length"].items():
+        lines.append(f"{name} | {row['rows']:,} | {row['alarms']} | {row['at_least']:,.0f}")
+    return "\n".join(f"| {line} |" if line else "" for line in lines)
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from slimline import manifest, metrics, plugins, runtime_choice
+from slimline import manifest, metrics, plugins, preprocess, runtime_choice
 from slimline.errors import ExportError
 from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
             for each, exporter in formats.exporters(stage.params.export, stage.params.target).items()
         }
         manifest.write_json(scratch / "signature.json", signature)
-        manifest.write_json(scratch / "preprocess.json", stage.task.preprocess())
+        preprocess.write(stage.task.preprocess(), scratch)
         facts: dict[str, Any] = {
             "format": 1,
             "stage": name,

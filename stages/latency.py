@@ -28,9 +28,10 @@ def main(stage: Stage) -> None:
         for name in params.export.stages
         for runtime in runtimes
     }
-    rows, _ = stage.splits["calibration"][slice(0, max(target.batch_sizes))]
     calls = {_key(*pair): predictor.runtime.run for pair, predictor in predictors.items()}
-    inputs = latency.sample_inputs(stage.task.signature(), target.batch_sizes, rows)
+    inputs = latency.typical_batches(
+        stage.splits["calibration"], target.batch_sizes, stage.params.latency.repeats, stage.params.seed
+    )
 
     base = _key(ROOT, runtimes[0])
     samples, spread = latency.steadiest(lambda: _rounds(stage, calls, inputs), base, params.budget.confidence)
@@ -100,7 +101,7 @@ def validated(stage: Stage, predictors: Mapping[tuple[str, str], Predictor]) -> 
     return {pair: runtime_choice.fits(own, drops[pair[0], first], known) for pair, own in drops.items()}
 
 
-def engine_times(stage: Stage, inputs: dict[int, Arrays]) -> dict[str, Any]:
+def engine_times(stage: Stage, inputs: dict[int, list[Arrays]]) -> dict[str, Any]:
     """Return each TensorRT engine's times on this machine's GPU, interleaved; empty where it has none for them.
 
     Speed-ups are over the teacher's engine, which stands in every export list.
@@ -115,7 +116,9 @@ def engine_times(stage: Stage, inputs: dict[int, Arrays]) -> dict[str, Any]:
     return latency.table(samples, ROOT, stage.params.budget.confidence)
 
 
-def _rounds(stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, Arrays]) -> latency.Measured:
+def _rounds(
+    stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, list[Arrays]]
+) -> latency.Measured:
     settings = stage.params.latency
     with tqdm(total=settings.rounds, desc="latency rounds", disable=None) as bar:
         return latency.measure(

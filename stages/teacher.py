@@ -1,11 +1,12 @@
-"""Train the teacher, or take its weights from a safetensors file: params.yaml's ``teacher`` -> artifacts/teacher."""
+"""Train the teacher, or take one that exists, or both: params.yaml's ``teacher`` -> artifacts/teacher."""
 
-from pathlib import Path
+from torch import nn
 
-from slimline import artifact
+from slimline import artifact, checkpoints, label_order, metrics
 from slimline.artifact import Artifact, Named
 from slimline.errors import ParamsError
 from slimline.stage import Stage, run
+from slimline.task import Classification
 
 
 def main(stage: Stage) -> None:
@@ -13,13 +14,31 @@ def main(stage: Stage) -> None:
     section = stage.section
     named = Named(section.model.name, section.model.args)
     model = artifact.build_model(stage.task, named, "params.yaml: teacher.model")
+    missing = list(model.state_dict())
     if section.weights:
-        artifact.load_weights(model, Path(section.weights))
+        missing = checkpoints.load(model, section.weights)
     if section.training:
         stage.train(model, section.training, key="training", inputs=[None])
     elif not section.weights:
         raise ParamsError("params.yaml: teacher.training: missing; give it, or teacher.weights")
+    elif missing:
+        raise ParamsError(
+            f"params.yaml: teacher.weights: {section.weights} has no {missing[0]} ({len(missing)} tensors in all): "
+            "give teacher.training, which learns it"
+        )
+    else:
+        measure(stage, model.eval())
     stage.save(model, Artifact(task=named, model=named, edits=[], stage=stage.name))
+
+
+def measure(stage: Stage, model: nn.Module) -> None:
+    """Print what a teacher that isn't trained here does on validation rows; at chance it is an error."""
+    rows = stage.splits["validation"]
+    out = metrics.outputs(model, rows)
+    values = stage.task.metrics(out, rows.targets)
+    if isinstance(stage.task, Classification):
+        label_order.check(stage.task.answer(out), rows.targets, stage.task.labels, "params.yaml: teacher.weights")
+    print(f"teacher: as it is: {' '.join(f'{name}={value:.4f}' for name, value in values.items())}")
 
 
 if __name__ == "__main__":

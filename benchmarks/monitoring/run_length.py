@@ -1,4 +1,4 @@
-"""The average run length, from hundreds of millions of rows that nothing is wrong with.
+"""The average run length, from tens of millions of rows that nothing is wrong with.
 
 The detectors' recursion, R ← (R + 1)·factor, runs over many streams at once here; that it is the same as the signals'
 is checked first on one stream. A rate of so few alarms has a wide interval: with k alarms in n rows the run length is
@@ -20,7 +20,7 @@ from slimline.monitor.sequential import Detector, factors
 
 Floats = NDArray[np.float64]
 STREAMS = 256
-ROWS = 400_000
+ROWS = 100_000
 
 
 def run_lengths(known: Baseline, recordings: Recordings, threshold: float) -> dict[str, Any]:

@@ -44,7 +44,6 @@ def picture(document: dict[str, Any], sent: list[Sent], planted_at: float, first
     lower.set_ylabel("p95 at the client, ms")
     lower.set_yscale("log")
     lower.yaxis.set_major_formatter("{x:g}")
-    lower.yaxis.set_minor_formatter("{x:g}")
     lower.set_xlabel("seconds after the regression was planted")
     for axes in (upper, lower):
         axes.axvline(0, color=PLANTED, linewidth=1, linestyle=":")

@@ -46,10 +46,8 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
     """Play one scenario and return what came of it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    section = dict(params.read().get("monitor") or {})
-    section["undo"] = {"policy": "act", "settle_minutes": 0.0}
-    sound = planted.build("sound", section, folder / "sound")
-    fault = planted.build(scenario.release, section, folder / "planted") if scenario.release else None
+    sound = planted.build("sound", folder / "sound")
+    fault = planted.build(scenario.release, folder / "planted") if scenario.release else None
     with Loop(folder.resolve(), sound.resolve(), sample=SAMPLE, slowed=scenario.delay > 0) as loop:
         first = loop.deployment.revision()
         with Traffic(loop.urls["endpoint"], rows, rate=rate, labelled=LABELLED, delay=DELAY, seed=seed) as traffic:

@@ -15,7 +15,8 @@ class Answers:
     """Turns a model's outputs into ``predictions``, as its signature says.
 
     With ``labels`` the first output holds one logit a label (or probabilities, when it is called so) and a prediction
-    is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``.
+    is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``. Where the signature's
+    ``answer`` is "many", each label has a probability of its own, and ``label`` is those above one half, by commas.
     """
 
     def __init__(self, signature: Mapping[str, Any]) -> None:
@@ -24,6 +25,7 @@ class Answers:
         labels = signature.get("labels")
         scores = len(outputs[0]["shape"]) == 2 and outputs[0]["shape"][1] == len(labels or ())
         self.labels: list[str] | None = [str(each) for each in labels] if labels and scores else None
+        self._many = signature.get("answer") == "many"
         self._normalized = self.first in {"probabilities", "probs", "scores"}
 
     def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
@@ -35,6 +37,9 @@ class Answers:
         first = outputs[self.first]
         if self.labels is None:
             return np.empty(len(first), np.intp), np.asarray(first.reshape(len(first), -1), np.float32)
+        if self._many:
+            each = first if self._normalized else 1 / (1 + np.exp(-first.astype(np.float64)))
+            return first.argmax(axis=1), np.asarray(each, np.float32)
         return first.argmax(axis=1), first if self._normalized else softmax(first)
 
     def named(
@@ -42,6 +47,9 @@ class Answers:
     ) -> tuple[list[str] | None, NDArray[np.float32]]:
         """Return what ``scored`` gave, or some rows of it, with the labels themselves."""
         names = self.labels
+        if names is not None and self._many:
+            rows = recorded.tolist()
+            return [",".join(name for name, p in zip(names, row, strict=True) if p > 0.5) for row in rows], recorded
         return None if names is None else [names[index] for index in indices.tolist()], recorded
 
     def predictions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import shutil
 from collections.abc import Collection
@@ -20,6 +21,7 @@ from slimline.task import Task
 
 FORMAT = 1
 FOLDER = Path("artifacts")
+ASSETS = "assets"
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ def versions() -> dict[str, str]:
     return {"python": python, **{name: version(name) for name in ("numpy", "slimline", "torch")}}
 
 
-def save(directory: Path, model: nn.Module, artifact: Artifact, assets: Path | None = None) -> str:
+def save(
+    directory: Path, model: nn.Module, artifact: Artifact, assets: Path | None = None, files: Collection[Path] = ()
+) -> str:
     """Write an artifact directory whole or not at all, and return its digest.
 
-    ``assets`` is a folder with what building the model needs beside code (a tokenizer, a configuration).
+    ``assets/`` gets what building the model needs beside code: the folder ``assets``, then ``files`` (a tokenizer),
+    then the model's own attribute ``assets`` {name: text} (a configuration).
     """
     from safetensors.torch import save_file
 
@@ -67,8 +72,19 @@ def save(directory: Path, model: nn.Module, artifact: Artifact, assets: Path | N
                 raise OSError(28, "No space left on device") from error
             raise
         if assets is not None and assets.is_dir():
-            shutil.copytree(assets, scratch / "assets")
+            shutil.copytree(assets, scratch / ASSETS)
+        for file in files:
+            (scratch / ASSETS).mkdir(exist_ok=True)
+            shutil.copyfile(file, scratch / ASSETS / file.name)
+        for name, text in own_assets(model).items():
+            manifest.write_text(scratch / ASSETS / name, text)
     return manifest.digest(directory)
+
+
+def own_assets(model: nn.Module) -> dict[str, str]:
+    """Return {file name: text} of what a model wants to find again under ``assets`` when it is built anew."""
+    found = getattr(model, "assets", None)
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -99,7 +115,8 @@ def load(directory: Path, *, trust: Collection[str] = (), task: Task | None = No
     artifact = read(directory)
     where = str(directory / "model.json")
     task = task or build_task(artifact.task, f"{where}: task", trust)
-    model = rebuild(task, artifact.model, artifact.edits, where=where, trust=trust)
+    assets = directory / ASSETS
+    model = rebuild(task, artifact.model, artifact.edits, where=where, trust=trust, assets=assets)
     load_weights(model, directory / "model.safetensors")
     return model.eval(), artifact
 
@@ -116,11 +133,17 @@ def build_task(named: Named, where: str, trust: Collection[str] | None = None) -
     return task
 
 
-def build_model(task: Task, named: Named, where: str, trust: Collection[str] | None = None) -> nn.Module:
-    """Build an untrained model for ``task``; bad arguments are an ArtifactError naming ``where``."""
-    plugins.find("models", named.name, where=f"{where}.name", trust=trust)
+def build_model(
+    task: Task, named: Named, where: str, trust: Collection[str] | None = None, assets: Path | None = None
+) -> nn.Module:
+    """Build an untrained model for ``task``; bad arguments are an ArtifactError naming ``where``.
+
+    A model whose constructor takes ``assets`` is given the folder of the artifact that is being loaded.
+    """
+    factory = plugins.find("models", named.name, where=f"{where}.name", trust=trust)
+    takes = assets is not None and assets.is_dir() and "assets" in inspect.signature(factory).parameters
     try:
-        return task.build_model(named.name, **named.args)
+        return task.build_model(named.name, **named.args, **({"assets": assets} if takes else {}))
     except SlimlineError:
         raise
     except Exception as error:  # a plug-in's constructor raises what it likes
@@ -132,11 +155,17 @@ def _line(error: Exception) -> str:
 
 
 def rebuild(
-    task: Task, named: Named, edits: list[Edit], *, where: str = "model.json", trust: Collection[str] | None = None
+    task: Task,
+    named: Named,
+    edits: list[Edit],
+    *,
+    where: str = "model.json",
+    trust: Collection[str] | None = None,
+    assets: Path | None = None,
 ) -> nn.Module:
     """Build the model fresh and replay ``edits`` on it; its weights are still untrained."""
     random_state = torch.get_rng_state()
-    model = build_model(task, named, f"{where}: model", trust)
+    model = build_model(task, named, f"{where}: model", trust, assets)
     torch.set_rng_state(random_state)
     for index, edit in enumerate(edits):
         model = replay(model, edit, where=f"{where}: edits.{index}", trust=trust)

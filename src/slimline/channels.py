@@ -37,6 +37,11 @@ def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str
     import torch_pruning as tp
 
     names = {module: name for name, module in model.named_modules()}
+    if embeddings := [name for module, name in names.items() if isinstance(module, nn.Embedding)]:
+        raise MethodError(
+            f"{where}{embeddings[0]} is an embedding: its channels run through every layer, norms and heads included, "
+            "which slicing would break; drop layers (distill.keep), or quantize and factorize"
+        )
     last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == outputs][-1:]
     model.eval()
     graph = tp.DependencyGraph()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from slimline import params, pipeline, plugins, runtime_choice
-from slimline.errors import DataError, ParamsError, near_miss
+from slimline.errors import ArtifactError, DataError, ParamsError, near_miss
 from slimline.params import Compression, Configured, Distill, Params, Plugin, Taught
 
 DVC_FILE = Path("dvc.yaml")
@@ -166,12 +166,12 @@ def _check_task(settings: Params, path: Path) -> list[str]:
         raise DataError(f"{path}: task: {settings.task.name} has no rows in split {missing[0]!r}")
     if settings.teacher.training is None and settings.teacher.weights is None:
         raise ParamsError(f"{path}: teacher.training: missing; give it, or teacher.weights")
-    if settings.teacher.weights is not None and not Path(settings.teacher.weights).is_file():
-        raise ParamsError(f"{path}: teacher.weights: no file {settings.teacher.weights}")
     row = tensors(splits["validation"][slice(0, 2)][0])
     want = task.signature()["outputs"][0]["shape"][1:]
     for where, plugin in _models(settings, path):
         model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), f"{where}.model")
+        if plugin is settings.teacher.model and settings.teacher.weights is not None:
+            _check_weights(model, settings, path)
         try:
             with torch.inference_mode():
                 out = call(model.eval(), row)
@@ -185,7 +185,24 @@ def _check_task(settings: Params, path: Path) -> list[str]:
     for name in settings.compressions:
         _check_learning(settings, name, task, splits, path)
     limit = f", at most {settings.limit} used" if settings.limit else ""
-    return [f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"]
+    rows = f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"
+    return [rows, *(f"data: {note}" for note in task.notes)]
+
+
+def _check_weights(model: Any, settings: Params, path: Path) -> None:
+    """The teacher's weights must fit its model, wholly where nothing trains it."""
+    from slimline import checkpoints
+
+    source = str(settings.teacher.weights)
+    try:
+        missing = checkpoints.load(model, source)
+    except ArtifactError as error:
+        raise ParamsError(f"{path}: teacher.weights: {error}") from error
+    if missing and settings.teacher.training is None:
+        raise ParamsError(
+            f"{path}: teacher.weights: {source} has no {missing[0]} ({len(missing)} tensors in all): give "
+            "teacher.training, which learns it"
+        )
 
 
 def _check_budget(settings: Params, task: Any, out: Any, y: Any, path: Path) -> None:

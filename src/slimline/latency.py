@@ -10,13 +10,16 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimline import intervals
 from slimline.predictor import Arrays
+
+if TYPE_CHECKING:
+    from slimline.task import Split
 
 PAUSE_S = 0.01
 TRIES = 3
@@ -45,7 +48,7 @@ Measured = dict[str, dict[int, Samples]]
 
 def measure(
     models: Mapping[str, Callable[[Arrays], Any]],
-    inputs: Mapping[int, Arrays],
+    inputs: Mapping[int, Arrays | Sequence[Arrays]],
     *,
     rounds: int,
     repeats: int,
@@ -54,23 +57,26 @@ def measure(
 ) -> Measured:
     """Time every model on every batch, ``repeats`` calls a group and one group a round.
 
-    ``models`` are {name: call}, ``inputs`` {batch size: arrays}. Returns {name: {batch size: Samples}}.
+    ``models`` are {name: call}, ``inputs`` {batch size: arrays}, or several batches that the calls of a group take in
+    turn: rows of several lengths. Returns {name: {batch size: Samples}}.
     """
+    given = {batch: [arrays] if isinstance(arrays, Mapping) else list(arrays) for batch, arrays in inputs.items()}
     jobs = [(name, batch) for name in models for batch in inputs]
     for name, batch in jobs:
-        for _ in range(min(5, repeats)):
-            models[name](inputs[batch])
+        for at in range(min(5, repeats)):
+            models[name](given[batch][at % len(given[batch])])
     seconds: dict[tuple[str, int], list[list[float]]] = {job: [] for job in jobs}
     order = random.Random(seed)  # noqa: S311  (an order of timings, no secret)
     clock = time.perf_counter
     for _ in range(rounds):
         order.shuffle(jobs)
         for name, batch in jobs:
-            call, arrays = models[name], inputs[batch]
+            call, batches = models[name], given[batch]
             time.sleep(PAUSE_S)
-            call(arrays)
+            call(batches[0])
             group = []
-            for _ in range(repeats):
+            for at in range(repeats):
+                arrays = batches[at % len(batches)]
                 start = clock()
                 call(arrays)
                 group.append(clock() - start)
@@ -123,6 +129,15 @@ def steadiest(measurements: Callable[[], Measured], base: str, confidence: float
             break
     assert best is not None  # noqa: S101  (TRIES is at least 1)
     return best
+
+
+def typical_batches(split: Split, batch_sizes: Sequence[int], count: int, seed: int) -> dict[int, list[Arrays]]:
+    """Return {batch size: ``count`` batches of rows drawn from ``split``}, each as long as its longest row.
+
+    So what is timed has the data's own lengths, short texts and long ones, as requests have.
+    """
+    rng = np.random.default_rng(seed)
+    return {size: [split[rng.integers(0, len(split), size)][0] for _ in range(count)] for size in batch_sizes}
 
 
 def sample_inputs(signature: Mapping[str, Any], batch_sizes: Sequence[int], rows: Arrays) -> dict[int, Arrays]:

@@ -110,24 +110,29 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
 
     x = "x"
     parts: list[Any] = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    by_row = len(shape) > 1  # a Linear over positions is exported as MatMul, over rows alone as Gemm
     for index, layer in enumerate(parts):
         weight, channels = f"{index}.w", layer.weight.shape[0]
+        matmul = by_row and isinstance(layer, nn.Linear)
+        size = tuple(layer.weight.shape)[::-1] if matmul else tuple(layer.weight.shape)
         quantized = isinstance(layer, QuantizedConv2d | QuantizedLinear) and has_integer_kernel(layer)
         if quantized:
             x = quantize(x, layer.input_quantizer, f"{index}.x")
-            constants[f"{weight}.q"] = np.ones(tuple(layer.weight.shape), np.int8)
+            constants[f"{weight}.q"] = np.ones(size, np.int8)
             constants[f"{weight}.s"] = np.full(channels, 0.01, np.float32)
             constants[f"{weight}.z"] = np.zeros(channels, np.int8)
             names = [f"{weight}.q", f"{weight}.s", f"{weight}.z"]
-            nodes.append(helper.make_node("DequantizeLinear", names, [weight], axis=0))
+            nodes.append(helper.make_node("DequantizeLinear", names, [weight], axis=1 if matmul else 0))
         else:
-            constants[weight] = np.ones(tuple(layer.weight.shape), np.float32)
+            constants[weight] = np.ones(size, np.float32)
         if isinstance(layer, nn.Conv2d):
             same = [step * (size - 1) // 2 for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
             pads = layer.padding if isinstance(layer.padding, tuple) else same
             shape_of = {"strides": list(layer.stride), "pads": [*pads, *pads], "dilations": list(layer.dilation)}
             conv = helper.make_node("Conv", [x, weight], [f"{index}.y"], group=layer.groups, **shape_of)
             nodes.append(conv)
+        elif matmul:
+            nodes.append(helper.make_node("MatMul", [x, weight], [f"{index}.y"]))
         else:
             nodes.append(helper.make_node("Gemm", [x, weight], [f"{index}.y"], transB=1))
         x = f"{index}.y"

@@ -219,13 +219,16 @@ def _implied(packages: set[str]) -> list[str]:
 
 
 def data(document: Mapping[str, Any], stage: str) -> list[Path]:
-    """Return the files that the task (and the teacher's weights) come from.
+    """Return the files that the task (and the teacher's weights and configuration) come from.
 
     These are ``data/TASK`` and every path among the task's arguments; a folder counts with all files in it.
     """
-    named = [f"data/{document['task']['name']}", *(document["task"].get("args") or {}).values()]
+    named: list[Any] = [f"data/{document['task']['name']}"]
+    for value in (document["task"].get("args") or {}).values():
+        named += value.values() if isinstance(value, Mapping) else [value]
     if stage == ROOT:
-        named.append((document[ROOT] or {}).get("weights"))
+        section = document[ROOT] or {}
+        named += [section.get("weights"), *((section.get("model") or {}).get("args") or {}).values()]
     roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
     return [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
 

@@ -70,11 +70,15 @@ class Predictor:
         if unknown := inputs.keys() - expected.keys():
             raise InputError(f"input {min(unknown)!r} is unknown; the model takes {', '.join(expected)}")
         axes: dict[str, int] = {}
+        most: dict[str, int] = self.signature.get("axes", {})
         for name, (dtype, shape) in expected.items():
             if name not in inputs:
                 raise InputError(f"input {name!r} is missing")
             if mistake := _mistake(inputs[name], dtype, shape, axes):
                 raise InputError(f"input {name!r}: {mistake}")
+        for axis, size in axes.items():
+            if size > most.get(axis, size):
+                raise InputError(f"axis {axis!r}: {size}, at most {most[axis]} is taken")
 
     @cached_property
     def _expected(self) -> dict[str, tuple[np.dtype[Any], tuple[int | str, ...]]]:

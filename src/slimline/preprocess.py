@@ -2,13 +2,15 @@
 
 ``preprocess.json`` is ``{"format": 1, "input": NAME, "steps": [{"op": OP, …}]}``. Each op is a plug-in
 ``op(values, **arguments) -> values`` over a list of raw values or a batch array; the last one leaves the array that
-the model's input NAME takes. Training and serving run the same steps, so they can't drift apart.
+the model's input NAME takes, or {input: array} for a model of several. Training and serving run the same steps, so
+they can't drift apart. A step's ``file`` is one that it reads: it travels beside preprocess.json.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline import manifest, plugins
-from slimline.errors import DataError
+from slimline.errors import ArtifactError, DataError
 
 FORMAT = 1
+FILE = "preprocess.json"
+ASSETS = "assets"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return ``folder``/preprocess.json, each step's ``file`` as the path where it lies now.
+
+    Raises ArtifactError for a file that would lie outside ``folder``.
+    """
+    document: dict[str, Any] = manifest.read_json(folder / FILE)
+    for step in document.get("steps", []):
+        if "file" in step:
+            path = (folder / step["file"]).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise ArtifactError(f"{folder / FILE}: {step['op']}: file {step['file']!r} lies outside its folder")
+            step["file"] = str(path)
+    return document
+
+
+def write(document: Mapping[str, Any], folder: Path) -> None:
+    """Write ``folder``/preprocess.json and copy the files that its steps read into ``folder``/assets."""
+    steps = []
+    for step in document.get("steps", []):
+        if "file" in step:
+            (folder / ASSETS).mkdir(exist_ok=True)
+            shutil.copyfile(step["file"], folder / ASSETS / Path(step["file"]).name)
+            step = {**step, "file": f"{ASSETS}/{Path(step['file']).name}"}  # noqa: PLW2901
+        steps.append(step)
+    manifest.write_json(folder / FILE, {**document, "steps": steps})
 
 
 def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | None = ()) -> dict[str, NDArray[Any]]:
@@ -27,21 +58,29 @@ def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | N
     Raises PluginError for an op that is not registered (or trusted; ``trust`` None trusts all), DataError for a value
     an op can't read, ArtifactError for a newer format.
     """
-    manifest.check_format(document, Path("preprocess.json"), FORMAT)
+    manifest.check_format(document, Path(FILE), FORMAT)
     values: Any = list(raw)
     for step in document["steps"]:
         arguments = {key: value for key, value in step.items() if key != "op"}
         op = plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=trust)
         values = op(values, **arguments)
-    return {document["input"]: np.asarray(values)}
+    found = values if isinstance(values, Mapping) else {document["input"]: values}
+    return {name: np.asarray(array) for name, array in found.items()}
 
 
 def decode_image(
-    values: Sequence[Any], *, mode: str = "RGB", size: Sequence[int] | None = None
+    values: Sequence[Any],
+    *,
+    mode: str = "RGB",
+    size: Sequence[int] | None = None,
+    background: int | None = None,
+    upright: bool = False,
 ) -> list[NDArray[np.uint8]]:
     """Decode images (bytes, a path, or an array H×W[×C] of uint8) to uint8 arrays H×W×C in Pillow's ``mode``.
 
-    ``size`` [height, width], when given, is what each image must have (use ``resize`` to make it so).
+    ``size`` [height, width], when given, is what each image must have (use ``resize`` to make it so). What is
+    transparent lies on grey of value ``background`` (None: its hidden colour shows). ``upright`` turns a photograph as
+    its EXIF orientation says.
     """
     from PIL import Image
 
@@ -54,7 +93,7 @@ def decode_image(
                 picture = Image.open(io.BytesIO(value))
             else:
                 picture = Image.open(Path(value))
-            array = np.asarray(picture.convert(mode), dtype=np.uint8)
+            array = np.asarray(_converted(picture, mode, background, upright=upright), dtype=np.uint8)
         except Exception as error:  # damaged bytes make Pillow's decoders raise SyntaxError, struct.error and more
             raise DataError(f"image {index}: can't be decoded: {error}") from error
         array = array[..., None] if array.ndim == 2 else array
@@ -62,6 +101,21 @@ def decode_image(
             raise DataError(f"image {index}: {array.shape[0]}×{array.shape[1]} pixels, expected {size[0]}×{size[1]}")
         images.append(array)
     return images
+
+
+def _converted(picture: Any, mode: str, background: int | None, *, upright: bool) -> Any:
+    """Return a picture in another mode, turned and without transparency where asked; 16-bit greys are scaled."""
+    from PIL import Image, ImageOps
+
+    if upright:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # convert would clip them at 255
+        picture = Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if background is not None and (picture.mode in {"RGBA", "LA", "PA"} or "transparency" in picture.info):
+        whole = picture.convert("RGBA")
+        ground = Image.new("RGBA", whole.size, (background, background, background, 255))
+        picture = Image.alpha_composite(ground, whole)
+    return picture.convert(mode)
 
 
 def resize(values: Sequence[NDArray[np.uint8]], *, size: Sequence[int]) -> list[NDArray[np.uint8]]:

@@ -69,7 +69,7 @@ class Feed:
             folder = release / "chain" / manifest.read_json(release / "card.json")["last"]
         self.table = table
         self.inputs: list[dict[str, Any]] = predictor.signature["inputs"]
-        self.document: dict[str, Any] = manifest.read_json(folder / "preprocess.json")
+        self.document: dict[str, Any] = preprocess.read(folder)
         self.images = bool(self.document["steps"]) and self.document["steps"][0]["op"] == "decode_image"
         self.raw = self._raw_column(column)
 

@@ -158,8 +158,9 @@ class Stage:
         """Write ``artifacts/STAGE``; only then forget the training state."""
         task = Named(self.params.task.name, self.params.task.args)
         whole = replace(described, task=task, stage=self.name, seed=self.params.seed, versions=artifact.versions())
-        assets = None if self.name == ROOT else artifact.FOLDER / self.section.from_ / "assets"
-        artifact.save(self.output, model, whole, assets)
+        assets = None if self.name == ROOT else artifact.FOLDER / self.section.from_ / artifact.ASSETS
+        files = [Path(step["file"]) for step in self.task.preprocess()["steps"] if "file" in step]
+        artifact.save(self.output, model, whole, assets, files)
         if not (CURVES / self.name).exists():  # nothing was trained, but dvc.yaml names the folder as an output
             manifest.write_json(CURVES / self.name / "metrics.json", {"step": 0})
         while _finished:

@@ -1,4 +1,4 @@
-"""Rows in and out of files, in bounded memory: CSV, Parquet, a folder of images. Needs no torch.
+"""Rows in and out of files, in bounded memory: CSV, TSV, JSONL, Parquet, a folder of images. Needs no torch.
 
 A reader yields batches ``{column: values}`` and knows which row a batch starts at; a writer takes such batches and
 leaves a whole file or none. Parquet is read a row group at a time.
@@ -7,6 +7,7 @@ leaves a whole file or none. Parquet is read a row group at a time.
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PATH = "path"
 
 
@@ -50,19 +52,20 @@ class _Folder(Table):
 
 
 class _Csv(Table):
-    """A CSV file in UTF-8 with a header; every value is text. Work is counted in bytes."""
+    """A CSV or TSV file in UTF-8 with a header; every value is text. Work is counted in bytes."""
 
     def __init__(self, path: Path) -> None:
+        self._delimiter = DELIMITERS[path.suffix]
         with path.open("rb") as file:
             header = file.readline().decode("utf-8-sig", "replace")
-        names = next(csv.reader([header]), [])
+        names = next(csv.reader([header], delimiter=self._delimiter), [])
         if not names or len(set(names)) != len(names):
             raise DataError(f"{path}: line 1: a header with distinct column names is expected")
         super().__init__(path, names, path.stat().st_size)
 
     def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
         with self.path.open("rb") as raw:
-            rows = csv.reader(_decoded(raw, self.path), strict=True)
+            rows = csv.reader(_decoded(raw, self.path), strict=True, delimiter=self._delimiter)
             next(rows)
             batch: list[list[str]] = []
             try:
@@ -90,6 +93,48 @@ def _decoded(file: Any, path: Path) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+class _JsonLines(Table):
+    """A file of one JSON object a line, all with the keys of the first. Work is counted in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            first = next((_object(line, path, number) for number, line in _lines(file, path)), None)
+        if not first:
+            raise DataError(f"{path}: line 1: a JSON object with a key for each column is expected")
+        super().__init__(path, list(first), path.stat().st_size)
+
+    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+        with self.path.open("rb") as raw:
+            batch: list[dict[str, Any]] = []
+            done = 0
+            for number, line in _lines(raw, self.path):
+                row = _object(line, self.path, number)
+                if missing := [name for name in self.names if name not in row]:
+                    raise DataError(f"{self.path}: line {number}: no key {missing[0]!r}, which line 1 has")
+                batch.append(row)
+                done += len(line.encode()) + 1
+                if len(batch) == size:
+                    yield {name: [each[name] for each in batch] for name in self.names}, done
+                    batch = []
+            if batch:
+                yield {name: [each[name] for each in batch] for name in self.names}, self.total
+
+
+def _lines(file: Any, path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, line) of the lines that aren't empty."""
+    yield from ((number, line) for number, line in enumerate(_decoded(file, path), 1) if line.strip())
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}: line {number}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: line {number}: a JSON object is expected, found {type(found).__name__}")
+    return found
 
 
 class _Parquet(Table):
@@ -129,14 +174,17 @@ def _pyarrow(path: Path) -> Any:
 
 
 def read(path: Path) -> Table:
-    """Open a folder of images, a .csv or a .parquet file. Raises DataError naming what is wrong with it."""
+    """Open a folder of images, a .csv, .tsv, .jsonl or .parquet file. Raises DataError naming what is wrong with it."""
     if path.is_dir():
         return _Folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    if path.suffix not in {".csv", ".parquet"}:
-        raise DataError(f"{path}: a folder of images, .csv or .parquet is expected")
-    return _Csv(path) if path.suffix == ".csv" else _Parquet(path)
+    readers: dict[str, type[_Csv | _JsonLines | _Parquet]] = {
+        ".csv": _Csv, ".tsv": _Csv, ".jsonl": _JsonLines, ".parquet": _Parquet,
+    }  # fmt: skip
+    if path.suffix not in readers:
+        raise DataError(f"{path}: a folder of images, {', '.join(readers)} is expected")
+    return readers[path.suffix](path)
 
 
 @contextmanager

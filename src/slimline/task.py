@@ -18,17 +18,23 @@ from torch import Tensor, nn
 from slimline import plugins, preprocess
 from slimline.errors import DataError
 
+CHUNK = 4096
 SPLITS = ("train", "validation", "calibration", "test")
 Rows = slice | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split: ``inputs`` {name: array N×…}, ``targets`` (N first), and the ``groups`` that tie rows."""
+    """Rows of one split: ``inputs`` {name: array N×…}, ``targets`` (N first), and the ``groups`` that tie rows.
+
+    ``padding`` (input, value): rows of that input are filled up with the value to one length. A batch is cut to its
+    longest row, in every input of that length.
+    """
 
     inputs: Mapping[str, NDArray[Any]]
     targets: NDArray[Any]
     groups: NDArray[Any] | None = None
+    padding: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         for name, array in self.inputs.items():
@@ -39,15 +45,23 @@ class Split:
         return len(self.targets)
 
     def __getitem__(self, rows: Rows) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-        return {name: array[rows] for name, array in self.inputs.items()}, self.targets[rows]
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        if self.padding is not None:
+            name, value = self.padding
+            width = inputs[name].shape[1]
+            longest = int((inputs[name] != value).any(0).nonzero()[0].max(initial=0)) + 1
+            inputs = {
+                each: array[:, :longest] if array.shape[1:2] == (width,) else array for each, array in inputs.items()
+            }
+        return inputs, self.targets[rows]
 
     def head(self, count: int | None) -> Split:
         """Return ``count`` rows evenly spread over the split (all of them when ``count`` is None or more)."""
         if count is None or count >= len(self):
             return self
         rows = np.linspace(0, len(self) - 1, count).astype(np.int64)
-        inputs, targets = self[rows]
-        return Split(inputs, targets, self.groups[rows] if self.groups is not None else None)
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Split(inputs, self.targets[rows], self.groups[rows] if self.groups is not None else None, self.padding)
 
     @cached_property
     def digest(self) -> str:
@@ -55,7 +69,8 @@ class Split:
         total = hashlib.sha256()
         for name, array in [*sorted(self.inputs.items()), ("", self.targets)]:
             total.update(f"{name}{array.dtype}{array.shape}".encode())
-            total.update(np.ascontiguousarray(array).data)
+            for start in range(0, len(array), CHUNK):  # rows may be on disk, more of them than memory holds
+                total.update(np.ascontiguousarray(array[start : start + CHUNK]).data)
         return total.hexdigest()
 
 
@@ -69,6 +84,7 @@ class Task(ABC):
     higher_is_better: bool = True
     labels: Sequence[str] | None = None
     augment_draws: int = 0
+    notes: Sequence[str] = ()  # what ``slimline check`` says of the data, known once the splits are
 
     @abstractmethod
     def splits(self) -> dict[str, Split]:

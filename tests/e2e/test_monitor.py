@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from slimline.events import EventStore
@@ -136,3 +137,15 @@ def test_the_webhook_needs_its_token(start: Callable[..., Monitor], tmp_path: Pa
     assert httpx.post(f"{monitor.url}/undo", json=body).status_code == 401
     answer = httpx.post(f"{monitor.url}/undo", json=body, headers={"Authorization": "Bearer secret"})
     assert (answer.status_code, answer.json()) == (200, {"actions": []})
+
+
+def test_its_memory_does_not_grow(start: Callable[..., Monitor], url: str, send: Send) -> None:
+    monitor = start()
+    written, used = 0, []
+    with EventStore.open(url) as store:
+        for number in range(16):
+            send(store, 10_000, seed=number, start=time.time())
+            written += 20_000
+            until(lambda: monitor.value("slimline_monitor_events_total") == written, 60)  # noqa: B023
+            used.append(psutil.Process(monitor.process.pid).memory_info().rss / 1e6)
+    assert used[-1] - used[3] < 8, f"MB after each 20,000 events: {used}"

@@ -81,6 +81,11 @@ class Server:
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._server.server_state.connections)
+
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(20)

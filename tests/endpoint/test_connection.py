@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from slimline.endpoint import connection
-from tests.endpoint.conftest import Server
+from tests.endpoint.conftest import Server, until
 
 CHUNK = b"a" * 65_536
 
@@ -86,3 +86,33 @@ def test_a_slow_head_that_gets_whole_in_time_is_answered_and_the_connection_stay
         time.sleep(0.8)  # between requests the keep-alive timeout counts, not the head's
         client.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_takes_no_answer_is_cut_off(
+    listen: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.4)
+    server = listen()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(1)
+        with suppress(OSError):
+            for _ in range(20_000):
+                client.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n")
+        until(lambda: not server.connections, 10)
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+
+
+def test_a_slow_reader_gets_its_answer(listen: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "READ_SECONDS", 0.5)
+    server = listen()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(5)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 60)
+        read = b""
+        while read.count(b"HTTP/1.1 200 OK") < 60:
+            time.sleep(0.02)
+            read += client.recv(32_768)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
+from slimline.endpoint.speed import Speed
 from tests.endpoint.conftest import Server, until
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
@@ -54,6 +60,28 @@ def test_too_many_at_once_are_shed(listen: Callable[..., Server]) -> None:
     assert httpx.get(f"{server.url}/readyz").status_code == 200  # probes are never shed
     for client in slow:
         client.close()
+
+
+def test_a_full_queue_is_told_to_come_again(listen: Callable[..., Server], rows: NDArray[np.float32]) -> None:
+    server = listen(max_waiting_rows=8)
+    batcher = server.app.state.core.variants.primary.live.batcher
+    run = batcher._run
+
+    def slow(inputs: Any) -> Any:
+        time.sleep(0.5)
+        return run(inputs)
+
+    batcher._run = slow
+    batcher._speed = Speed({})  # not known to be quick: it runs in the worker thread
+    document = {"inputs": {"image": rows.tolist()}}
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(httpx.post, f"{server.url}/predict", json=document, timeout=30) for _ in range(6)]
+        answers = [each.result() for each in asked]
+    assert Counter(each.status_code for each in answers).keys() == {200, 429}
+    for each in answers:
+        if each.status_code == 429:
+            assert int(each.headers["retry-after"]) >= 1
+            assert each.json() == {"error": "the queue is full, try again later"}
 
 
 def test_bodies_beyond_the_memory_meant_for_them_are_shed(listen: Callable[..., Server]) -> None:

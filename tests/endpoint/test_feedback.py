@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def test_while_the_store_is_away_predictions_are_answered_and_labels_are_not(
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("the event store is away, nothing was kept")
     assert answer.headers["retry-after"] == "1"
+    assert re.search(r"^slimline_events_waiting\{.*\} 1\.0$", client.get("/metrics").text, re.MULTILINE)
     (tmp_path / "missing" / "folder").mkdir(parents=True)
     assert client.post("/feedback", json={"id": "a", "label": "3"}).status_code == 200
 

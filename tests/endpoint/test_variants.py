@@ -120,6 +120,9 @@ def test_releases_change_under_load_without_a_failed_request(
     assert {revision for _, revision in load.seen} == set(revisions)
     metrics = httpx.get(f"{server.url}/metrics").text
     assert f'outcome="loaded",revision="{revisions[1]}",variant="default"}} ' in metrics
+    gauges = ("requests_in_progress", "waiting_rows", "events_waiting", "ready")
+    for gauge in gauges:
+        assert f'slimline_{gauge}{{revision="{revisions[0]}",variant="default"}} 0.0' in metrics, "it answers no more"
 
 
 def test_a_release_that_fails_is_refused_and_the_old_one_serves_on(

@@ -14,7 +14,8 @@ from slimline import manifest
 from slimline.events import EventStore, Position
 from slimline.monitor import alarm_log, checkpoint
 from slimline.monitor.follower import Follower
-from slimline.monitor.process import Process
+from slimline.monitor.metrics import Shown
+from slimline.monitor.process import Clock, Process
 from slimline.monitor.releases import Releases
 from tests.monitor.conftest import Send
 
@@ -189,3 +190,41 @@ def test_a_signal_that_fails_takes_nothing_with_it(
     assert "accuracy" not in signals
     assert "traffic" in signals
     assert caplog.text.count("is left out") == 1
+
+
+def test_a_state_folder_that_cannot_be_written_delays_alarms_and_loses_none(
+    make: Make, url: str, send: Send, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = make()
+    process.poll()
+    state, aside = tmp_path / "state", tmp_path / "aside"
+    state.rename(aside)
+    with EventStore.open(url) as store:
+        send(store, 600, wrong=0.5)
+    for _ in range(3):
+        process.poll()
+    assert caplog.text.count("alarms and the checkpoint wait for it") == 1
+    assert shown(process)["slimline_monitor_state_up[]"] == 0
+    assert process.alarms.open == {}
+    aside.rename(state)
+    process.poll()
+    assert sorted(raised(state)) == ["accuracy", "agreement"]
+
+
+def test_a_clock_that_jumps_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    wall, ticks = [1e9], [5.0]
+    clock = Clock(lambda: wall[0], lambda: ticks[0])
+    clock.now()
+    wall[0] += 86_400
+    assert [clock.now(), clock.now()] == [1e9 + 86_400] * 2
+    wall[0], ticks[0] = wall[0] + 5, ticks[0] + 5
+    clock.now()
+    assert caplog.text.count("the clock jumped by +86400 s") == 1
+
+
+def test_every_metric_that_is_shown_is_declared(make: Make, url: str, send: Send) -> None:
+    process = make()
+    with pytest.raises(KeyError):
+        process.exporter.put([Shown("slimline_nothing", 1.0, {})])
+    with pytest.raises(KeyError, match="labels"):
+        process.exporter.put([Shown("slimline_probe_up", 1.0, {})])

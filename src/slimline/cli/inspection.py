@@ -35,6 +35,8 @@ def show(folder: Annotated[Path, typer.Argument(help="An artifact, export or rel
             ):
                 if key in document and not (name == "card.json" and key == "params"):
                     print(f"  {key}: {document[key]}")
+            if (folder / "monitoring").is_dir():
+                print(f"  monitoring: {', '.join(sorted(path.name for path in (folder / 'monitoring').iterdir()))}")
             if document.get("edits") is not None:
                 edits = [each if isinstance(each, str) else each["method"] for each in document["edits"]]
                 print(f"  edits: {', '.join(edits) or 'none'}")

@@ -18,6 +18,22 @@ def init(
         str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")
     ] = "smallest",
     limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows first.")] = None,  # noqa: UP045
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Yours: a folder of transformers or a hub's name; for images efficientnet-lite."),
+    ] = None,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Yours: CSV, TSV, JSONL, Parquet; a folder with train.* and test.*; class folders; zip, tar."
+        ),
+    ] = None,
+    text: Annotated[Optional[list[str]], typer.Option(help="The column of texts; twice for pairs.")] = None,  # noqa: UP045
+    label: Annotated[Optional[str], typer.Option(help="The column of labels.")] = None,  # noqa: UP045
+    max_length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=4, help="Cut texts to so many tokens; most fit whole without it."),
+    ] = None,
     *,
     update: Annotated[
         bool, typer.Option("--update", help="Only show how the laid-out files differ from this version's.")
@@ -29,7 +45,14 @@ def init(
     if update:
         print("\n".join(project.differences(folder)) or "no differences")
         return
-    for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit):
+    if (model is None) != (data is None):
+        from slimline.errors import ParamsError
+
+        raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
+    own = None
+    if model is not None and data is not None:
+        own = project.Own(model, data, tuple(text or ()), label, max_length)
+    for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 
 

@@ -1,7 +1,8 @@
-"""HTTP connections on which a request's head has an end: so many bytes, so many seconds.
+"""HTTP connections on which nothing is waited for without an end: a request's head, and a client that doesn't read.
 
-uvicorn's protocol collects a head however long it gets and waits for its next byte for ever, and a connection that
-says nothing at all is kept. Each holds memory and a socket before any of the endpoint's own limits can count.
+uvicorn's protocol collects a head however long it gets and waits for its next byte for ever; it keeps a connection that
+says nothing at all, and answers to who doesn't take them. Each holds memory and a socket where none of the endpoint's
+own limits counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 2**16  # beside what the transport hands over at once, 256 KiB at most
 HEAD_SECONDS = 10.0
+READ_SECONDS = 30.0  # a client takes some of its answer within that
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\ncontent-length: 43\r\n"
     b'connection: close\r\n\r\n{"error":"the head of the request is large"}'
@@ -20,7 +22,10 @@ TOO_LARGE = (
 
 
 class Connection(HttpToolsProtocol):
-    """Answers a head that grows beyond HEAD_BYTES with 431, and closes where none is whole after HEAD_SECONDS."""
+    """Answers a head that grows beyond HEAD_BYTES with 431, and closes where none is whole after HEAD_SECONDS.
+
+    An answer that the client takes nothing of for READ_SECONDS is cut off.
+    """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -28,6 +33,7 @@ class Connection(HttpToolsProtocol):
         self._begins = False  # the head began in the bytes being read, behind others maybe
         self._head = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -35,6 +41,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._whole()
+        self._taken()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -56,6 +63,19 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._whole()
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        self._unread = self.loop.call_later(READ_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._taken()
+        super().resume_writing()
+
+    def _taken(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _waits(self) -> bool:
         """Return whether the next thing to come is a head, and no other timer runs."""

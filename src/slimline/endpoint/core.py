@@ -130,8 +130,10 @@ class Core:
     def pulse(self) -> None:
         """Write the gauges and what was counted; done once in a while and at each scrape, not twice a request."""
         for each in self.variants.all:
+            first = each is self.variants.primary  # what belongs to all is counted once
             each.live.series.flush()
-            each.live.series.in_progress.set(self.in_progress if each is self.variants.primary else 0)
+            each.live.series.in_progress.set(self.in_progress if first else 0)
+            each.live.series.waiting_events.set(self.recorder.waiting if first else 0)
             each.live.series.waiting_rows.set(each.live.batcher.waiting_rows)
             each.live.series.ready.set(self.ready and not self.draining)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import goldens, manifest
+from slimline import goldens, manifest, preprocess
 from slimline.answers import Answers
 from slimline.benchmark import machine
 from slimline.endpoint.batching import Batcher, batch_limit
@@ -59,7 +59,7 @@ class Loaded:
         try:
             self.revision = self.predictor.revision
             self.signature = self.predictor.signature
-            self.preprocess: dict[str, Any] = manifest.read_json(directory / "chain" / card["last"] / "preprocess.json")
+            self.preprocess: dict[str, Any] = preprocess.read(directory / "chain" / card["last"])
             self.answers = Answers(self.signature)
             self.specs = {spec["name"]: spec for spec in self.signature["inputs"]}
             self.speed = Speed(measured["latency_ms"] if runtime == "auto" else {})

@@ -75,6 +75,10 @@ class Metrics:
         self.waiting_rows = Gauge(
             "slimline_waiting_rows", "Rows in the queue now.", OWN, multiprocess_mode="livesum", registry=at
         )
+        self.waiting_events = Gauge(
+            "slimline_events_waiting", "Prediction events that the event store hasn't taken yet.", OWN,
+            multiprocess_mode="livesum", registry=at,
+        )  # fmt: skip
         self.ready = Gauge(
             "slimline_ready", "Worker processes that are ready with this release.", OWN,
             multiprocess_mode="livesum", registry=at,
@@ -113,6 +117,7 @@ class Series:
         self._batch_rows = Tally(metrics.batch_rows.labels(*own), ROWS)
         self.in_progress = metrics.in_progress.labels(*own)
         self.waiting_rows = metrics.waiting_rows.labels(*own)
+        self.waiting_events = metrics.waiting_events.labels(*own)
         self.ready = metrics.ready.labels(*own)
         self.shadow_dropped = metrics.shadow_dropped.labels(*own)
         self.own = own
@@ -137,6 +142,11 @@ class Series:
         for label, count in self._answers.items():
             self._labels[label].inc(count)
         self._answers.clear()
+
+    def end(self) -> None:
+        """Let the gauges of a release that answers no more say so: a scrape would find their last values for ever."""
+        for gauge in (self.in_progress, self.waiting_rows, self.waiting_events, self.ready):
+            gauge.set(0)
 
     def error(self, status: int) -> None:
         """Count a request that was answered with an HTTP error."""

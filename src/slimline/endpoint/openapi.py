@@ -8,6 +8,7 @@ from slimline import __version__
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
+IMAGE = "image/png"  # or any of the formats that are read
 STRING: dict[str, Any] = {"type": "string"}
 OPEN: dict[str, Any] = {"type": "object", "additionalProperties": True}
 ID = {"type": "string", "minLength": 1, "maxLength": 128}
@@ -156,7 +157,7 @@ def _predictions() -> dict[str, Any]:
                 "parameters": headers,
                 "requestBody": {
                     "required": True,
-                    "content": {JSON: _any_of("PredictInputs", "PredictRaw"), BINARY: binary},
+                    "content": {JSON: _any_of("PredictInputs", "PredictRaw"), BINARY: binary, IMAGE: binary},
                 },
                 "responses": _responses("Predictions", "400", "401", "403", "408", "413", "415", "429", "503"),
             }

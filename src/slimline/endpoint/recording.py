@@ -49,6 +49,11 @@ class Recorder:
         """Say which releases answer now, so that their chains can be sampled."""
         self._sampler.serve({each.revision: each.directory for each in live})
 
+    @property
+    def waiting(self) -> int:
+        """Predictions that the store hasn't taken yet."""
+        return 0 if self._writer is None else self._writer.pending
+
     def record(self, answered: Answered, latency: dict[str, float], inputs: Arrays, *, shadow: bool = False) -> None:
         """Put one prediction into the writer's queue; never waits."""
         if self._writer is None:

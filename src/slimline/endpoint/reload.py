@@ -86,7 +86,7 @@ class Reloader:
         old, variant.live = variant.live, live
         self._refused.pop(variant.name, None)
         self._core.metrics.reloads.labels("loaded", live.revision, variant.name).inc()
-        old.series.ready.set(0)
+        old.series.end()
         log.info("variant %s: release %s answers, %s ends", variant.name, live.short, old.short)
         self._core.recorder.serve(each.live for each in self._core.variants.all)
         self._core.later(old.retire())

@@ -49,9 +49,9 @@ def count_macs(model: nn.Module, signature: Mapping[str, Any]) -> int:
 
 
 def macs_by_layer(model: nn.Module, signature: Mapping[str, Any]) -> dict[str, int]:
-    """Return the multiply-adds of each convolution and linear layer for one row."""
-    row = {}
+    """Return the multiply-adds of each convolution and linear layer for one row, at its greatest length."""
+    row, most = {}, signature.get("axes", {})
     for spec in signature["inputs"]:
-        size = [1 if isinstance(each, str) else each for each in spec["shape"]]
+        size = [most.get(each, 1) if isinstance(each, str) else each for each in spec["shape"]]
         row[spec["name"]] = torch.zeros(size, dtype=getattr(torch, spec["dtype"]))
     return layers.macs(model, lambda: call(model, row))

@@ -43,12 +43,13 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any]
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     settle(model)
-    axes = {
-        name: torch.export.Dim(name) for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str)
-    }
+    most = signature.get("axes", {})
+    names = dict.fromkeys(name for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str))
+    axes = {name: torch.export.Dim(name, max=most.get(name)) for name in names}
+    sizes = {name: 2 + at for at, name in enumerate(names)}  # of one size, two axes would count as one
     examples, shapes = [], []
     for spec in signature["inputs"]:
-        size = [2 if isinstance(each, str) else each for each in spec["shape"]]
+        size = [sizes[each] if isinstance(each, str) else each for each in spec["shape"]]
         dtype = getattr(torch, spec["dtype"])
         examples.append(torch.zeros(size, dtype=dtype))
         shapes.append({at: axes[each] for at, each in enumerate(spec["shape"]) if isinstance(each, str)})

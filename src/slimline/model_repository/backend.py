@@ -82,7 +82,7 @@ class Preprocess:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the steps and import them."""
         with _told():
-            self._document = json.loads((version_folder(args) / "preprocess.json").read_text(encoding="utf-8"))
+            self._document = preprocess.read(version_folder(args))
             for step in self._document["steps"]:
                 plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=())
         self._is_image = self._document["steps"][0]["op"] == "decode_image"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import __version__, goldens, manifest
+from slimline import __version__, goldens, manifest, preprocess
 from slimline.errors import ReleaseError
 from slimline.model_repository import batching, config, names, vendoring
 from slimline.model_repository.config import Plan
@@ -136,7 +136,8 @@ def _write_preprocessing(folder: Path, plan: Plan) -> None:
     _write_config(folder, config.preprocessing(plan), plan)
     for version, source in plan.sources.items():
         target = folder / str(version)
-        manifest.write_json(target / "preprocess.json", source.preprocess)
+        target.mkdir(parents=True)
+        preprocess.write(preprocess.read(source.folder), target)
         _put(target / "model.py", CODE.format(name="Preprocess", version=__version__))
         vendoring.copy([BACKEND], _operations(source), target / vendoring.FOLDER)
 

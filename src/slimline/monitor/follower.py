@@ -132,7 +132,11 @@ class Follower:
         missing = "no such release in --deployment or --release"
         if release is not None:
             try:
-                return Watch(watched.read(revision, variant, shadow=shadow, release=release, chosen=self.chosen))
+                before = self.releases.incumbent(revision)
+                known = watched.read(
+                    revision, variant, shadow=shadow, release=release, chosen=self.chosen, incumbent=before
+                )
+                return Watch(known)
             except SlimlineError as error:
                 missing = str(error)
         log.warning("%s as %s: %s; its traffic and coverage alone are watched", short(revision), variant, missing)

@@ -74,6 +74,7 @@ METRICS: dict[str, Declared] = {
     "slimline_monitor_events_total": Declared("Predictions and labels taken from the event store.", (), counter=True),
     "slimline_monitor_lag_seconds": Declared("Age of the newest event that was read, while more wait; else 0."),
     "slimline_monitor_last_poll_seconds": Declared("Unix time at which the event store was last read."),
+    "slimline_monitor_state_up": Declared("1 when alarms and checkpoint could be written at the last try."),
     "slimline_monitor_store_up": Declared("1 when the event store could be read at the last try."),
 }
 

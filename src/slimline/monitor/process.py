@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slimline.errors import EventError
+from slimline.errors import EventError, SlimlineError
 from slimline.monitor.alarm_log import DETAIL, AlarmLog, Key
 from slimline.monitor.follower import Follower
 from slimline.monitor.history import History
@@ -63,6 +63,7 @@ class Process:
         self._clock = clock or Clock()
         self._saved = float("-inf")
         self._is_away = False
+        self._is_mute = False
         self._polled = 0.0
         self._lag = 0.0
         self._over = threading.Event()
@@ -95,10 +96,16 @@ class Process:
                 for counted in scraper.take():
                     self.follower.counted(counted, now)
             self.follower.each(lambda watch: watch.tick(moment))
-        self._settle(now)
-        if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
-            self.follower.save()
-            self._saved = time.monotonic()
+        try:
+            self._settle(now)
+            if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
+                self._saved = time.monotonic()
+                self.follower.save()
+            self._is_mute = False
+        except (OSError, SlimlineError) as error:  # a full disk, say: no alarm is acted on that isn't written down
+            if not self._is_mute:
+                log.error("%s; alarms and the checkpoint wait for it", error)  # noqa: TRY400
+            self._is_mute = True
         return more
 
     def _step(self, now: float) -> bool:
@@ -117,8 +124,18 @@ class Process:
         return more
 
     def _settle(self, now: float) -> None:
-        active = self.follower.active()
-        told = {watch.watched.own: watch.standings() for watch in active}
+        told = {watch.watched.own: watch.standings() for watch in self.follower.active()}
+        try:
+            self._decide(told, now)
+        finally:
+            self.exporter.put(self._shown(told))
+            self.standings = self.follower.as_dict()
+        if not self._is_away and self.history.due(now):
+            for own, standings in told.items():
+                watch = self.follower.watches[own]
+                self.history.append(now, own, watch.rows, standings, watch.samples())
+
+    def _decide(self, told: dict[tuple[str, str], list[Standing]], now: float) -> None:
         holding: dict[Key, Standing] = {
             (each.signal, each.revision, each.variant): each
             for standings in told.values()
@@ -128,12 +145,6 @@ class Process:
         for alarm in self.alarms.settle(holding, now):
             log.warning("alarm: %s of %s: %s", alarm.standing.signal, alarm.standing.revision, alarm.standing.message)
         self._respond(told, now)
-        if not self._is_away and self.history.due(now):
-            for own, standings in told.items():
-                watch = self.follower.watches[own]
-                self.history.append(now, own, watch.rows, standings, watch.samples())
-        self.exporter.put(self._shown(told))
-        self.standings = self.follower.as_dict()
 
     def _respond(self, told: dict[tuple[str, str], list[Standing]], now: float) -> None:
         if self._responder is None:
@@ -168,3 +179,4 @@ class Process:
         yield Shown("slimline_monitor_lag_seconds", self._lag, {})
         yield Shown("slimline_monitor_last_poll_seconds", self._polled, {})
         yield Shown("slimline_monitor_store_up", float(not self._is_away), {})
+        yield Shown("slimline_monitor_state_up", float(not self._is_mute), {})

@@ -45,10 +45,12 @@ def drift(watched: Watched) -> Drift | None:
 
 
 def _baseline(watched: Watched) -> Baseline | None:
-    return None if watched.release is None else _read(watched.release, watched.revision, watched.params.agreement_drop)
+    if watched.release is None:
+        return None
+    return _read(watched.release, watched.revision, watched.params.agreement_drop, watched.incumbent)
 
 
 @lru_cache(maxsize=8)
-def _read(release: Path, revision: str, agreement_drop: float) -> Baseline:
+def _read(release: Path, revision: str, agreement_drop: float, incumbent: Path | None) -> Baseline:
     del revision  # another revision in the same folder is another baseline
-    return baseline.read(release, agreement_drop)
+    return baseline.read(release, agreement_drop, incumbent)

@@ -120,10 +120,11 @@ class Responder:
         if release is None or alarm.standing.signal in UNBLAMED:
             return None
         if alarm.id not in self._blames:
+            late = max(0.0, alarm.time - alarm.standing.since)  # the monitor was away when it happened
             try:
                 self._blames[alarm.id] = on_alarm(
                     alarm, release, self.store, incumbent=self.releases.incumbent(alarm.standing.revision),
-                    standings=case.standings, seconds=self.seconds,
+                    standings=case.standings, seconds=self.seconds + late,
                 )  # fmt: skip
             except SlimlineError as error:
                 log.warning("alarm %s can't be explained: %s", alarm.id, error)

@@ -73,37 +73,28 @@ class Detector:
         """
         alarms = []
         stakes, flat, weights = self._stakes, self._stakes.ravel(), self.weights.ravel()
-        start = 0 if self.every == 1 else self._fill(made)
-        whole = (len(made) - start) // self.every
-        steps = made[start : start + whole * self.every]
-        if self.every > 1:
-            steps = np.multiply.reduce(steps.reshape(whole, self.every, *stakes.shape), axis=1)
-        ends = [
-            *([start - 1] if start and not self._held else []),
-            *range(start + self.every - 1, len(made), self.every),
-        ]
-        if start and not self._held:
-            steps = np.concatenate([self._pending[None], steps])
-        for row, factor in zip(ends, steps, strict=True):
+        ends = range(self.every - self._held - 1, len(made), self.every)
+        for row, factor in zip(ends, made if self.every == 1 else self._steps(made, ends), strict=True):
             stakes += 1.0
             stakes *= factor
             if flat @ weights >= self.threshold:
                 self.at_alarm = self.shares
                 stakes[:] = 0.0
                 alarms.append(row)
-        rest = made[start + whole * self.every :]
-        if len(rest):
-            self._pending = np.multiply.reduce(rest, axis=0)
-            self._held = len(rest)
         return alarms
 
-    def _fill(self, made: Floats) -> int:
-        """Complete the step that the last batch began; return how many rows that took."""
-        taken = min(self.every - self._held, len(made)) if self._held else 0
-        for factor in made[:taken]:
-            self._pending = self._pending * factor
-        self._held = (self._held + taken) % self.every if self._held else 0
-        return taken
+    def _steps(self, made: Floats, ends: range) -> Floats:
+        """Return the product of each step's rows, which end at ``ends``, and keep that of the step just begun."""
+        held = int(self._held > 0)
+        rows = np.concatenate([self._pending[None], made]) if held else made
+        starts = [0, *(end + 1 + held for end in ends)]
+        self._held = (self._held + len(made)) % self.every
+        if not len(rows):
+            return rows
+        products: Floats = np.multiply.reduceat(rows, starts[: len(ends) + int(self._held > 0)], axis=0)
+        if self._held:
+            self._pending = products[-1]
+        return products[: len(ends)]
 
     def dump(self) -> dict[str, Any]:
         """Return its state as plain JSON data."""

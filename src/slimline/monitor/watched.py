@@ -19,6 +19,7 @@ class Watched:
     ``release`` is its directory, None where no such release was found: then ``card``, ``objectives``, ``labels`` and
     the served model's ``signature`` are empty. ``shadow``: its answers are recorded, never returned. ``params`` is the
     section ``monitor`` of the release's own params.yaml, or of the one that ``slimline monitor --params`` names.
+    ``incumbent`` is the directory of the release that served before it, where one is known.
     """
 
     revision: str
@@ -30,6 +31,7 @@ class Watched:
     objectives: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     signature: Mapping[str, Any] = field(default_factory=dict)
+    incumbent: Path | None = None
 
     @property
     def own(self) -> tuple[str, str]:
@@ -37,7 +39,15 @@ class Watched:
         return self.revision, self.variant
 
 
-def read(revision: str, variant: str, *, shadow: bool, release: Path | None, chosen: Monitor | None) -> Watched:
+def read(
+    revision: str,
+    variant: str,
+    *,
+    shadow: bool,
+    release: Path | None,
+    chosen: Monitor | None,
+    incumbent: Path | None = None,
+) -> Watched:
     """Read what ``release`` promises; ``chosen`` stands in for its own section ``monitor``.
 
     Raises ArtifactError or ReleaseError where the release can't be read.
@@ -52,4 +62,4 @@ def read(revision: str, variant: str, *, shadow: bool, release: Path | None, cho
     except (KeyError, TypeError) as error:
         raise ReleaseError(f"{release / 'card.json'}: no {error}; make the release again") from error
     labels = tuple(signature.get("labels") or ())
-    return Watched(revision, variant, shadow, own, release, card, objectives, labels, signature)
+    return Watched(revision, variant, shadow, own, release, card, objectives, labels, signature, incumbent)

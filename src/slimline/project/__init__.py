@@ -6,6 +6,7 @@ import difflib
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,25 @@ def shipped() -> dict[Path, Path]:
     return {path.relative_to(root): path for path in [root / "dvc.yaml", *scripts]}
 
 
-def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[str]:
+@dataclass(frozen=True)
+class Own:
+    """A user's own model (a folder, or a name on the hub) and data; columns that aren't named are found."""
+
+    model: str
+    data: Path
+    text: tuple[str, ...] = ()
+    label: str | None = None
+    max_length: int | None = None
+
+
+def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
     """Write the project into ``folder`` and return lines that say what was done.
 
-    Nothing that exists is overwritten: a file that differs is an error before anything is written.
+    ``task`` is one that comes with Slimline, unless ``own`` says what is to be worked on. Nothing that exists is
+    overwritten: a file that differs is an error before anything is written.
     """
-    for word, known, option in ((task, list(tasks()), "--task"), (recipe, list(RECIPES), "--recipe")):
+    words = ((recipe, list(RECIPES), "--recipe"), *(((task, list(tasks()), "--task"),) if own is None else ()))
+    for word, known, option in words:
         if word not in known:
             raise ParamsError(f"{option}: {word!r} is not one of {', '.join(known)}.{near_miss(word, known)}")
     if not (folder / ".git").exists():
@@ -53,7 +67,9 @@ def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[
             f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first"
         )
     files = {path: file.read_text(encoding="utf-8") for path, file in shipped().items()}
-    files[Path("params.yaml")] = params_text(task, recipe, limit)
+    files[Path("params.yaml")] = (
+        params_text(task, recipe, limit) if own is None else own_params(own, folder, recipe, limit)
+    )
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
             raise ParamsError(
@@ -62,7 +78,8 @@ def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    done = [f"wrote {len(files)} files for task {task}, recipe {recipe}"]
+    shown = f"task {task}" if own is None else f"{own.model} on {own.data}"
+    done = [f"wrote {len(files)} files for {shown}, recipe {recipe}"]
     if not (folder / ".dvc").is_dir():
         _dvc(folder, "init", "--quiet")
         done.append("set up DVC")
@@ -70,7 +87,7 @@ def lay_out(folder: Path, *, task: str, recipe: str, limit: int | None) -> list[
     _append(folder / ".gitignore", IGNORED)
     _append(folder / ".env", (NO_TELEMETRY,))
     done.append("telemetry off: DVC in .dvc/config; .env sets BENTOML_DO_NOT_TRACK for what is started with it")
-    if task == "fashion-mnist":
+    if own is None and task == "fashion-mnist":
         done.append("data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files")
     done.append("next: slimline check && dvc repro report release")
     return done
@@ -91,6 +108,33 @@ def params_text(task: str, recipe: str, limit: int | None) -> str:
     if recipe == "small":
         document["export"]["stages"] = ["teacher", "distill", "prune", "quantize"]
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+
+
+def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
+    """Return params.yaml for one's own model and data: a table of texts, or images in class folders."""
+    from slimline.project import own as pages
+    from slimline.project import own_data
+
+    if (labels := own_data.classes(own.data)) is not None:
+        document = pages.image_params(own.model, Path(_from(folder, own.data)), labels, recipe, limit)
+    else:
+        described = own_data.describe(own.data, own.text, own.label)
+        model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
+        data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
+        document = pages.text_params(own.model, described, recipe, limit)
+        document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
+        if own.max_length is not None:
+            document["task"]["args"]["max_length"] = own.max_length
+        document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _from(folder: Path, path: Path) -> str:
+    """Return a path as it is written from within the project: relative, unless it was given as absolute elsewhere."""
+    whole, root = path.resolve(), folder.resolve()
+    if whole.is_relative_to(root):
+        return str(whole.relative_to(root))
+    return str(path) if path.is_absolute() else os.path.relpath(whole, root)
 
 
 def differences(folder: Path) -> list[str]:

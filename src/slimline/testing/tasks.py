@@ -31,8 +31,7 @@ document, raw = pickle.load(sys.stdin.buffer)
 for step in document["steps"]:
     plugins.find("preprocess", step["op"], where="preprocess.json", trust=())
 if raw is not None:
-    ((_, array),) = preprocess.run(document, raw).items()
-    np.save(sys.stdout.buffer, array)
+    np.save(sys.stdout.buffer, preprocess.run(document, raw)[document["input"]])
 """
 
 
@@ -127,7 +126,8 @@ def _check_preprocess(task: Task, raw: Sequence[Any] | None, axes: dict[str, int
         return
     found = np.load(io.BytesIO(done.stdout), allow_pickle=False)
     spec = specs[document["input"]]
-    _check_array(found, spec, {**axes, spec["shape"][0]: len(values)}, f"{name}: preprocess")
+    fixed = {axis: size for axis, size in axes.items() if axis not in task.signature().get("axes", {})}
+    _check_array(found, spec, {**fixed, spec["shape"][0]: len(values)}, f"{name}: preprocess")
     with promise(f"{name}: inputs_of fails"):
         own = task.inputs_of(values)[document["input"]]
     require(np.array_equal(own, found), f"{name}: inputs_of and the steps of preprocess give other arrays")

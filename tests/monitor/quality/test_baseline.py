@@ -119,6 +119,15 @@ def test_a_release_is_read_with_what_it_needs(two_releases: tuple[Path, Path]) -
     assert known.reference["distill"].sum(1) == pytest.approx(1.0, abs=1e-4)
 
 
+def test_an_incumbent_is_read_from_its_own_directory(two_releases: tuple[Path, Path]) -> None:
+    """Without a budget the release itself promises nothing: the incumbent's accuracy is the floor."""
+    watched = Watched("s", "live", False, Monitor(), two_releases[0], incumbent=two_releases[1])  # noqa: FBT003
+    signal = accuracy(watched)
+    assert signal is not None
+    assert signal.baseline.promises.floor == pytest.approx(0.9)
+    assert baseline.read(two_releases[0], 0.02).promises.floor is None
+
+
 def test_signals_are_made_of_a_release_and_not_without(two_releases: tuple[Path, Path]) -> None:
     watched = Watched("r", "live", False, Monitor(), two_releases[0])  # noqa: FBT003
     nothing = Watched("r", "live", False, Monitor())  # noqa: FBT003

@@ -87,6 +87,25 @@ def test_disagreement_with_the_teacher_pages(signals: Make, drawn: Make, batches
     assert bounds == {"low", "value", "high", "floor"}
 
 
+def test_a_stage_that_failed_is_no_agreement_and_a_missing_teacher_no_row(
+    known: Baseline, drawn: Make, batches: Make
+) -> None:
+    agreement = Agreement(known, OWN, RUN, 0.02)
+    truth, teacher, own = drawn(200, 5)
+    missing, failed = teacher.copy(), own.copy()
+    missing[:100] = np.nan
+    failed[100:150] = np.nan
+    predicted, _ = batches((truth, teacher, own))
+    drift = Drift(known, OWN, RUN, 0.001)
+    for signal in (agreement, drift):
+        signal.predicted(replace(predicted, stages={"teacher": missing, "prune": failed}))
+    standing = agreement.standings()[0]
+    assert standing.count == 100
+    assert standing.value is not None
+    assert standing.value <= 0.5
+    assert np.isfinite([sample.value for sample in drift.samples()]).all()
+
+
 def test_one_lost_class_is_named(signals: Make, drawn: Make, batches: Make) -> None:
     each = signals()
     feed(each, drawn, batches, 2000, recall=np.array([0.4, 0.9, 0.85, 0.7]))

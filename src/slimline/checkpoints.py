@@ -1,0 +1,99 @@
+"""Weights that exist: safetensors, a state dict, a Lightning checkpoint, a folder that transformers saved.
+
+Nothing in them is run: pickles are read as weights only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimline.errors import ArtifactError
+
+NESTED = ("state_dict", "model_state_dict", "model", "weights")
+SAFE = ".safetensors"
+
+
+def load(model: nn.Module, source: str) -> list[str]:
+    """Load ``source`` into ``model`` and return the names of tensors that it has none for, which need training.
+
+    A folder or a name that is no file goes to the model's own ``load_pretrained``, if it has one. In a file the names
+    may carry one common prefix (``model.``, ``net.module.``), and what doesn't belong to the model is left out.
+    Raises ArtifactError naming the file, and the tensor that is missing or of another shape.
+    """
+    path = Path(source)
+    if not path.is_file():
+        load_pretrained: Callable[[str], list[str]] | None = getattr(model, "load_pretrained", None)
+        if load_pretrained is not None:
+            return load_pretrained(source)
+        path = _in_folder(path)
+    tensors = unprefixed(read(path), model.state_dict().keys())
+    state = model.state_dict()
+    for name, tensor in tensors.items():
+        if name in state and tensor.shape != state[name].shape:
+            raise ArtifactError(
+                f"{path}: tensor {name}: {list(tensor.shape)}, the model takes {list(state[name].shape)}"
+            )
+    missing = [name for name in state if name not in tensors]
+    if len(missing) == len(state):
+        names = ", ".join(list(tensors)[:3])
+        raise ArtifactError(f"{path}: none of its tensors ({names}, …) belongs to the model ({next(iter(state))}, …)")
+    kept = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items() if name in state}
+    model.load_state_dict(kept, strict=False)
+    return missing
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, a pickled state dict, or a checkpoint that holds one."""
+    if path.suffix == SAFE:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(f"{path}: not a safetensors file, or truncated ({error})") from error
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickles raise anything
+        reason = " ".join(str(error).split())
+        hint = "; it holds objects beside tensors: save its state_dict alone" if "Unsupported" in reason else ""
+        raise ArtifactError(f"{path}: can't be read as weights: {reason[:160]}{hint}") from error
+    for key in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    tensors = (
+        {str(name): each for name, each in found.items() if isinstance(each, Tensor)}
+        if isinstance(found, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise ArtifactError(f"{path}: no tensors by name in it; save a state_dict")
+    return tensors
+
+
+def unprefixed(tensors: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
+    """Return the tensors without the prefix under which most names of ``wanted`` stand among them."""
+    prefixes = {""}
+    first = next(iter(wanted))
+    prefixes |= {name[: -len(first)] for name in tensors if name.endswith(f".{first}")}
+    best = max(sorted(prefixes), key=lambda prefix: sum(f"{prefix}{name}" in tensors for name in wanted))
+    return {name.removeprefix(best): each for name, each in tensors.items() if name.startswith(best)}
+
+
+def _in_folder(folder: Path) -> Path:
+    """Return the one file of weights in a folder."""
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such file or folder of weights")
+    known = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth", "last.ckpt")
+    files = [folder / name for name in known if (folder / name).is_file()] or sorted(
+        path for path in folder.iterdir() if path.suffix in {SAFE, ".pt", ".pth", ".ckpt", ".bin"}
+    )
+    if not files:
+        raise ArtifactError(f"{folder}: no file of weights in it ({', '.join(known)})")
+    return files[0]

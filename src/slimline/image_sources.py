@@ -1,0 +1,153 @@
+"""Where a user's images lie: class folders, a manifest of paths and labels, a tar or zip of either. Needs no torch."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+from slimline import tables
+from slimline.errors import DataError, near_miss
+from slimline.labelled_rows import PARTS
+from slimline.tables import IMAGES
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+
+
+class Item(NamedTuple):
+    """One image: its name in the store, its label as it stands there, its split ("": none is named), its group."""
+
+    name: str
+    label: Any
+    part: str = ""
+    group: str = ""
+
+
+class Store(Protocol):
+    """Files by name."""
+
+    path: Path
+
+    def names(self) -> list[str]:
+        """Return the names of all files, in the order in which they are read fastest."""
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content. Raises KeyError or OSError where there is none."""
+
+
+class Folder:
+    """The files under a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        return sorted(each.relative_to(self.path).as_posix() for each in self.path.rglob("*") if each.is_file())
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+class Archive:
+    """The files in a zip, or a tar (compressed or not)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            if path.suffix == ".zip":
+                self._zip: zipfile.ZipFile | None = zipfile.ZipFile(path)
+            else:
+                self._zip, self._tar = None, tarfile.open(path)  # noqa: SIM115  (it stays open)
+        except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
+            raise DataError(f"{path}: not an archive that can be read: {error}") from error
+
+    def names(self) -> list[str]:
+        if self._zip is not None:
+            return [each.filename for each in self._zip.infolist() if not each.is_dir()]
+        return [each.name for each in self._tar.getmembers() if each.isfile()]
+
+    def read(self, name: str) -> bytes:
+        if self._zip is not None:
+            return self._zip.read(name)
+        file = self._tar.extractfile(name)
+        if file is None:
+            raise KeyError(name)
+        return file.read()
+
+
+def store(path: Path) -> Store:
+    """Return the files of a folder or an archive."""
+    if path.is_dir():
+        return Folder(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    if not path.name.endswith(ARCHIVES):
+        raise DataError(f"{path}: class folders, {', '.join(ARCHIVES)}, or a manifest is expected")
+    return Archive(path)
+
+
+def by_folder(files: Store) -> list[Item]:
+    """Return the images of CLASS/… or SPLIT/CLASS/…; a folder around them all doesn't count."""
+    images = [name for name in files.names() if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"]
+    if not images:
+        raise DataError(f"{files.path}: no image in it ({', '.join(IMAGES)})")
+    paths = [PurePosixPath(name).parts for name in images]
+    while all(len(each) > 2 for each in paths) and len({each[0] for each in paths}) == 1:
+        paths = [each[1:] for each in paths]
+    if loose := [name for name, each in zip(images, paths, strict=True) if len(each) < 2]:
+        raise DataError(f"{files.path}: {loose[0]} lies in no class folder")
+    split = all(each[0].lower() in PARTS and len(each) > 2 for each in paths)
+    return [
+        Item(name, each[1] if split else each[0], PARTS[each[0].lower()] if split else "")
+        for name, each in zip(images, paths, strict=True)
+    ]
+
+
+def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: str | None) -> list[Item]:
+    """Return the images that a table lists; ``columns`` are those of paths and of labels."""
+    table = tables.read(path)
+    for name in (*columns, *(each for each in (split, group) if each)):
+        if name not in table.names:
+            raise DataError(
+                f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
+            )
+    items: list[Item] = []
+    for batch, _ in table.batches(1000):
+        found = {name: tables.plain(batch[name]) for name in table.names}
+        for at in range(len(found[columns[0]])):
+            part = str(found[split][at]).strip().lower() if split else ""
+            if split and part not in PARTS:
+                raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split")
+            label, named = found[columns[1]][at], str(found[columns[0]][at])
+            items.append(Item(named, label, PARTS.get(part, ""), str(found[group][at]) if group else ""))
+    if not items:
+        raise DataError(f"{path}: no row in it")
+    return items
+
+
+def in_order(files: Store, items: Sequence[Item]) -> list[Item]:
+    """Return the items in the order in which ``files`` are read fastest: a compressed tar can't go back cheaply."""
+    if not isinstance(files, Archive):
+        return list(items)
+    place = {name: at for at, name in enumerate(files.names())}
+    return sorted(items, key=lambda item: place.get(item.name, 0))
+
+
+def pictures(files: Store, items: Sequence[Item]) -> Iterator[bytes]:
+    """Yield each item's file. Raises DataError naming the first that isn't there."""
+    for item in items:
+        try:
+            yield files.read(item.name)
+        except (KeyError, OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+            raise DataError(f"{files.path}: {item.name}: can't be read: {error}") from error
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Return (height, width) of an encoded image."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as picture:
+        return picture.height, picture.width

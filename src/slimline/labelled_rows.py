@@ -1,0 +1,137 @@
+"""Rows of a user's own files: which columns, which split, which group; mistakes by file and row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import splitting, tables
+from slimline.errors import DataError, near_miss
+
+BATCH = 1000
+PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
+         "dev": "validation", "calibration": "calibration", "test": "test"}  # fmt: skip
+CALIBRATION = 512
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: one file, or {train: file, test: file, validation: file}.
+
+    ``split`` is a column that says train, validation, calibration or test; ``group`` one whose equal values never
+    straddle splits.
+    """
+
+    data: str | Mapping[str, str]
+    split: str | None = None
+    group: str | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Return {part or "": file}. Raises DataError for a part that isn't one."""
+        if isinstance(self.data, str):
+            return {"": Path(self.data)}
+        for part in self.data:
+            if part not in PARTS:
+                raise DataError(
+                    f"task.args.data.{part}: no part of the data.{near_miss(part, list(PARTS))} "
+                    "Parts: train, validation, calibration, test"
+                )
+        return {PARTS[part]: Path(path) for part, path in self.data.items()}
+
+
+@dataclass
+class Read:
+    """What was read of all rows: file and number (or name) of each, its fixed part ("" is none), its group."""
+
+    files: list[Path] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def where(self, row: int) -> str:
+        """Return "FILE: row N" of a row, counted from 1 in its own file, or "FILE: NAME" where rows have names."""
+        if self.names:
+            return f"{self.files[0]}: {self.names[row]}"
+        at = int(np.searchsorted(self.starts, row, "right")) - 1
+        return f"{self.files[at]}: row {row - self.starts[at] + 1}"
+
+
+def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+    """Yield (number of the first row, {column: values}) over all files, and note in ``read`` where rows belong.
+
+    Raises DataError for a missing file or column, and an unknown part in the split column.
+    """
+    columns = [*wanted, *(each for each in (source.split, source.group) if each)]
+    for part, path in source.files().items():
+        table = tables.read(path)
+        for name in columns:
+            if name not in table.names:
+                raise DataError(
+                    f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
+                )
+        read.files.append(path)
+        read.starts.append(len(read.parts))
+        for batch, _ in table.batches(BATCH):
+            first = len(read.parts)
+            found = {name: tables.plain(batch[name]) for name in columns}
+            rows = len(found[columns[0]])
+            read.parts += [part] * rows
+            if source.split:
+                for at, value in enumerate(found[source.split]):
+                    if str(value).strip().lower() not in PARTS:
+                        raise DataError(f"{read.where(first + at)}: column {source.split!r}: {value!r} is no split")
+                    read.parts[first + at] = PARTS[str(value).strip().lower()]
+            if source.group:
+                read.groups += [str(value) for value in found[source.group]]
+            yield first, found
+        if len(read.parts) == read.starts[-1]:
+            raise DataError(f"{path}: no row in it")
+
+
+def parts(
+    read: Read, strata: NDArray[np.int64], same: NDArray[np.int64], shares: Mapping[str, float], seed: int
+) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
+    """Return the rows of train, validation, calibration and test, and notes on what was left out.
+
+    What files and the split column fix stays; the rest is dealt by ``shares`` {validation, test}, and at most
+    ``CALIBRATION`` rows (a tenth) of the training rows calibrate. ``same`` are numbers of equal inputs: with groups
+    they stay together, and a row that would straddle fixed parts is left out of the earlier one, test last.
+    """
+    codes = [same]
+    if read.groups:
+        codes.append(np.unique(np.array(read.groups), return_inverse=True)[1].reshape(-1).astype(np.int64))
+    groups = splitting.joined(*codes)
+    fixed = np.array(read.parts)
+    kept = np.ones(len(fixed), bool)
+    for part, later in (("train", ("validation", "calibration", "test")), ("calibration", ("validation", "test")),
+                        ("validation", ("test",)), ("", ("validation", "calibration", "test"))):  # fmt: skip
+        kept &= ~((fixed == part) & np.isin(groups, groups[np.isin(fixed, later)]))
+    left_out = int((~kept).sum())
+    notes = [f"{left_out:,} rows left out: the same input, or its group, stands in a later split"] if left_out else []
+    found = {
+        part: np.flatnonzero(kept & (fixed == part)) for part in ("", "train", "validation", "calibration", "test")
+    }
+    free = found.pop("")
+    if not len(found["train"]):
+        found["train"] = free
+    elif len(free):
+        found["train"] = np.sort(np.concatenate([found["train"], free]))
+    total = len(found["train"])
+    wanted = {part: share * total for part, share in shares.items() if not len(found[part])}
+    if not len(found["calibration"]):
+        wanted["calibration"] = min(CALIBRATION, total / 10)
+    if wanted:
+        rest = {"train": total - sum(wanted.values()), **wanted}
+        rows = found["train"]
+        dealt = splitting.deal(strata[rows], groups[rows], rest, seed)
+        found |= {part: rows[at] for part, at in dealt.items()}
+    for part, rows in found.items():
+        if not len(rows):
+            raise DataError(f"{read.files[0]}: too few rows: none is left for {part}")
+    return found, notes

@@ -1,0 +1,231 @@
+"""What a row's label can be: one of several classes, any of several, a number. Tasks on one's own data mix one in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slimline.errors import DataError, near_miss
+from slimline.task import Classification, Task
+
+SHOWN = 20
+
+
+class Outcome(Task):
+    """Reads labels as they stand in a file; ``width`` is how many outputs a model has for them."""
+
+    described: ClassVar[str]
+    output: ClassVar[str] = "logits"
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the signature says of answers."""
+        return {"labels": list(self.labels)} if self.labels else {}
+
+    @property
+    def width(self) -> int:
+        """Outputs a row."""
+        raise NotImplementedError
+
+    def target(self, value: Any) -> Any:
+        """Return the target that a value of the label column stands for. Raises DataError saying what is wrong."""
+        raise NotImplementedError
+
+    def as_targets(self, found: Sequence[Any]) -> NDArray[Any]:
+        """Return targets as an array, rows first."""
+        raise NotImplementedError
+
+    def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
+        """Return one number a row: rows of the same are dealt to the splits in proportion."""
+        raise NotImplementedError
+
+    def check_training(self, targets: NDArray[Any], where: str) -> None:
+        """Raise DataError where the training rows can't teach what is asked; ``where`` names the file."""
+
+    def fit(self, targets: NDArray[Any]) -> None:
+        """Learn from the training targets what the loss needs (weights of classes)."""
+
+
+class OneLabel(Classification, Outcome):
+    """One of ``labels``: cross-entropy, accuracy, macro-F1.
+
+    ``class_weights: balanced`` weighs each class by rows / (classes · rows of the class).
+    """
+
+    described = "one of several labels"
+    class_weights: str | Sequence[float] | None = None
+    _weights: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    def target(self, value: Any) -> int:
+        return _index(value, self.labels)
+
+    def as_targets(self, found: Sequence[Any]) -> NDArray[Any]:
+        return np.asarray(found, np.int64)
+
+    def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
+        return np.asarray(targets, np.int64)
+
+    def check_training(self, targets: NDArray[Any], where: str) -> None:
+        if empty := [name for at, name in enumerate(self.labels) if not (targets == at).any()]:
+            raise DataError(f"{where}: label {empty[0]!r} has no training row ({len(empty)} such in task.args.labels)")
+
+    def fit(self, targets: NDArray[Any]) -> None:
+        if self.class_weights == "balanced":
+            counts = np.bincount(targets, minlength=self.width)
+            self._weights = torch.tensor(len(targets) / (self.width * counts), dtype=torch.float32)
+        elif self.class_weights is not None:
+            if isinstance(self.class_weights, str) or len(self.class_weights) != self.width:
+                raise DataError(f"task.args.class_weights: 'balanced' or {self.width} numbers, one a label")
+            self._weights = torch.tensor(list(self.class_weights), dtype=torch.float32)
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(out, y, self._weight_of(out))
+
+    def smoothed_loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        return F.cross_entropy(out, y, self._weight_of(out), label_smoothing=smoothing)
+
+    def _weight_of(self, out: Tensor) -> Tensor | None:
+        return None if self._weights is None else self._weights.to(out)
+
+
+class ManyLabels(Outcome):
+    """Any of ``labels``, none too: binary cross-entropy, micro- and macro-F1 at probability one half.
+
+    A file holds them in one column: a JSON list, or text with ``separator`` between labels.
+    """
+
+    described = "any of several labels"
+    primary = "micro_f1"
+    labels: Sequence[str] = ()
+    separator: str = ","
+
+    @property
+    def said(self) -> dict[str, Any]:
+        return {**super().said, "answer": "many"}
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    def target(self, value: Any) -> NDArray[np.float32]:
+        if isinstance(value, str):
+            value = json.loads(value) if value.startswith("[") else value.split(self.separator)
+        row = np.zeros(self.width, np.float32)
+        for each in value or []:
+            if not isinstance(each, str) or each.strip():
+                row[_index(each, self.labels)] = 1
+        return row
+
+    def as_targets(self, found: Sequence[Any]) -> NDArray[Any]:
+        return np.stack(found) if found else np.zeros((0, self.width), np.float32)
+
+    def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
+        return np.where(targets.any(1), targets.argmax(1), -1).astype(np.int64)
+
+    def check_training(self, targets: NDArray[Any], where: str) -> None:
+        if empty := [name for at, name in enumerate(self.labels) if not targets[:, at].any()]:
+            raise DataError(f"{where}: label {empty[0]!r} has no training row ({len(empty)} such in task.args.labels)")
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(out, y)
+
+    def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+        answers, truth = self.answer(out), y > 0
+        hits = (answers & truth).sum(0)
+        sizes = answers.sum(0) + truth.sum(0)
+        occurs = sizes > 0
+        return {
+            "micro_f1": float(2 * hits.sum() / max(sizes.sum(), 1)),
+            "macro_f1": float(np.mean(2 * hits[occurs] / sizes[occurs])) if occurs.any() else 0.0,
+            "exact_match": float(np.mean(self.correct(answers, y))),
+        }
+
+    def answer(self, out: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.asarray(out) > 0)
+
+    def correct(self, answer: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray((answer == (y > 0)).all(-1))
+
+    def agree(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray((a == b).all(-1))
+
+    def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
+        return np.asarray(1 / (1 + np.exp(-np.asarray(out, np.float64))), np.float32)
+
+
+class Number(Outcome):
+    """A number: squared error. An answer within ``tolerance`` of the target is right, of another answer agrees."""
+
+    described = "a number"
+    output = "value"
+    primary = "rmse"
+    higher_is_better = False
+    tolerance: float = 0.0
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def target(self, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise DataError(f"{value!r} is no number") from None
+        if not math.isfinite(number):
+            raise DataError(f"{value!r} is no finite number")
+        return number
+
+    def as_targets(self, found: Sequence[Any]) -> NDArray[Any]:
+        return np.asarray(found, np.float32)
+
+    def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
+        tenths = np.quantile(targets, np.linspace(0.1, 0.9, 9)) if len(targets) else np.zeros(0)
+        return np.searchsorted(tenths, targets).astype(np.int64)
+
+    def higher_is_better_of(self, metric: str) -> bool:
+        return metric == "within_tolerance"
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(out.squeeze(-1), y)
+
+    def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+        error = self.answer(out) - y
+        return {
+            "rmse": float(np.sqrt(np.mean(error**2))),
+            "mae": float(np.mean(np.abs(error))),
+            "within_tolerance": float(np.mean(self.correct(self.answer(out), y))),
+        }
+
+    def answer(self, out: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(out)[..., 0]
+
+    def correct(self, answer: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(answer - y) <= self.tolerance)
+
+    def agree(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(a - b) <= self.tolerance)
+
+
+def _index(value: Any, labels: Sequence[str]) -> int:
+    """Return the position of a label; a whole number stands for a position where no label is called so."""
+    text = str(value).strip() if value is not None else ""
+    if not text:
+        raise DataError("no label")
+    if text in labels:
+        return list(labels).index(text)
+    if text.isdecimal() and int(text) < len(labels) and not any(each.isdecimal() for each in labels):
+        return int(text)
+    shown = ", ".join(labels[:SHOWN]) + (", …" if len(labels) > SHOWN else "")
+    raise DataError(f"unknown label {text!r}.{near_miss(text, list(labels))} Labels: {shown}")

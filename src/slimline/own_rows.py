@@ -1,0 +1,155 @@
+"""A task on a user's own data, whatever its rows are: read once, dealt to splits, kept on disk, memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import labelled_rows, manifest, row_files
+from slimline.errors import DataError, ParamsError, near_miss
+from slimline.labelled_rows import Read
+from slimline.outcomes import ManyLabels, Number, OneLabel, Outcome
+from slimline.task import Split
+
+VERSION = 1  # of the prepared rows: raise it when the same settings give others
+Batch = tuple[list[Any], list[Any]]
+
+
+class OwnRows(Outcome):
+    """``validation`` and ``test`` are shares of the rows, where the data don't say which rows these are."""
+
+    def __init__(self, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> None:
+        for name, share in (("validation", validation), ("test", test)):
+            if not 0 < share < 0.5:
+                raise ParamsError(f"task.args.{name}: {share}: a share of the rows between 0 and one half is expected")
+        self.shares = {"validation": validation, "test": test}
+        self.seed = seed
+
+    def stored(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """Return what is kept of a row, by the input it becomes: dtype and shape."""
+        raise NotImplementedError
+
+    def files(self) -> list[Path]:
+        """Return the files that the rows come from."""
+        raise NotImplementedError
+
+    def settings(self) -> list[Any]:
+        """Return all else that decides the rows, as JSON data."""
+        raise NotImplementedError
+
+    def read(self, read: Read) -> Iterator[Batch]:
+        """Yield (values, labels) batch by batch, and note in ``read`` where each row stands and belongs."""
+        raise NotImplementedError
+
+    def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
+        """Return what is kept of ``values``, of which ``read`` knows the first as row ``first``."""
+        raise NotImplementedError
+
+    def as_input(self, name: str, kept: NDArray[Any]) -> Any:
+        """Return the model's input for what was kept: an array, or what indexes like one."""
+        del name
+        return kept
+
+    @property
+    def padding(self) -> tuple[str, int] | None:
+        """What rows are filled up with: see ``Split``."""
+        return None
+
+    def splits(self) -> dict[str, Split]:
+        return self._splits
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        if missing := [path for path in self.files() if not path.exists()]:
+            raise DataError(f"{missing[0]}: no such file or folder; params.yaml: task.args.data names it")
+        sources = [[str(path), manifest.sha256(path)] for path in self.files()]
+        own = [self.described, list(self.labels or ()), getattr(self, "separator", None), self.shares, self.seed]
+        folder = row_files.cached([VERSION, type(self).__name__, sources, own, self.settings()], self._write)
+        meta = manifest.read_json(folder / "meta.json")
+        self.notes = meta["notes"]
+        splits = {}
+        for part in meta["parts"]:
+            inputs = {
+                name: self.as_input(name, row_files.load(folder / f"{part}.{name}.npy")) for name in self.stored()
+            }
+            targets, groups = (np.load(folder / f"{part}.{kind}.npy") for kind in ("targets", "groups"))
+            splits[part] = Split(inputs, targets, groups, self.padding)
+        self.fit(splits["train"].targets)
+        return splits
+
+    def _write(self, scratch: Path) -> None:
+        read, found, first = Read(), [], 0
+        raw = {name: (scratch / f"all.{name}").open("wb") for name in self.stored()}
+        try:
+            for values, labels in self.read(read):
+                for name, array in self.arrays(values, read, first).items():
+                    raw[name].write(np.ascontiguousarray(array).data)
+                for at, value in enumerate(labels):
+                    try:
+                        found.append(self.target(value))
+                    except DataError as error:
+                        raise DataError(f"{read.where(first + at)}: {error}") from error
+                first += len(values)
+        finally:
+            for file in raw.values():
+                file.close()
+        targets = self.as_targets(found)
+        kept = {
+            name: np.memmap(scratch / f"all.{name}", dtype, "r", shape=(len(targets), *shape))
+            for name, (dtype, shape) in self.stored().items()
+        }
+        same = row_files.equal_rows(list(kept.values()))
+        parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
+        self.check_training(targets[parts["train"]], str(read.files[0]))
+        for part, rows in parts.items():
+            for name, array in kept.items():
+                row_files.select(array, rows, scratch / f"{part}.{name}.npy")
+            np.save(scratch / f"{part}.targets.npy", targets[rows])
+            np.save(scratch / f"{part}.groups.npy", same[rows])
+        for name in kept:
+            (scratch / f"all.{name}").unlink()
+        manifest.write_json(scratch / "meta.json", {"parts": list(parts), "notes": notes})
+
+
+class OneLabelRows(OwnRows, OneLabel):
+    """Each row has one of ``labels``, in the order of the model's outputs."""
+
+    def __init__(self, labels: Sequence[str], class_weights: str | Sequence[float] | None = None, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.labels, self.class_weights = _names(labels), class_weights
+
+
+class ManyLabelsRows(OwnRows, ManyLabels):
+    """Each row has any of ``labels``."""
+
+    def __init__(self, labels: Sequence[str], separator: str = ",", **rest: Any) -> None:
+        super().__init__(**rest)
+        self.labels, self.separator = _names(labels), separator
+
+
+class NumberRows(OwnRows, Number):
+    """Each row has a number; an answer within ``tolerance`` of it is right."""
+
+    def __init__(self, tolerance: float, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.tolerance = tolerance
+
+
+def chosen(kinds: Mapping[str, Any], answer: str, args: Mapping[str, Any]) -> Any:
+    """Return the task of this kind of answer: ``one`` label, ``many``, or a ``number``."""
+    if answer not in kinds:
+        known = list(kinds)
+        raise ParamsError(f"task.args.answer: {answer!r} is not one of {', '.join(known)}.{near_miss(answer, known)}")
+    return kinds[answer](**args)
+
+
+def _names(labels: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(str(each) for each in labels)
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise ParamsError("task.args.labels: two labels or more, each once")
+    return names

@@ -1,0 +1,145 @@
+"""params.yaml for a user's own model and data: which model, which labels in which order, how long texts are."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimline.errors import DataError, ParamsError
+from slimline.project.own_data import Described
+
+HERE = Path(__file__).parent
+LONGEST = 256
+SHARE = 0.95  # of the texts fit into max_length
+HEAD = "ForSequenceClassification"
+IMAGE_MODELS = ("efficientnet-lite", "resnet", "cnn")
+
+
+def text_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
+    """Return params.yaml's content for an encoder on texts.
+
+    A model that has a head for these labels is taken as it is; any other is trained as the teacher first.
+    """
+    document: dict[str, Any] = yaml.safe_load((HERE / "own_text.yaml").read_text(encoding="utf-8"))
+    settings = configuration(model)
+    labels, has_head = in_models_order(described.labels, settings)
+    args: dict[str, Any] = {"data": None, "tokenizer": model}  # whoever knows the project's folder writes the paths
+    args |= {"text": described.text if len(described.text) == 2 else described.text[0], "label": described.label}
+    args |= {"max_length": max_length(model, described, int(settings.get("max_position_embeddings", 512)))}
+    if described.answer != "one":
+        args["answer"] = described.answer
+    args |= {"labels": labels} if labels else {"tolerance": described.tolerance}
+    document["task"]["args"] = args
+    document["limit"] = limit
+    classes = len(labels) or 1
+    pooling = "head" if has_head else "mean"
+    teacher = document["teacher"]
+    teacher["model"]["args"] = {"source": model, "pooling": pooling, "classes": classes}
+    teacher["weights"] = model
+    if has_head:
+        teacher["training"] = None
+    primary = {"one": "accuracy", "many": "micro_f1"}.get(described.answer)
+    document["budget"]["max_drop"] = {primary: 0.015} if primary else {}
+    if described.answer != "one":  # soft targets are of one label
+        loss = {"name": "hard"} if described.answer == "many" else {"name": "hint"}
+        document["distill"]["loss"] = loss
+        for stage in ("prune", "quantize", "factorize"):
+            document[stage]["recovery"]["loss"] = loss
+    layers, path = _layers(settings, pooling)
+    kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
+    document["distill"]["keep"] = {path: spread(layers, max(kept, 1))}
+    _follow(document, recipe)
+    return document
+
+
+def image_params(model: str, data: Path, labels: list[str], recipe: str, limit: int | None) -> dict[str, Any]:
+    """Return params.yaml's content for images in class folders; ``model`` is efficientnet-lite, resnet or cnn."""
+    if model not in IMAGE_MODELS:
+        raise ParamsError(f"--model: {model!r}: for images take one of {', '.join(IMAGE_MODELS)}")
+    document: dict[str, Any] = yaml.safe_load((HERE / "own_images.yaml").read_text(encoding="utf-8"))
+    document["task"]["args"] = {"data": str(data), "labels": labels, "size": [64, 64]}
+    document["limit"] = limit
+    channels = {} if model == "efficientnet-lite" else {"channels": 3}
+    document["teacher"]["model"] = {"name": model, "args": {"classes": len(labels), **channels}}
+    if model != "efficientnet-lite":
+        document["teacher"]["weights"] = None
+    if recipe == "int8":
+        document["quantize"]["from"] = "teacher"
+        document["quantize"]["recovery"]["epochs"] = 0
+        document["export"]["stages"] = ["teacher", "quantize"]
+    elif recipe == "smallest":
+        document["export"]["stages"] = ["teacher", "prune", "quantize", "factorize"]
+    return document
+
+
+def _follow(document: dict[str, Any], recipe: str) -> None:
+    if recipe == "int8":
+        document["quantize"]["from"] = "teacher"
+        document["export"]["stages"] = ["teacher", "quantize"]
+    elif recipe == "smallest":
+        document["quantize"]["recovery"]["epochs"] = 1
+        document["export"]["stages"] = ["teacher", "distill", "quantize", "factorize"]
+
+
+def configuration(model: str) -> dict[str, Any]:
+    """Return a model's config.json, from its folder or the hub."""
+    path = Path(model, "config.json")
+    if Path(model).is_dir() and not path.is_file():
+        raise DataError(f"--model: {model}: no config.json in it; a folder saved by transformers is expected")
+    if not path.is_file():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = Path(hf_hub_download(model, "config.json"))
+        except Exception as error:  # offline, unknown, private: the hub raises many kinds
+            reason = " ".join(str(error).split())[:160]
+            raise DataError(f"--model: {model}: no such folder, and the hub doesn't give it: {reason}") from error
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[str], bool]:
+    """Return the labels in the order of the model's outputs, and whether it has a head for just them.
+
+    Where the model calls its outputs LABEL_0, LABEL_1, … the sorted order stands.
+    """
+    trained = any(str(each).endswith(HEAD) for each in settings.get("architectures") or [])
+    names = settings.get("id2label") or {}
+    named = [str(names[key]) for key in sorted(names, key=int)]
+    if named and len(set(named)) == len(named) and sorted(named) == sorted(labels):
+        return named, trained
+    anonymous = all(name == f"LABEL_{at}" for at, name in enumerate(named))
+    whole = [str(at) for at in range(len(named))] == labels
+    return labels, trained and len(named) == max(len(labels), 1) and (anonymous or whole)
+
+
+def max_length(model: str, described: Described, most: int) -> int:
+    """Return a length (a multiple of 16) that most of the texts fit into."""
+    from slimline import vocabulary
+    from slimline.tokens import lengths
+
+    found = sorted(lengths(described.sample, str(vocabulary.find(model).file)))
+    if not found:
+        raise ParamsError("--data: no row in it")
+    wanted = found[min(len(found) - 1, int(SHARE * len(found)))]
+    return min(16 * math.ceil(wanted / 16), LONGEST, most - most % 16)
+
+
+def spread(layers: int, kept: int) -> list[int]:
+    """Return ``kept`` positions of so many layers, evenly spread, the first and the last among them."""
+    if kept == 1:
+        return [0]
+    return [round(at * (layers - 1) / (kept - 1)) for at in range(kept)]
+
+
+def _layers(settings: dict[str, Any], pooling: str) -> tuple[int, str]:
+    """Return how many layers an encoder has and where they stand in ``hf-encoder``."""
+    count = int(settings.get("num_hidden_layers") or settings.get("n_layers") or 1)
+    kind = str(settings.get("model_type", "bert"))
+    inside = "transformer.layer" if kind == "distilbert" else "encoder.layer"
+    prefix = f"body.{kind.replace('-', '_')}" if pooling == "head" else "body"
+    return count, f"{prefix}.{inside}"

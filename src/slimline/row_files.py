@@ -1,0 +1,70 @@
+"""Prepared rows on disk, memory-mapped: a data set larger than memory costs a stage nothing but the pages it reads.
+
+A folder of rows is made once for its key (data, settings, tokenizer) and shared by all stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import manifest
+
+FOLDER = Path(".slimline/rows")
+KEEP_DAYS = 14
+CHUNK = 4096
+
+
+def cached(key: Any, make: Callable[[Path], None], folder: Path = FOLDER) -> Path:
+    """Return the folder that ``make(scratch)`` fills for ``key`` (JSON data), whole or not at all."""
+    for each in folder.glob("*/"):
+        if time.time() - each.stat().st_mtime > KEEP_DAYS * 86400:
+            shutil.rmtree(each, ignore_errors=True)
+    target = folder / hashlib.sha256(manifest.canonical(key)).hexdigest()[:32]
+    if target.is_dir():
+        os.utime(target)
+        return target
+    scratch = folder / f"{target.name}.{os.getpid()}.tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        make(scratch)
+        if not target.is_dir():  # another process may have been faster
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def select(source: NDArray[Any], rows: NDArray[np.int64], path: Path) -> None:
+    """Write ``source[rows]`` to ``path`` (.npy), so many rows at a time."""
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=source.dtype, shape=(len(rows), *source.shape[1:]))
+    for start in range(0, len(rows), CHUNK):
+        out[start : start + CHUNK] = source[rows[start : start + CHUNK]]
+    out.flush()
+
+
+def load(path: Path) -> NDArray[Any]:
+    """Return a memory-mapped array; what is written to it stays in memory."""
+    array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return array
+
+
+def equal_rows(arrays: list[NDArray[Any]]) -> NDArray[np.int64]:
+    """Return one number a row, the same for rows that are equal in all ``arrays`` (rows first)."""
+    numbers: dict[bytes, int] = {}
+    found = np.empty(len(arrays[0]), np.int64)
+    for row in range(len(found)):
+        digest = hashlib.blake2b(digest_size=16)
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array[row]).data)
+        found[row] = numbers.setdefault(digest.digest(), len(numbers))
+    return found

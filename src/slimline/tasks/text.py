@@ -1,0 +1,130 @@
+"""Texts of one's own, single or in pairs: a table, a tokenizer, and one label, several, or a number a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimline import labelled_rows, manifest, vocabulary
+from slimline.errors import DataError, ParamsError
+from slimline.labelled_rows import Read, Source
+from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
+from slimline.tokens import IDS, TYPES, tokenize
+
+
+class Text(OwnRows):
+    """``data`` is a table (CSV, TSV, JSONL, Parquet) or {train: table, test: table}; ``text`` names one column or two.
+
+    ``tokenizer`` is a model's folder or name on the hub, or a tokenizer.json. A column ``split`` may say which rows
+    are for what; ``group`` is one whose equal values never straddle splits. Texts whose tokens are equal count as one
+    group.
+    """
+
+    def __init__(
+        self,
+        data: str | Mapping[str, str],
+        tokenizer: str,
+        text: str | Sequence[str] = "text",
+        label: str = "label",
+        max_length: int = 128,
+        split: str | None = None,
+        group: str | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(**rest)
+        self.source = Source(data, split, group)
+        self.columns = [text] if isinstance(text, str) else list(text)
+        if len(self.columns) not in {1, 2}:
+            raise ParamsError(f"task.args.text: one column or two, found {len(self.columns)}")
+        if max_length < 4:
+            raise ParamsError(f"task.args.max_length: {max_length} tokens hold no text")
+        self.tokenizer, self.label, self.max_length = tokenizer, label, max_length
+
+    @property
+    def pair(self) -> bool:
+        """Whether a row is two texts."""
+        return len(self.columns) == 2
+
+    @cached_property
+    def _vocabulary(self) -> vocabulary.Vocabulary:
+        return vocabulary.find(self.tokenizer)
+
+    @property
+    def padding(self) -> tuple[str, int]:
+        return IDS, self._vocabulary.pad_id
+
+    def preprocess(self) -> dict[str, Any]:
+        found = self._vocabulary
+        step = {"op": "tokenize", "file": str(found.file), "max_length": self.max_length, "pad_id": found.pad_id}
+        return {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
+
+    def signature(self) -> dict[str, Any]:
+        return {
+            "inputs": [{"name": name, "dtype": "int64", "shape": ["batch", "length"]} for name in self.stored()],
+            "outputs": [{"name": self.output, "dtype": "float32", "shape": ["batch", self.width]}],
+            "axes": {"length": self.max_length},
+            **self.said,
+        }
+
+    def stored(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        return dict.fromkeys([IDS, TYPES] if self.pair else [IDS], (np.int64, (self.max_length,)))
+
+    def files(self) -> list[Path]:
+        return list(self.source.files().values())
+
+    def settings(self) -> list[Any]:
+        found = self._vocabulary
+        return [
+            list(self.source.files()), self.source.split, self.source.group, self.columns, self.label, self.max_length,
+            manifest.sha256(found.file), found.pad_id,
+        ]  # fmt: skip
+
+    def read(self, read: Read) -> Iterator[Batch]:
+        for first, columns in labelled_rows.batches(self.source, [*self.columns, self.label], read):
+            rows = zip(*(columns[name] for name in self.columns), strict=True)
+            values = [self._texts(row, read.where(first + at)) for at, row in enumerate(rows)]
+            yield values, columns[self.label]
+
+    def _texts(self, row: tuple[Any, ...], where: str) -> Any:
+        for name, value in zip(self.columns, row, strict=True):
+            if not isinstance(value, str) or not value.strip():
+                raise DataError(f"{where}: column {name!r}: {f'{value!r} is no text' if value else 'empty'}")
+        return list(row) if self.pair else row[0]
+
+    def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
+        del read, first
+        return self.tokens(values)
+
+    def tokens(self, values: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
+        """Return the tokens of texts, filled up to ``max_length``."""
+        found = self._vocabulary
+        made = tokenize(values, file=str(found.file), max_length=self.max_length, pad_id=found.pad_id, pair=self.pair)
+        arrays = made if isinstance(made, dict) else {IDS: made}
+        fills = {IDS: found.pad_id, TYPES: 0}
+        return {
+            name: np.pad(array, ((0, 0), (0, self.max_length - array.shape[1])), constant_values=fills[name])
+            for name, array in arrays.items()
+        }
+
+
+class OneLabelText(Text, OneLabelRows):
+    """Each text has one of ``labels``, in the order of the model's outputs."""
+
+
+class ManyLabelsText(Text, ManyLabelsRows):
+    """Each text has any of ``labels``."""
+
+
+class NumberText(Text, NumberRows):
+    """Each text has a number; an answer within ``tolerance`` of it is right."""
+
+
+def text(answer: str = "one", **args: Any) -> Text:
+    """Return the task of texts that have ``one`` label, ``many``, or a ``number``."""
+    task: Text = chosen({"one": OneLabelText, "many": ManyLabelsText, "number": NumberText}, answer, args)
+    return task

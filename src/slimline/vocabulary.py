@@ -1,0 +1,92 @@
+"""Find a model's tokenizer: in its folder, on the hub, or made from an older vocabulary. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slimline import manifest
+from slimline.errors import DataError
+
+MADE = Path(".slimline/tokenizers")
+FILE = "tokenizer.json"
+PADDING = ("[PAD]", "<pad>", "<PAD>")
+
+
+class Vocabulary(NamedTuple):
+    """A tokenizer.json, and the number that fills rows up."""
+
+    file: Path
+    pad_id: int
+
+
+def find(source: str) -> Vocabulary:
+    """Return the tokenizer of a model's folder, of its name on the hub, or of a tokenizer.json itself.
+
+    A folder with a vocabulary in another form (vocab.txt, spiece.model) gets a tokenizer.json by transformers, kept
+    under .slimline/. Raises DataError naming ``source``.
+    """
+    given = Path(source)
+    file = given if given.is_file() else given / FILE
+    if not file.is_file():
+        file = _converted(source) if given.is_dir() else _fetched(source)
+    return Vocabulary(file, _pad_id(file, _settings(file.parent, source)))
+
+
+def _fetched(name: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise DataError(f"{name}: no such folder; for names on the hub: pip install 'slimline[hf]'") from error
+    try:
+        return Path(hf_hub_download(name, FILE))
+    except Exception as error:  # offline, unknown, private: the hub raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"tokenizer {name!r}: no such folder, and the hub doesn't give it: {reason}") from error
+
+
+def _converted(folder: str) -> Path:
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix in {".txt", ".model", ".json"})
+    key = hashlib.sha256("".join(manifest.sha256(path) for path in files).encode()).hexdigest()[:32]
+    made = MADE / key / FILE
+    if made.is_file():
+        return made
+    try:
+        from transformers import AutoTokenizer
+    except ModuleNotFoundError as error:
+        raise DataError(f"{folder}: no {FILE}; to make one: pip install 'slimline[hf]'") from error
+    try:
+        text = AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str()
+    except Exception as error:  # transformers raises many kinds
+        raise DataError(f"{folder}: no tokenizer that can be read: {' '.join(str(error).split())[:200]}") from error
+    manifest.write_text(made, text)
+    config = Path(folder, "config.json")
+    if config.is_file():
+        manifest.write_text(made.with_name("config.json"), config.read_text(encoding="utf-8"))
+    return made
+
+
+def _settings(folder: Path, source: str) -> dict[str, Any]:
+    """Return the model's config.json beside its tokenizer, or nothing."""
+    path = folder / "config.json"
+    if not path.is_file() and Path(source).is_dir():
+        path = Path(source, "config.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def _pad_id(file: Path, config: dict[str, Any]) -> int:
+    """Return what fills rows up: as the model's configuration says, the tokenizer's padding, or its [PAD]."""
+    if isinstance(config.get("pad_token_id"), int):
+        return int(config["pad_token_id"])
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if document.get("padding"):
+        return int(document["padding"]["pad_id"])
+    words = document.get("model", {}).get("vocab", {})
+    known = {token["content"]: token["id"] for token in document.get("added_tokens", [])}
+    for token in PADDING:
+        if token in known or (isinstance(words, dict) and token in words):
+            return int(known[token] if token in known else words[token])
+    raise DataError(f"{file}: no padding token in it, nor pad_token_id in a config.json beside it")

@@ -1,0 +1,211 @@
+"""Hugging Face encoders: built from a configuration, saved with it, compressed, exported with two free axes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slimline import artifact
+from slimline.artifact import Artifact, Named
+from slimline.decisions import Decisions
+from slimline.errors import ArtifactError, MethodError, ParamsError
+from slimline.export.onnx import export
+from slimline.export.qdq import counts
+from slimline.factorization import Ratio
+from slimline.method import Context, Edit, compress
+from slimline.methods.drop_layers import DropLayers
+from slimline.methods.linear import Linear
+from slimline.methods.structured import Structured
+from slimline.methods.svd import Svd
+from slimline.params import Target
+from slimline.task import Split, tensors
+from slimline.tasks.text import Text, text
+from tests.encoders import LABELS, configuration, texts, write_encoder, write_table
+
+transformers = pytest.importorskip("transformers")
+
+from slimline.models.hf_encoder import HfEncoder  # noqa: E402
+
+ARGS: dict[str, Any] = {"source": "model", "classes": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an encoder and a table."""
+    root = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    write_encoder(root / "model")
+    write_table(root / "t.csv", texts(240))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def own_task(folder: Path) -> Text:
+    return text(data=str(folder / "t.csv"), tokenizer=str(folder / "model"), labels=list(LABELS), max_length=16)
+
+
+@pytest.fixture
+def encoder(folder: Path) -> HfEncoder:
+    torch.manual_seed(1)
+    model = HfEncoder(**ARGS)
+    model.load_pretrained("model")
+    return model.eval()
+
+
+def rows(*lengths: int) -> Tensor:
+    """Return rows of so many tokens, filled up with 0."""
+    chance = torch.Generator().manual_seed(0)
+    ids = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
+    for at, length in enumerate(lengths):
+        ids[at, :length] = torch.randint(4, 60, (length,), generator=chance)
+    return ids
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "head"])
+@torch.inference_mode()
+def test_padding_changes_nothing(pooling: Any) -> None:
+    model = HfEncoder(**ARGS, pooling=pooling).eval()
+    ids = rows(5, 9)
+    alone = model(ids[:1, :5])
+    assert torch.allclose(model(ids)[:1], alone, atol=1e-5)
+    assert model(ids).shape == (2, 3)
+
+
+@torch.inference_mode()
+def test_the_mean_is_over_tokens(encoder: HfEncoder) -> None:
+    ids = rows(4, 7)
+    hidden = encoder.body(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+    expected = encoder.classifier(torch.stack([hidden[0, :4].mean(0), hidden[1].mean(0)]))
+    assert torch.allclose(encoder(ids), expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_weights_are_those_that_were_saved(encoder: HfEncoder) -> None:
+    ids = rows(6, 6)
+    saved = transformers.AutoModel.from_pretrained("model").eval()
+    hidden = saved(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.allclose(
+        encoder.body(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state, hidden, atol=1e-5
+    )
+
+
+def test_a_head_that_was_not_trained_is_told(folder: Path) -> None:
+    assert HfEncoder(**ARGS).load_pretrained("model") == ["classifier.weight", "classifier.bias"]
+    missing = HfEncoder(**ARGS, pooling="head").load_pretrained("model")
+    assert missing == ["body.classifier.weight", "body.classifier.bias"]
+
+
+def test_fewer_layers_by_configuration(folder: Path) -> None:
+    model = HfEncoder(**ARGS, config={"num_hidden_layers": 1})
+    assert len(model.body.encoder.layer) == 1
+    model.load_pretrained("model")
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "message"),
+    [
+        ({"source": "nowhere"}, ArtifactError, "source: nowhere: no folder of a model"),
+        ({"pooling": "max"}, ParamsError, "'max' is not one of mean, cls, head"),
+        ({"config": {"layers": 3}}, ParamsError, "config.layers: unknown key of BertConfig"),
+    ],
+)
+def test_wrong_arguments_are_named(args: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        HfEncoder(**ARGS | args)
+
+
+def test_an_artifact_loads_without_the_models_folder(
+    encoder: HfEncoder, own_task: Text, tmp_path: Path, folder: Path
+) -> None:
+    described = Artifact(Named("text"), Named("hf-encoder", ARGS), [], "teacher")
+    artifact.save(tmp_path / "a", encoder, described, files=[folder / "model" / "tokenizer.json"])
+    assert sorted(path.name for path in (tmp_path / "a" / "assets").iterdir()) == ["config.json", "tokenizer.json"]
+    shutil.move(folder / "model", folder / "elsewhere")
+    try:
+        loaded, _ = artifact.load(tmp_path / "a", task=own_task)
+    finally:
+        shutil.move(folder / "elsewhere", folder / "model")
+    ids = rows(5, 8)
+    with torch.inference_mode():
+        assert torch.equal(loaded(ids), encoder(ids))
+
+
+def context(task: Text, where: str = "params.yaml: quantize.methods.0") -> Context:
+    splits = task.splits()
+    return Context(task, splits["calibration"], splits["validation"], Target(), Decisions(None, {}), where=where)
+
+
+def batches_of(split: Split) -> Any:
+    def each() -> Any:
+        for start in range(0, len(split), 8):
+            inputs, y = split[slice(start, start + 8)]
+            yield tensors(inputs), torch.from_numpy(y)
+
+    return each
+
+
+def onnx_of(model: nn.Module, task: Text, folder: Path) -> Any:
+    import onnx
+
+    export(model, task.signature(), folder, {})
+    return onnx.load(folder / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(None, id="float"),
+        pytest.param(Linear(), id="linear"),
+        pytest.param(Svd(rank=Ratio(0.5), multiple=4), id="svd"),
+        pytest.param(DropLayers({"body.encoder.layer": [1]}), id="drop-layers"),
+    ],
+)
+def test_methods_leave_a_model_that_exports_with_two_free_axes(
+    method: Any, encoder: HfEncoder, own_task: Text, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    model: nn.Module = encoder
+    edits: list[Edit] = []
+    if method is not None:
+        model, plan = compress(method, encoder, batches_of(own_task.splits()["calibration"]), context(own_task))
+        edits = [plan.edit]
+    described = Artifact(Named("text"), Named("hf-encoder", ARGS), edits, "x")
+    artifact.save(tmp_path / "a", model, described)
+    loaded, _ = artifact.load(tmp_path / "a", task=own_task)
+    graph = onnx_of(loaded, own_task, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for ids in (rows(1), rows(3, 5, 2), rows(*[16] * 7)):
+        (found,) = session.run(None, {"input_ids": ids.numpy()})
+        with torch.inference_mode():
+            assert np.abs(found - model.eval()(ids).numpy()).max() < (1e-4 if method is None else 0.02)
+    if isinstance(method, Linear):
+        assert counts(graph)["DequantizeLinear"] >= 12
+
+
+def test_structured_pruning_refuses_an_encoder(encoder: HfEncoder, own_task: Text) -> None:
+    with pytest.raises(
+        MethodError, match=r"prune.methods.0: structured: body.embeddings.word_embeddings is an embedding"
+    ):
+        compress(
+            Structured(), encoder, batches_of(own_task.splits()["calibration"]),
+            context(own_task, "params.yaml: prune.methods.0"),
+        )  # fmt: skip
+
+
+def test_a_configuration_without_padding_is_refused(tmp_path: Path) -> None:
+    configuration(pad_token_id=None).save_pretrained(tmp_path)
+    with pytest.raises(ParamsError, match="no pad_token_id"):
+        HfEncoder(str(tmp_path))

@@ -1,0 +1,208 @@
+"""One's own images: folders, manifests, archives, every kind of picture; wrong ones are named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from slimline import preprocess
+from slimline.errors import DataError, ParamsError
+from slimline.task import SPLITS
+from slimline.tasks.labelled_images import Images, images
+from slimline.testing import check_task
+
+COLOURS = {"green": (30, 180, 40), "red": (190, 40, 30), "blue": (20, 60, 200)}
+LABELS = sorted(COLOURS)
+
+
+def picture(label: str, index: int) -> Image.Image:
+    """Return a picture of a label's colour with noise of its own, 20×24."""
+    noise = np.random.default_rng([LABELS.index(label), index]).integers(-20, 20, (20, 24, 3))
+    return Image.fromarray((np.array(COLOURS[label]) + noise).clip(0, 255).astype(np.uint8))
+
+
+def write_folders(root: Path, each: int = 40, parts: tuple[str, ...] = ("",)) -> Path:
+    for part in parts:
+        for label in LABELS:
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for index in range(each):
+                picture(label, index + 1000 * parts.index(part)).save(folder / f"{index:03}.png")
+    return root
+
+
+def write_zip(folder: Path, target: Path) -> Path:
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*.png")):
+            archive.write(path, f"pictures/{path.relative_to(folder)}")
+    return target
+
+
+def write_tar(folder: Path, target: Path) -> Path:
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(folder, "pictures")
+    return target
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_folders(tmp_path / "pictures")
+
+
+def make(data: Path, **args: Any) -> Images:
+    return images(**{"data": str(data), "labels": LABELS, "size": [16, 16]} | args)
+
+
+def test_the_task_keeps_the_promises_of_a_task(folder: Path) -> None:
+    check_task(make(folder), [(folder / "red" / "000.png").read_bytes(), (folder / "blue" / "000.png").read_bytes()])
+
+
+def test_splits_are_whole_and_in_proportion(folder: Path) -> None:
+    splits = make(folder).splits()
+    assert set(splits) == set(SPLITS)
+    assert sum(map(len, splits.values())) == 120
+    assert all(set(np.unique(split.targets)) == {0, 1, 2} for split in splits.values())
+
+
+def all_rows(task: Images) -> set[bytes]:
+    return {np.asarray(row).tobytes() for split in task.splits().values() for row in split.inputs["image"]}
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_an_archive_holds_the_same_rows(folder: Path, tmp_path: Path, write: Callable[[Path, Path], Path]) -> None:
+    archive = write(folder, tmp_path / ("all.zip" if write is write_zip else "all.tar.gz"))
+    assert all_rows(make(archive)) == all_rows(make(folder))
+
+
+def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    splits = make(write_folders(tmp_path / "p", 20, ("train", "val", "test"))).splits()
+    assert (len(splits["validation"]), len(splits["test"])) == (60, 60)
+    assert len(splits["train"]) + len(splits["calibration"]) == 60
+
+
+def write_manifest(root: Path, rows: list[list[str]], names: list[str]) -> Path:
+    with (root / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    return root / "list.csv"
+
+
+def test_a_manifest_says_label_split_and_group(folder: Path) -> None:
+    rows = [
+        [f"{label}/{index:03}.png", label, "test" if index % 10 < 2 else "train", f"{label[0]}{index // 2}"]
+        for label in LABELS
+        for index in range(40)
+    ]
+    manifest = write_manifest(folder, rows, ["path", "kind", "part", "who"])
+    splits = make(manifest, label="kind", split="part", group="who").splits()
+    assert len(splits["test"]) == 24
+    where: dict[bytes, str] = {
+        np.asarray(row).tobytes(): name for name, split in splits.items() for row in split.inputs["image"]
+    }
+    task = make(manifest, label="kind", split="part", group="who")
+    for label in LABELS:
+        for pair in range(20):
+            files = [(folder / label / f"{index:03}.png").read_bytes() for index in (2 * pair, 2 * pair + 1)]
+            assert len({where[row.tobytes()] for row in task.inputs_of(files)["image"]}) == 1
+
+
+def test_what_is_stored_is_what_serving_makes(folder: Path) -> None:
+    task = make(folder)
+    expected = preprocess.run(task.preprocess(), [picture("red", 7).tobytes() and (folder / "red/007.png")], trust=None)
+    assert np.asarray(expected["image"][0]).tobytes() in all_rows(task)
+
+
+def test_rows_index_like_an_array(folder: Path) -> None:
+    array = make(folder).splits()["train"].inputs["image"]
+    whole = np.asarray(array)
+    assert (array.shape, array.dtype, len(array), array.ndim) == (whole.shape, np.float32, len(whole), 4)
+    assert np.array_equal(array[3], whole[3])
+    assert np.array_equal(array[2:5], whole[2:5])
+    assert np.array_equal(array[np.array([5, 0])], whole[[5, 0]])
+    assert array[0:0].shape == (0, 3, 16, 16)
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+GREY = Image.fromarray(np.full((8, 8), 100, np.uint8))
+DEEP = Image.fromarray(np.full((8, 8), 100 * 256, np.uint16))
+CLEAR = Image.fromarray(np.concatenate([np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8, 1), np.uint8)], 2))
+PALETTE = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).quantize(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        pytest.param(encoded(GREY, "PNG"), 100, id="grey"),
+        pytest.param(encoded(DEEP, "PNG"), 100, id="16-bit grey"),
+        pytest.param(encoded(CLEAR, "PNG"), 255, id="transparent"),
+        pytest.param(encoded(PALETTE, "GIF"), 100, id="palette"),
+        pytest.param(encoded(GREY.convert("RGB"), "WEBP", lossless=True), 100, id="webp"),
+        pytest.param(encoded(GREY.convert("1"), "TIFF"), None, id="one bit"),
+        pytest.param(encoded(GREY.convert("CMYK"), "JPEG"), None, id="cmyk"),
+    ],
+)
+def test_every_kind_of_picture_is_read(content: bytes, value: int | None) -> None:
+    steps = images(data="x", labels=LABELS, size=[8, 8])._to_pixels
+    (array,) = preprocess.run({"format": 1, "input": "image", "steps": steps}, [content], trust=None).values()
+    assert array.shape == (1, 8, 8, 3)
+    if value is not None:
+        assert np.abs(array.astype(int) - value).max() <= 1
+
+
+def test_a_photograph_is_turned_upright() -> None:
+    pixels: NDArray[np.uint8] = np.zeros((4, 8, 3), np.uint8)
+    pixels[:, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90° clockwise
+    content = encoded(Image.fromarray(pixels), "PNG", exif=exif)
+    (found,) = preprocess.decode_image([content], upright=True)
+    assert found.shape == (8, 4, 3)
+    assert found[0, 0, 0] == 255
+    assert found[-1, -1, 0] == 0
+
+
+WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
+    "damaged": (lambda f: (f / "red/003.png").write_bytes(b"no image") and f, {}, r"red/003.png: can't be decoded"),
+    "no folder": (lambda f: f / "missing", {}, r"missing: no such file or folder"),
+    "loose": (lambda f: picture("red", 0).save(f / "a.png") or f, {}, r"a.png lies in no class folder"),
+    "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png: unknown label 'blue'"),
+    "empty class": (lambda f: f, {"labels": [*LABELS, "black"]}, r"label 'black' has no training row"),
+    "no archive": (lambda f: (f / "a.zip").write_bytes(b"PK") and f / "a.zip", {}, r"a.zip: not an archive"),
+    "not there": (
+        lambda f: write_manifest(f, [["red/999.png", "red"]], ["path", "label"]), {}, r"red/999.png: no such file"),
+    "no column": (lambda f: write_manifest(f, [["a", "b"]], ["file", "label"]), {}, r"list.csv: no column 'path'"),
+    "no image": (lambda f: (f / "none").mkdir() or f / "none", {}, r"none: no image in it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_data_is_named(folder: Path, case: str) -> None:
+    write, args, message = WRONG[case]
+    with pytest.raises(DataError, match=message) as caught:
+        make(write(folder), **args).splits()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [({"mode": "BGR"}, "neither RGB nor L"), ({"mean": [1, 2]}, "one number or 3"), ({"test": 1.5}, "task.args.test")],
+)
+def test_wrong_arguments_are_named(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        make(Path("x"), **args)

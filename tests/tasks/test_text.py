@@ -1,0 +1,229 @@
+"""A table of texts: splits, tokens, wrong data by file and row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slimline import preprocess
+from slimline.errors import DataError, ParamsError
+from slimline.task import SPLITS, Split
+from slimline.tasks.text import Text, text
+from slimline.testing import check_task
+from tests.encoders import LABELS, texts, write_table, write_tokenizer
+
+pytest.importorskip("tokenizers")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a tokenizer, in which the task keeps its rows."""
+    monkeypatch.chdir(tmp_path)
+    write_tokenizer(tmp_path / "model")
+    return tmp_path
+
+
+def make(data: Any, **args: Any) -> Text:
+    return text(**{"data": data, "tokenizer": "model", "labels": list(LABELS), "max_length": 16} | args)
+
+
+def rows(splits: dict[str, Split]) -> dict[str, set[bytes]]:
+    return {name: {row.tobytes() for row in split.inputs["input_ids"]} for name, split in splits.items()}
+
+
+def write_jsonl(path: Path, found: list[tuple[str, str]]) -> Path:
+    path.write_text("".join(json.dumps({"text": a, "label": b}) + "\n" for a, b in found))
+    return path
+
+
+def write_parquet(path: Path, found: list[tuple[str, str]]) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"text": [a for a, _ in found], "label": [b for _, b in found]}), path)
+    return path
+
+
+WRITERS: dict[str, Callable[[Path, list[tuple[str, str]]], Path]] = {
+    ".csv": write_table, ".tsv": write_table, ".jsonl": write_jsonl, ".parquet": write_parquet,
+}  # fmt: skip
+
+
+def test_the_task_keeps_the_promises_of_a_task(folder: Path) -> None:
+    task = make(str(write_table(folder / "t.csv", texts(300))))
+    check_task(task, ["the bank said a new rate", "goal"])
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_table_reads_the_same_in_every_format(folder: Path, suffix: str) -> None:
+    found = texts(120)
+    table = WRITERS[suffix](folder / f"t{suffix}", found)
+    splits = make(str(table)).splits()
+    expected = make(str(write_table(folder / "expected.csv", found))).splits()
+    assert tuple(splits) == tuple(expected)
+    assert {name: split.digest for name, split in splits.items()} == {n: s.digest for n, s in expected.items()}
+
+
+def test_splits_are_whole_disjoint_and_in_proportion(folder: Path) -> None:
+    splits = make(str(write_table(folder / "t.csv", texts(600)))).splits()
+    assert set(splits) == set(SPLITS)
+    assert sum(map(len, splits.values())) == 600
+    assert 100 <= len(splits["test"]) <= 140
+    for name, split in splits.items():
+        assert set(np.unique(split.targets)) == {0, 1, 2}, name
+    seen: set[bytes] = set()
+    for own in rows(splits).values():
+        assert not seen & own
+        seen |= own
+
+
+def test_groups_never_straddle(folder: Path) -> None:
+    found = [(a, b, f"author {at % 40}") for at, (a, b) in enumerate(texts(400))]
+    splits = make(
+        str(write_table(folder / "t.csv", found, ("text", "label", "author"))), group="author", labels=list(LABELS)
+    ).splits()
+    author = {}
+    task = make(str(folder / "t.csv"), group="author")
+    for name, split in splits.items():
+        for row in split.inputs["input_ids"]:
+            author.setdefault(row.tobytes(), name)
+    for at in range(40):
+        mine = [a for a, _, who in found if who == f"author {at}"]
+        where = {author[row.tobytes()] for row in task.tokens(mine)["input_ids"]}
+        assert len(where) == 1
+
+
+def test_given_files_stay_what_they_are_and_leaks_go(folder: Path) -> None:
+    train, test = texts(200), texts(60, seed=1)
+    data = {
+        "train": str(write_table(folder / "a.csv", [*train, *test[:5]])),
+        "test": str(write_table(folder / "b.csv", test)),
+    }
+    task = make(data)
+    splits = task.splits()
+    assert len(splits["test"]) == 60
+    assert sum(map(len, splits.values())) == 260
+    assert task.notes == ["5 rows left out: the same input, or its group, stands in a later split"]
+
+
+def test_a_split_column_is_kept_to(folder: Path) -> None:
+    found = [(a, b, ("train", "dev", "test")[at % 5 if at % 5 < 3 else 0]) for at, (a, b) in enumerate(texts(300))]
+    task = make(str(write_table(folder / "t.csv", found, ("text", "label", "part"))), split="part")
+    splits = task.splits()
+    assert (len(splits["validation"]), len(splits["test"])) == (60, 60)
+
+
+def test_a_batch_is_as_long_as_its_longest_row(folder: Path) -> None:
+    split = make(str(write_table(folder / "t.csv", texts(200)))).splits()["train"]
+    whole = split.inputs["input_ids"]
+    for at in range(10):
+        batch, _ = split[slice(at, at + 1)]
+        assert batch["input_ids"].shape[1] == int((whole[at] != 0).sum())
+    wider, _ = split[slice(0, 50)]
+    assert wider["input_ids"].shape[1] == int((whole[:50] != 0).sum(1).max())
+
+
+def test_pairs_have_types(folder: Path) -> None:
+    found = [(a, b[::-1], label) for (a, label), (b, _) in zip(texts(200), texts(200, seed=2), strict=True)]
+    table = write_table(folder / "t.csv", found, ("first", "second", "label"))
+    task = make(str(table), text=["first", "second"])
+    split = task.splits()["train"]
+    assert set(split.inputs) == {"input_ids", "token_type_ids"}
+    assert int(split.inputs["token_type_ids"].max()) == 1
+    arrays = preprocess.run(task.preprocess(), [["the bank", "a goal"]])
+    assert arrays["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels", "args", "targets"),
+    [
+        pytest.param(
+            "many", ["sport,money", "science", ""], {}, [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], id="many"
+        ),
+        pytest.param("number", ["0.5", "-3", "1e2"], {"tolerance": 0.1}, [0.5, -3.0, 100.0], id="number"),
+    ],
+)
+def test_other_answers(folder: Path, answer: str, labels: list[str], args: dict[str, Any], targets: list[Any]) -> None:
+    found = [(a, labels[at % 3]) for at, (a, _) in enumerate(texts(300))]
+    table = str(write_table(folder / "t.csv", found))
+    own = {"labels": list(LABELS)} if answer == "many" else {}
+    task = text(data=table, tokenizer="model", max_length=16, answer=answer, **own, **args)
+    check_task(task, ["goal", "bank"])
+    split = task.splits()["train"]
+    assert {json.dumps(np.asarray(row).tolist()) for row in split.targets} == {json.dumps(row) for row in targets}
+
+
+def test_class_weights_count_each_class_the_same(folder: Path) -> None:
+    import torch
+
+    found = [(a, b) for a, b in texts(600) if b != "money" or "bank" in a]
+    task = make(str(write_table(folder / "t.csv", found)), class_weights="balanced")
+    targets = torch.from_numpy(task.splits()["train"].targets)
+    out = torch.zeros(len(targets), 3, requires_grad=True)
+    task.loss(out, targets).backward()
+    assert out.grad is not None
+    pull = torch.zeros(3).index_add(0, targets, out.grad[torch.arange(len(targets)), targets])
+    assert torch.allclose(pull, pull.mean().expand(3), rtol=1e-4)
+
+
+WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
+    "no such column": (
+        lambda f: write_table(f / "t.csv", texts(30)), {"label": "lable"},
+        r"t.csv: no column 'lable'. Did you mean 'label'\? It has: text, label",
+    ),
+    "unknown label in test": (
+        lambda f: {"train": str(write_table(f / "a.csv", texts(60))),
+                   "test": str(write_table(f / "b.csv", [*texts(9, 1), ("goal", "sprot")]))}, {},
+        r"b.csv: row 10: unknown label 'sprot'. Did you mean 'sport'\?",
+    ),
+    "empty text": (
+        lambda f: write_table(f / "t.csv", [*texts(30), (" ", "sport")]), {}, r"t.csv: row 31: column 'text': "),
+    "no label": (lambda f: write_table(f / "t.csv", [*texts(30), ("goal", "")]), {}, r"t.csv: row 31: .*no label"),
+    "empty class": (
+        lambda f: write_table(f / "t.csv", texts(30)), {"labels": [*LABELS, "art"]},
+        r"t.csv: label 'art' has no training row",
+    ),
+    "undecodable bytes": (
+        lambda f: (f / "t.csv").write_bytes(b"text,label\ngoal,sport\n\xff\xfe,sport\n") and f / "t.csv", {},
+        r"t.csv: line 3: not UTF-8",
+    ),
+    "a row too short": (
+        lambda f: (f / "t.csv").write_bytes(b"text,label\ngoal,sport\nbank\n") and f / "t.csv", {},
+        r"t.csv: line 3: 1 values, the header has 2",
+    ),
+    "no JSON": (lambda f: (f / "t.jsonl").write_text('{"text": "a", "label": "sport"}\n{') and f / "t.jsonl", {},
+                r"t.jsonl: line 2: not JSON"),
+    "a split that is none": (
+        lambda f: write_table(f / "t.csv", [(*row, "trian") for row in texts(30)], ("text", "label", "part")),
+        {"split": "part"}, r"t.csv: row 1: column 'part': 'trian' is no split",
+    ),
+    "no file": (lambda f: f / "missing.csv", {}, r"missing.csv: no such file"),
+    "no rows": (lambda f: write_table(f / "t.csv", []), {}, r"t.csv: no row"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_data_is_told_by_file_and_row(folder: Path, case: str) -> None:
+    write, args, message = WRONG[case]
+    data = write(folder)
+    with pytest.raises(DataError, match=message) as caught:
+        make(data if isinstance(data, dict) else str(data), **args).splits()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"labels": ["a", "a"]}, "task.args.labels"),
+        ({"answer": "several"}, "'several' is not one of one, many, number"),
+        ({"text": ["a", "b", "c"]}, "one column or two"),
+    ],
+)
+def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        make("t.csv", **args)

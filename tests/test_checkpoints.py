@@ -1,0 +1,121 @@
+"""Teachers that exist: each in the form in which its framework really leaves it."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from slimline import checkpoints, label_order
+from slimline.errors import ArtifactError, DataError
+from slimline.models.cnn import Cnn
+
+
+@pytest.fixture
+def trained() -> Cnn:
+    torch.manual_seed(5)
+    return Cnn(width=4)
+
+
+def lightning(model: nn.Module, prefix: str) -> dict[str, Any]:
+    """Return what pytorch_lightning's ModelCheckpoint pickles (2.x), for a module that keeps its net under a name."""
+    state = OrderedDict((f"{prefix}{name}", tensor) for name, tensor in model.state_dict().items())
+    state["loss_weight"] = torch.ones(10)
+    optimizer = torch.optim.AdamW(model.parameters())
+    return {
+        "epoch": 3, "global_step": 120, "pytorch-lightning_version": "2.5.2", "state_dict": state, "loops": {},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.9), "dirpath": "x"}},
+        "optimizer_states": [optimizer.state_dict()], "lr_schedulers": [], "hparams_name": "kwargs",
+        "hyper_parameters": {"lr": 1e-3, "width": 4},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("state.pt", lambda m: m.state_dict()),
+        ("checkpoint.pth", lambda m: {"model": m.state_dict(), "epoch": 4}),
+        ("parallel.pt", lambda m: {f"module.{k}": v for k, v in m.state_dict().items()}),
+        ("last.ckpt", lambda m: lightning(m, "model.")),
+        ("compiled.ckpt", lambda m: lightning(m, "net._orig_mod.")),
+    ],
+)
+def test_weights_come_in_as_they_were_saved(trained: Cnn, tmp_path: Path, name: str, wrap: Any) -> None:
+    torch.save(wrap(trained), tmp_path / name)
+    fresh = Cnn(width=4)
+    assert checkpoints.load(fresh, str(tmp_path / name)) == []
+    for key, tensor in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_safetensors_of_a_file_or_a_folder(trained: Cnn, tmp_path: Path, prefix: str) -> None:
+    save_file({f"{prefix}{k}": v.contiguous() for k, v in trained.state_dict().items()}, tmp_path / "model.safetensors")
+    for source in (tmp_path / "model.safetensors", tmp_path):
+        fresh = Cnn(width=4)
+        assert checkpoints.load(fresh, str(source)) == []
+        assert torch.equal(fresh.state_dict()["0.weight"], trained.state_dict()["0.weight"])
+
+
+def test_what_is_missing_is_named(trained: Cnn, tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in trained.state_dict().items() if not name.startswith("11.")}
+    torch.save(state, tmp_path / "body.pt")
+    assert checkpoints.load(Cnn(width=4), str(tmp_path / "body.pt")) == ["11.weight", "11.bias"]
+
+
+class Foreign:
+    """What a pickle might run."""
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: torch.save(Cnn(width=8).state_dict(), p), r"tensor 0.weight: \[8, 1, 3, 3\], the model takes \[4"),
+        (lambda p: torch.save({"other": torch.ones(2)}, p), r"none of its tensors \(other, …\) belongs to the model"),
+        (lambda p: torch.save({"state_dict": {}, "x": Foreign()}, p), "save its state_dict alone"),
+        (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "can't be read as weights|no tensors by name"),
+        (lambda p: p.write_bytes(b"nothing"), "can't be read as weights"),
+        (lambda p: None, "no such file or folder of weights"),
+    ],
+    ids=["another width", "another model", "objects", "no tensors", "damaged", "missing"],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, write: Any, message: str) -> None:
+    path = tmp_path / "weights.pt"
+    write(path)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        checkpoints.load(Cnn(width=4), str(path))
+    assert "weights.pt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+LABELS = ["acq", "earn", "ship"]
+
+
+def test_a_teacher_that_knows_its_labels_passes() -> None:
+    targets = np.arange(60) % 3
+    label_order.check(np.where(np.arange(60) % 10 == 0, 0, targets), targets, LABELS, "params.yaml")
+
+
+def test_labels_in_another_order_are_found() -> None:
+    targets = np.arange(60) % 3
+    answers = np.array([2, 0, 1])[targets]  # output 2 means acq, 0 earn, 1 ship
+    message = r"0.0% of 60 validation answers.*in the order \['earn', 'ship', 'acq'\] 100.0% would be.*task.args.labels"
+    with pytest.raises(DataError, match=message):
+        label_order.check(answers, targets, LABELS, "params.yaml: teacher.weights")
+
+
+def test_a_constant_answer_is_at_chance() -> None:
+    targets = np.arange(60) % 3
+    with pytest.raises(DataError, match="no other order of labels helps"):
+        label_order.check(np.zeros(60), targets, LABELS, "params.yaml")
+
+
+def test_few_rows_prove_nothing() -> None:
+    label_order.check(np.zeros(9), np.arange(9) % 3, LABELS, "params.yaml")

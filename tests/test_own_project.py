@@ -1,0 +1,169 @@
+"""``slimline init --model --data``: what it finds out by itself, and what it asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slimline import params, pipeline, project
+from slimline.errors import DataError, ParamsError
+from slimline.project import Own, own, own_data
+from tests.encoders import LABELS, texts, write_table, write_tokenizer
+from tests.tasks.test_labelled_images import write_folders, write_zip
+
+pytest.importorskip("tokenizers")
+BASE: dict[str, Any] = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 512, "pad_token_id": 0}
+
+
+def model(folder: Path, **config: Any) -> str:
+    """Write what init reads of a model: its configuration and its tokenizer."""
+    write_tokenizer(folder)
+    (folder / "config.json").write_text(json.dumps(BASE | config))
+    return str(folder)
+
+
+def trained(names: list[str]) -> dict[str, Any]:
+    return {"architectures": ["BertForSequenceClassification"], "id2label": {str(at): n for at, n in enumerate(names)}}
+
+
+def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns: Any) -> dict[str, Any]:
+    text = project.own_params(Own(given, data, **columns), root, recipe, 500)
+    document: dict[str, Any] = yaml.safe_load(text)
+    params.parse(document)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("recipe", "order", "kept"),
+    [
+        ("int8", ["teacher", "quantize"], None),
+        ("small", ["teacher", "distill", "quantize"], [0, 2, 5]),
+        ("smallest", ["teacher", "distill", "quantize", "factorize"], [0, 5]),
+    ],
+)
+def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str], kept: list[int] | None) -> None:
+    table = write_table(tmp_path / "t.csv", texts(60))
+    document = laid_out(tmp_path, model(tmp_path / "m"), table, recipe)
+    assert pipeline.check_order(document) == order
+    assert document["limit"] == 500
+    assert document["task"]["args"] == {
+        "data": "t.csv", "tokenizer": "m", "text": "text", "label": "label", "max_length": 32, "labels": list(LABELS),
+    } | {"max_length": document["task"]["args"]["max_length"]}  # fmt: skip
+    assert document["task"]["args"]["max_length"] in {16, 32}
+    if kept is not None:
+        assert document["distill"]["keep"] == {"body.encoder.layer": kept}
+    if recipe == "int8":
+        assert document["quantize"]["recovery"]["epochs"] == 0
+
+
+def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", texts(60))
+    names = ["sport", "money", "science"]
+    document = laid_out(tmp_path, model(tmp_path / "m", **trained(names)), table)
+    assert document["task"]["args"]["labels"] == names
+    assert document["teacher"]["training"] is None
+    assert document["teacher"]["model"]["args"] == {"source": "m", "pooling": "head", "classes": 3}
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["LABEL_0", "LABEL_1"]])
+def test_a_head_for_other_labels_is_trained_anew(tmp_path: Path, names: list[str]) -> None:
+    table = write_table(tmp_path / "t.csv", texts(60))
+    document = laid_out(tmp_path, model(tmp_path / "m", **trained(names)), table)
+    assert document["teacher"]["training"]["epochs"] > 0
+    assert document["teacher"]["model"]["args"]["pooling"] == "mean"
+
+
+def test_outputs_without_names_take_the_sorted_order(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", [(a, LABELS.index(b)) for a, b in texts(60)])
+    document = laid_out(tmp_path, model(tmp_path / "m", **trained(["LABEL_0", "LABEL_1", "LABEL_2"])), table)
+    assert document["task"]["args"]["labels"] == ["0", "1", "2"]
+    assert document["teacher"]["training"] is None
+
+
+def test_two_tables_in_a_folder_are_train_and_test(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    write_table(tmp_path / "d" / "train.tsv", texts(60))
+    write_table(tmp_path / "d" / "test.tsv", texts(30, 1))
+    document = laid_out(tmp_path, model(tmp_path / "m"), tmp_path / "d")
+    assert document["task"]["args"]["data"] == {"train": "d/train.tsv", "test": "d/test.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "text", "label"),
+    [
+        (("review", "sentiment"), {}, "review", "sentiment"),
+        (("Body", "Category"), {}, "Body", "Category"),
+        (("words", "label"), {}, "words", "label"),
+        (("first", "second"), {"text": ("first",), "label": "second"}, "first", "second"),
+    ],
+)
+def test_columns_are_found_or_named(
+    tmp_path: Path, names: tuple[str, str], columns: dict[str, Any], text: str, label: str
+) -> None:
+    found = own_data.describe(write_table(tmp_path / "t.csv", texts(60), names), **columns)
+    assert (found.text, found.label) == ([text], label)
+
+
+def test_pairs_are_found(tmp_path: Path) -> None:
+    rows = [(a, b, label) for (a, label), (b, _) in zip(texts(60), texts(60, 1), strict=True)]
+    found = own_data.describe(write_table(tmp_path / "t.csv", rows, ("premise", "hypothesis", "label")))
+    assert found.text == ["premise", "hypothesis"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "names"),
+    [
+        (["a", "b"], "one", ["a", "b"]),
+        (["10", "9", "2"], "one", ["2", "9", "10"]),
+        (["a,b", "a", "b,c", "c"], "many", ["a", "b", "c"]),
+        ([f"{number / 7:.3f}" for number in range(60)], "number", []),
+    ],
+)
+def test_the_kind_of_answer_is_found(tmp_path: Path, labels: list[str], answer: str, names: list[str]) -> None:
+    rows = [(text, labels[at % len(labels)]) for at, (text, _) in enumerate(texts(60))]
+    found = own_data.describe(write_table(tmp_path / "t.csv", rows))
+    assert (found.answer, found.labels) == (answer, names)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folders", "zip"])
+def test_class_folders_make_a_task_of_images(tmp_path: Path, packed: bool) -> None:
+    folder = write_folders(tmp_path / "pictures", 2)
+    data = write_zip(folder, tmp_path / "all.zip") if packed else folder
+    document = laid_out(tmp_path, "efficientnet-lite", data, "small")
+    assert document["task"] == {
+        "name": "images",
+        "args": {"data": data.name, "labels": ["blue", "green", "red"], "size": [64, 64]},
+    }
+    assert pipeline.check_order(document) == ["teacher", "prune", "quantize"]
+    with pytest.raises(ParamsError, match="for images take one of efficientnet-lite"):
+        laid_out(tmp_path, "bert", data)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "message"),
+    [
+        (("a", "b"), texts(5), r"which column is the label\? Name it with --label: a, b"),
+        (("a", "b", "label"), [("x", "y", "z")] * 5, r"which column is the text\? Name it with --text: a, b, label"),
+        (("text", "label"), [(a, a) for a, _ in texts(40)], "40 distinct values in 40 rows are no labels"),
+        (("text", "label"), [*texts(9), ("a", "")], "1 rows have no label"),
+    ],
+)
+def test_what_cannot_be_found_is_asked_for(
+    tmp_path: Path, names: tuple[str, ...], rows: list[Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        own_data.describe(write_table(tmp_path / "t.csv", rows, names))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no config\.json in it"):
+        own.configuration(str(tmp_path))
+
+
+@pytest.mark.parametrize(("layers", "kept", "expected"), [(6, 3, [0, 2, 5]), (12, 4, [0, 4, 7, 11]), (6, 1, [0])])
+def test_layers_are_spread(layers: int, kept: int, expected: list[int]) -> None:
+    assert own.spread(layers, kept) == expected
