@@ -131,6 +131,14 @@ class Responder:
                 self._blames[alarm.id] = None
         return self._blames[alarm.id]
 
+    def explain(self, alarm: Alarm) -> Blame | None:
+        """Blame for an alarm that came from outside; None where its release isn't known here. Any thread may ask."""
+        release = self.releases.find(alarm.standing.revision)
+        if release is None or alarm.standing.signal in UNBLAMED:
+            return None
+        incumbent = self.releases.incumbent(alarm.standing.revision)
+        return on_alarm(alarm, release, self.store, incumbent=incumbent, seconds=self.seconds)
+
     def policy(self, policy: Policy) -> Policy:
         """Return the policy; a target ``deployment`` without a path is the deployment that is watched."""
         if policy.target != Configured(name="deployment") or self.releases.deployment is None:

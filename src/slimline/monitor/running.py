@@ -77,7 +77,9 @@ def webhook(options: Options, chosen: Monitor | None, responder: Responder) -> s
             token = token_file.read_text(encoding="utf-8").strip()
             release = responder.releases.current()
             own = watched.read("", "", shadow=False, release=release, chosen=chosen).params
-            undo = Undo.configured(responder.policy(own.undo), options.undo, where="monitor.undo")
+            undo = Undo.configured(
+                responder.policy(own.undo), options.undo, explain=responder.explain, where="monitor.undo"
+            )
         except (OSError, SlimlineError) as error:
             return server.as_json(503, {"error": str(error)})
         return server.as_json(*alertmanager.receive(undo, body, authorization, token))

@@ -104,7 +104,8 @@ class Undo:
                 return self._noted(last, Action(alarm.id, "moot", gone), alarm, by, blame, dry_run=dry_run)
             blame = blame or self._blamed(alarm, last)
             verdict = None if blame is None else blame.verdict
-            if stop := None if dry_run and accept else self._stop(entries, blame, accept=accept):
+            told = _told(blame) or (None if last is None else last.get("blame"))
+            if stop := None if dry_run and accept else self._stop(entries, told, accept=accept):
                 return self._noted(last, Action(alarm.id, *stop, move, verdict), alarm, by, blame, dry_run=dry_run)
             if dry_run:
                 return Action(alarm.id, "dry", move.what, move, verdict)
@@ -117,14 +118,16 @@ class Undo:
         with self.journal.locked():
             return self._write(Action(alarm.id, "forgiven", "its release may be gone back to"), alarm, by, None)
 
-    def _stop(self, entries: list[dict[str, Any]], blame: Blame | None, *, accept: bool) -> tuple[str, str] | None:
+    def _stop(
+        self, entries: list[dict[str, Any]], blame: dict[str, Any] | None, *, accept: bool
+    ) -> tuple[str, str] | None:
         """Return the outcome and why nothing may be done now, or None."""
         if held := self.journal.held():
             return "held", f"{held['by']} holds undo off: {held['why'] or 'no reason given'}; slimline undo --unlock"
         if accept:
             return None
-        if blame is not None and blame.kind in EXONERATED:
-            return "advised", f"{blame.why}. {INSTEAD[blame.kind]}"
+        if blame is not None and blame["kind"] in EXONERATED:
+            return "advised", f"{blame['why']}. {INSTEAD[blame['kind']]}"
         now = self.journal.clock()
         times = [each["time"] for each in entries if each["outcome"] == "done"]
         quiet = self.policy.settle_minutes * 60
@@ -162,7 +165,7 @@ class Undo:
         return [*entries, self.journal.append({key: value for key, value in told.items() if key != "time"})]
 
     def _blamed(self, alarm: Alarm, last: dict[str, Any] | None) -> Blame | None:
-        if self._explain is None or (last is not None and last["outcome"] == "proposed"):
+        if self._explain is None or (last is not None and last.get("blame")):
             return None
         try:
             return self._explain(alarm)
@@ -185,9 +188,12 @@ class Undo:
         return self._write(action, alarm, by, blame)
 
     def _write(self, action: Action, alarm: Alarm, by: str, blame: Blame | None) -> Action:
-        explained = None if blame is None else {"verdict": blame.verdict, "kind": blame.kind, "why": blame.why}
-        self.journal.append(action.as_dict() | {"by": by, "evidence": alarm.as_dict(), "blame": explained})
+        self.journal.append(action.as_dict() | {"by": by, "evidence": alarm.as_dict(), "blame": _told(blame)})
         return action
+
+
+def _told(blame: Blame | None) -> dict[str, Any] | None:
+    return None if blame is None else {"verdict": blame.verdict, "kind": blame.kind, "why": blame.why}
 
 
 def _regressed(entries: list[dict[str, Any]]) -> set[str]:

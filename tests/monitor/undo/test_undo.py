@@ -162,6 +162,16 @@ def test_it_asks_for_the_blame_only_when_something_would_be_done(
     assert asked == [told]
 
 
+def test_a_verdict_holds_for_whoever_tells_the_alarm_next(
+    undo: Make, deployed: Deployment, two_releases: tuple[Path, Path]
+) -> None:
+    """Alertmanager tells it too, after the monitor had it explained."""
+    told = alarm(str(deployed.revision()))
+    undo().handle(told, by="monitor", blame=verdict(two_releases, "data"))
+    action = undo().handle(told, by="alertmanager")
+    assert (action.outcome, deployed.revision()) == ("advised", told.standing.revision)
+
+
 def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Journal) -> None:
     told = alarm(str(deployed.revision()))
     journal.hold("ann", "we look at it")

@@ -6,6 +6,7 @@ counts as the measure: what counts is the accuracy that the budget lets the chai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.blame.steps import Share
 from slimline.monitor.blame.window import Window
 
+NEWEST, FEWEST = (1.0, 1 / 6, 1 / 36), 30  # shares of a window in which drift is looked for, of so many rows at least
 TESTS = 5  # the chain's loss on reference and window, answers that flip, accuracy served and the teacher's
 
 
@@ -30,12 +32,16 @@ class Opinion:
 
 @dataclass(frozen=True, eq=False)
 class Allowed:
-    """What may be lost: ``chain`` from teacher to last, ``stage`` {stage: what the incumbent's lost}, and flips."""
+    """What may be lost: ``chain`` from teacher to last, ``stages`` {stage: what the incumbent's lost}, and flips.
+
+    ``same_rows``: the incumbent's losses are those on the window's own rows.
+    """
 
     chain: float
     stages: Mapping[str, float]
     flips: float
     source: str
+    same_rows: bool = False
 
 
 def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed:
@@ -55,7 +61,7 @@ def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed
         whole = steps.loss(incumbent, seen, incumbent.teacher, incumbent.last, 0.95)
         if whole is not None and whole.value > most:
             most, source = whole.value, "the incumbent"
-    return Allowed(most, losses, margin, f"{source}'s {most:.1%}")
+    return Allowed(most, losses, margin, f"{source}'s {most:.1%}", rows is not None and bool(rows.known.any()))
 
 
 def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted: bool, confidence: float) -> Opinion:
@@ -65,7 +71,7 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     built_in = steps.loss(chain, reference, chain.teacher, chain.last, at)
     lost = steps.loss(chain, rows, chain.teacher, chain.last, at)
     flips = _more_flips(chain, rows, chain.teacher, chain.last, at)
-    moved = steps.moved(chain, rows.outputs[chain.teacher], reference.outputs[chain.teacher], at)
+    moved = _moved(chain, rows, at)
     if drifted and not moved:
         moved = ["the monitor's drift signal"]
     served = _served_fall(chain, window, at)
@@ -74,12 +80,18 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     if built_in and built_in.low > may.chain:
         stage = steps.excess({s: steps.loss(chain, reference, b, s, at) for b, s in chain.steps}, may.stages)
         where = "on the reference rows that the release was made with"
-        return Opinion("stage", f"{stage} {_loses(chain, reference, stage, at)} {where}, more than {may.source}", stage)
+        return Opinion(
+            "stage", f"{stage} {_loses(chain, reference, stage, at)}, {where}, more than {may.source}", stage
+        )
     hurt = lost is not None and lost.low > may.chain
     flipped = flips is not None and flips.low > may.flips
     if hurt or flipped:
         stage = _worst(chain, rows, may, at, by_label=hurt)
         what = f"{stage} {_loses(chain, rows, stage, at)}" if hurt else _flips_more(chain, rows, stage, at)
+        if hurt and may.same_rows:
+            return Opinion("stage", f"{what} in the window; on the same rows the incumbent did not", stage)
+        if not flipped and not _spoils_more(chain, rows, at):
+            return Opinion("data", f"the mix of labels changed; {what}, as on reference rows of the same labels")
         if moved:
             return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
         return Opinion(
@@ -98,7 +110,18 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     if moved and (alarmed or drifted):
         return Opinion("data", f"what changed is {', '.join(moved)}; no stage lost more than {may.source}")
     note = f"; the input changed ({', '.join(moved)}), harmlessly" if moved else ""
-    return Opinion("nothing", f"no stage lost more than {may.source} on {len(rows)} rows of the window{note}")
+    seen = f" or on {len(rows)} rows of the window" if len(rows) else ""
+    return Opinion("nothing", f"no stage lost more than {may.source} on the reference rows{seen}{note}")
+
+
+def _moved(chain: Chain, rows: Rows, at: float) -> list[str]:
+    """Return how the input differs from the reference rows', in all of the window or in its newest rows."""
+    now, before = rows.outputs[chain.teacher], chain.reference.outputs[chain.teacher]
+    parts = [math.ceil(share * len(now)) for share in NEWEST]
+    for count in [each for each in parts if each == len(now) or each >= FEWEST]:
+        if found := steps.moved(chain, now[len(now) - count :], before, 1 - (1 - at) / len(NEWEST)):
+            return found if count == len(now) else [*found[:-1], f"{found[-1]} in the last {count} rows"]
+    return []
 
 
 def _loses(chain: Chain, rows: Rows, stage: str, at: float) -> str:
@@ -106,9 +129,7 @@ def _loses(chain: Chain, rows: Rows, stage: str, at: float) -> str:
     found = steps.loss(chain, rows, before, stage, at)
     if found is None:
         return "changes answers"
-    return (
-        f"loses {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the accuracy of {before}, {found.rows} rows,"
-    )
+    return f"loses {found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the accuracy of {before}, {found.rows} rows"
 
 
 def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) -> Share | None:
@@ -118,11 +139,21 @@ def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) ->
     reference = chain.reference
     now = chain.agree(rows.outputs[before], rows.outputs[stage])
     base = chain.agree(reference.outputs[before], reference.outputs[stage])
-    expected = float(base.mean())
     if chain.labels:
         groups, mix = (each.outputs[chain.teacher].argmax(1) for each in (reference, rows))
-        expected = steps.expected(base, groups, mix)
-    return steps.fall(now, base, expected, at)
+        base = steps.at_mix(base, groups, mix)
+    return steps.fall(now, base, at)
+
+
+def _spoils_more(chain: Chain, rows: Rows, at: float) -> bool:
+    """Return whether the chain spoils more of the teacher's right answers than of reference rows so labelled."""
+    kept = [
+        (~chain.correct(each, chain.teacher) | chain.correct(each, chain.last))[each.known]
+        for each in (rows, chain.reference)
+    ]
+    base = steps.at_mix(kept[1], chain.reference.labels[chain.reference.known], rows.labels[rows.known])
+    found = steps.fall(kept[0], base, at)
+    return found is not None and found.low > 0
 
 
 def _flips_more(chain: Chain, rows: Rows, stage: str, at: float) -> str:
@@ -144,13 +175,13 @@ def _served_fall(chain: Chain, window: Window, at: float) -> Share | None:
     known = (window.truths >= 0) & (window.answers >= 0)
     base = chain.correct(chain.reference, chain.last)[chain.reference.known]
     now = (window.answers == window.truths)[known]
-    return steps.fall(now, base, float(base.mean()), at) if len(base) else None
+    return steps.fall(now, base, at) if len(base) else None
 
 
 def _teacher_fall(chain: Chain, rows: Rows, at: float) -> Share | None:
     base = chain.correct(chain.reference, chain.teacher)[chain.reference.known]
     now = chain.correct(rows, chain.teacher)[rows.known]
-    return steps.fall(now, base, float(base.mean()), at) if len(base) else None
+    return steps.fall(now, base, at) if len(base) else None
 
 
 def _misserved(chain: Chain, rows: Rows, at: float) -> str | None:
@@ -159,8 +190,7 @@ def _misserved(chain: Chain, rows: Rows, at: float) -> str | None:
     if not given.any():
         return None
     same = rows.outputs[chain.last].argmax(1)[given] == rows.served[given]
-    everywhere = np.ones(len(same), np.bool_)
-    differs = steps.fall(same, everywhere, 1.0, at)
+    differs = steps.fall(same, np.ones_like(same), at)
     if differs is None or differs.low <= chain.objectives.error_share:
         return None
     return f"{differs.value:.1%} of the answers given are not what {chain.last}'s own model says about the same rows"

@@ -105,7 +105,9 @@ def judge(chain: Chain, window: Window, timed: list[Timed], *, alarmed: bool, co
     slow = _slow(chain, window, confidence, 1.0 if alarmed else BURN)
     slower = max((each for each in timed if each.ratio), key=_least, default=None)
     if not slow and not alarmed:
-        return Opinion("nothing", f"requests keep their time ({len(window.batch)} of them)")
+        return Opinion(
+            "nothing", f"{len(window.batch)} requests keep their time" if len(window.batch) else "no requests"
+        )
     if slower is not None and _least(slower) > SLOWER and slower.ratio is not None:
         value, low, high = slower.ratio
         return Opinion(

@@ -65,42 +65,45 @@ def loss(chain: Chain, rows: Rows, before: str, stage: str, confidence: float) -
     return Share(float(a.mean() - b.mean()), low, high, len(a))
 
 
-def fall(now: NDArray[np.bool_], before: NDArray[np.bool_], expected: float, confidence: float) -> Share | None:
-    """Return how far the share of ``now`` lies below ``expected``, which is known as well as ``before``'s own share.
+def fall(now: NDArray[np.bool_], before: NDArray[np.bool_], confidence: float) -> Share | None:
+    """Return how far the share of ``now`` lies below that of ``before``, which are other rows.
 
-    Newcombe's square-and-add of two Wilson intervals of different rows (1998, Statistics in Medicine 17:873).
+    Newcombe's square-and-add of two Wilson intervals (1998, Statistics in Medicine 17:873, method 10).
     """
     if not len(now) or not len(before):
         return None
     p, own = float(now.mean()), float(before.mean())
     low, high = intervals.share(now, confidence)
     base_low, base_high = intervals.share(before, confidence)
-    drop = expected - p
+    drop = own - p
     down = ((own - base_low) ** 2 + (high - p) ** 2) ** 0.5
     up = ((base_high - own) ** 2 + (p - low) ** 2) ** 0.5
     return Share(drop, drop - down, drop + up, len(now))
 
 
-def expected(hits: NDArray[np.bool_], groups: Indices, mix: Indices) -> float:
-    """Return what share of ``hits`` another mix of groups would have.
+def at_mix(hits: NDArray[np.bool_], groups: Indices, mix: Indices) -> NDArray[np.bool_]:
+    """Return ``hits`` as they would be with another mix of groups: as many rows as their share is then known by.
 
-    ``groups`` [reference rows] is each row's class and ``mix`` [rows] those of the window: each class counts as often
-    as there. A class that the reference has no row of counts with the share of all.
+    ``groups`` [reference rows] is each row's class, ``mix`` [rows] those of the window: each class counts as often as
+    there (a stratified mean: its variance is Σ w²/n of a share's, Cochran 1977, Sampling Techniques, chapter 5). A
+    class that the reference has no row of counts with the share of all.
     """
-    if not len(mix):
-        return float(hits.mean())
-    total = 0.0
+    share, spread = 0.0, 0.0
     for group, count in zip(*np.unique(mix, return_counts=True), strict=True):
         own = hits[groups == group]
-        total += float(count) * float((own if len(own) else hits).mean())
-    return total / len(mix)
+        own, weight = (own if len(own) else hits), float(count) / len(mix)
+        share += weight * float(own.mean())
+        spread += weight**2 / len(own)
+    rows = max(1, round(1 / spread))
+    found: NDArray[np.bool_] = np.arange(rows) < round(share * rows)
+    return found
 
 
 def moved(chain: Chain, now: Outputs, reference: Outputs, confidence: float) -> list[str]:
     """Return in words how the teacher's answers differ from those on the reference rows; empty: they don't.
 
-    Its confidence by the two samples' Kolmogorov–Smirnov distance with the bounds of Dvoretzky, Kiefer and Wolfowitz
-    (Massart 1990), and the share of each label by Wilson intervals, over all labels at once (Bonferroni).
+    Its confidence by the two samples' Kolmogorov–Smirnov distance less Smirnov's critical value (1948, Annals of
+    Mathematical Statistics 19:279), and the share of each label by Wilson intervals, over all labels at once.
     """
     if not len(now):
         return []
@@ -112,7 +115,7 @@ def moved(chain: Chain, now: Outputs, reference: Outputs, confidence: float) -> 
     for name, (a, b) in columns.items():
         distance = _distance(a, b)
         alpha = (1 - confidence) / len(columns)
-        bound = float(np.sqrt(np.log(4 / alpha) / 2) * (len(a) ** -0.5 + len(b) ** -0.5))
+        bound = float(np.sqrt(np.log(2 / alpha) / 2 * (1 / len(a) + 1 / len(b))))
         if distance - bound > MARGIN:
             found.append(f"the teacher's {name} (Kolmogorov–Smirnov distance {distance:.2f})")
     if chain.labels:
@@ -125,7 +128,7 @@ def _mix(labels: Sequence[str], now: Indices, reference: Indices, confidence: fl
     changed = []
     for index, label in enumerate(labels):
         a, b = now == index, reference == index
-        change = fall(a, b, float(b.mean()), at)
+        change = fall(a, b, at)
         if change and (change.low > MARGIN or change.high < -MARGIN):
             changed.append(f"{label} {b.mean():.0%} → {a.mean():.0%}")
     return [f"the mix of labels ({', '.join(changed)})"] if changed else []

@@ -29,6 +29,7 @@ FORMAT = 1
 SPEED = ("latency", "burn", "queue")
 DRIFT = ("drift",)
 MOST_REPLAYED = 2000
+SHARES = (1.0, 1 / 6, 1 / 36)  # of the time before an alarm: an hour, ten minutes, 100 s
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,10 @@ def blame(
         confidence=confidence,
     )  # fmt: skip
     times = speed.judge(chain, seen, timed, alarmed=of_speed, confidence=confidence)
-    ranked = [times, answers] if of_speed else [answers, times]
-    main = next((each for each in ranked if each.kind != "nothing"), ranked[0])
+    of_times = of_speed  # slow requests explain no wrong answers, nor the other way round
+    if signal is None:
+        of_times = answers.kind == "nothing" and times.kind != "nothing"
+    main = times if of_times else answers
     return _told(
         chain, seen, main, {"quality": answers.why, "speed": times.why}, timed, confidence, variant, signal, may
     )
@@ -129,16 +132,28 @@ def on_alarm(
     standings: Collection[Standing] = (),
     seconds: float = 3600.0,
 ) -> Blame:
-    """Blame for an alarm: the ``seconds`` before it, of its variant; ``standings`` say whether the input drifts."""
+    """Blame for an alarm: the ``seconds`` before it, of its variant; ``standings`` say whether the input drifts.
+
+    What began lately drowns in a long window, so shorter ones are looked at when it says nothing; their number is
+    allowed for (Bonferroni).
+    """
     own = alarm.standing
     drifted = any(
         each.signal.startswith(DRIFT) and each.state is State.REGRESSED and each.revision == own.revision
         for each in standings
     )
-    return blame(
-        release, store, since=alarm.time - seconds, until=max(alarm.time, time.time()), variant=own.variant,
-        incumbent=incumbent, signal=own.signal, drifted=drifted,
-    )  # fmt: skip
+    whole: Blame | None = None
+    for share in SHARES:
+        found = blame(
+            release, store, since=alarm.time - share * seconds, until=max(alarm.time, time.time()),
+            variant=own.variant, incumbent=incumbent, signal=own.signal, drifted=drifted,
+            confidence=1 - 0.05 / len(SHARES), rounds=0 if whole else speed.ROUNDS,
+        )  # fmt: skip
+        whole = whole or found
+        if found.kind != "nothing":
+            return replace(found, timed=whole.timed)
+    assert whole is not None  # noqa: S101
+    return whole
 
 
 def replayed(release: Path, inputs: Arrays, labels: Sequence[object] | None = None) -> Rows:
