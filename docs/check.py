@@ -176,7 +176,8 @@ def serving_table() -> str:
     lines = []
     for model, found in measured["models"].items():
         head = (
-            model, "p50 ms, 1 client", "added, µs", "requests/s, 32 clients", "of starlette's", "of bentoml's",
+            f"{model}, {measured['repeats']} rounds", "p50 ms, 1 client", "added, µs", "requests/s, 32 clients",
+            "of starlette's", "of bentoml's",
             "p50, p99 ms at 70% load", "ready, s",
         )  # fmt: skip
         lines += [" | ".join(head), "|".join(["---", *["---:"] * 7])]
