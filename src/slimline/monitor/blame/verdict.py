@@ -132,7 +132,7 @@ def on_alarm(
     """Blame for an alarm: the ``seconds`` before it, of its variant; ``standings`` say whether the input drifts."""
     own = alarm.standing
     drifted = any(
-        each.signal.startswith(DRIFT) and each.state is State.REGRESSED and each.revision == own.revision
+        each.signal.startswith(DRIFT) and each.state is not State.OK and each.revision == own.revision
         for each in standings
     )
     return blame(
