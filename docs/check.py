@@ -277,7 +277,7 @@ def regressions_table() -> str:
             ", ".join(sorted({f"{a['signal']}" for a in seen})) + f" after {max(a['at'] for a in seen):.0f} s"
             if seen
             else "none",
-            f"{max(a['rows'] for a in seen):,}, {max(until, default=0):,}" if seen else "–",
+            "; ".join([f"{max(a['rows'] for a in seen):,}", *([f"{max(until):,}"] if until else [])]) if seen else "–",
             ", ".join(sorted({str(a["blame"]) for each in own for a in each["alarms"] if a["blame"]})) or "–",
             f"{max(back):.1f} s" if back else "–",
             str(sum(each["failed"] for each in own)),
