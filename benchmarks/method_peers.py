@@ -11,6 +11,7 @@ measured like the rest, in the target's runtime. NNCF's full bias correction is 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -130,16 +131,18 @@ def _pruned(stage: Stage, source: Path, target: Path, importance: str, ratio: fl
     teacher, _, digest = stage.load(ROOT)
     model, _, _ = stage.load(ROOT)
     _prune(model, stage, importance, ratio)
+    student = copy.deepcopy(model)  # training in bfloat16 leaves its mark on what was trained
     train, settings = stage.splits["train"], Recovery.model_validate(recovery)
     where = "benchmarks/methods.yaml: recovery"
     terms = [Term(params.configure("losses", each, at), each.weight, at) for each, at in settings.losses(where)]
     name = hashlib.sha256(manifest.canonical([digest, train.digest, stage.params.seed])).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            model, stage.task, train, stage.splits["validation"], settings,
+            student, stage.task, train, stage.splits["validation"], settings,
             loss=terms, seed=stage.params.seed, state=State({}, Path(folder)), where=where,
             teacher=TeacherCache(teacher, stage.task, train, name, stage.params.seed),
         )  # fmt: skip
+    model.load_state_dict(student.state_dict())
     plugins.find("exporters", "onnx")(model, stage.task.signature(), target.parent, {})
     return count_macs(model, stage.task.signature())
 

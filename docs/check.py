@@ -134,7 +134,7 @@ def methods_tables() -> str:
         return ""
     measured = json.loads(path.read_text(encoding="utf-8"))
     rows, primary = {row["name"]: row for row in measured["methods"]}, measured["primary"]
-    batches = list(rows["teacher"]["latency_ms"])
+    batches = list(rows["teacher"].get("latency_ms", {}))  # none where the clock was left out
     head = [primary, "drop, points", "bytes", "M multiply-adds", *(f"ms, batch {each}" for each in batches), "goal"]
     lines: list[str] = []
     for table in dict.fromkeys(row["table"] for row in rows.values() if row["table"]):
@@ -146,13 +146,12 @@ def methods_tables() -> str:
             times = [f"{row['latency_ms'][each]['p50']:.3f} ({row['speedup'][each]:.2f}×)" for each in batches]
             cells = [row["name"], share, drop, f"{row['bytes']:,}", f"{row['macs'] / 1e6:.1f}", *times, goal_of(row)]
             lines.append(" | ".join(cells))
-    lines += ["", "keeps of the teacher's before healing | bare | whitened | more | healed", "---|---:|---:|---:|---:"]
-    for name, row in rows.items():
-        bare, healed = rows.get(f"{name}, plain"), rows.get(f"{name}, healed")
-        if bare is not None:
-            kept = [each[primary] / rows["teacher"][primary] if each else None for each in (bare, row, healed)]
-            shown = [f"{each:.1%}" if each is not None else "–" for each in kept]
-            lines.append(" | ".join([name, *shown[:2], f"{row[primary] / bare[primary] - 1:+.0%}", shown[2]]))
+    whitened = [name for name in rows if f"{name}, plain" in rows]
+    if whitened:
+        lines += ["", "share of the teacher's before healing | bare | whitened | more", "---|---:|---:|---:"]
+    for name in whitened:
+        bare, own = (rows[each][primary] / rows["teacher"][primary] for each in (f"{name}, plain", name))
+        lines.append(f"{name} | {bare:.1%} | {own:.1%} | {own / bare - 1:+.0%}")
     return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
 
 
@@ -164,7 +163,8 @@ def goal_of(row: dict[str, Any]) -> str:
         *([f"≥ {goal['speedup']:g}×"] if "speedup" in goal else []),
         *([f"keeps ≥ {goal['keeps']:g}× of plain"] if "keeps" in goal else []),
     ]
-    return f"{', '.join(words)}: {'met' if row['met'] else 'missed'}" if words else ""
+    verdict = {True: "met", False: "missed", None: "not timed"}[row.get("met")]
+    return f"{', '.join(words)}: {verdict}" if words else ""
 
 
 def serving_table() -> str:
@@ -176,7 +176,8 @@ def serving_table() -> str:
     lines = []
     for model, found in measured["models"].items():
         head = (
-            model, "p50 ms, 1 client", "added, µs", "requests/s, 32 clients", "of starlette's", "of bentoml's",
+            f"{model}, {measured['repeats']} rounds", "p50 ms, 1 client", "added, µs", "requests/s, 32 clients",
+            "of starlette's", "of bentoml's",
             "p50, p99 ms at 70% load", "ready, s",
         )  # fmt: skip
         lines += [" | ".join(head), "|".join(["---", *["---:"] * 7])]
@@ -206,11 +207,11 @@ def soak_table() -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     low, slope, high = found["mb_per_100k"]
     first, last = found["resident_mb"]
-    times_ms = found["latency_ms"]
+    times_ms = found.get("latency_ms")
     cells = [
         f"{found['requests']:,}", f"{found['rate']:,.0f}", f"{found['errors']:,}", f"{found['events']:,}",
         f"{slope:+.2f} [{low:+.2f}, {high:+.2f}]", f"{first:.0f} → {last:.0f}",
-        ", ".join(f"{times_ms[each]:.1f}" for each in ("p50", "p99", "p99.9", "p100")),
+        ", ".join(f"{times_ms[each]:.1f}" for each in ("p50", "p99", "p99.9", "p100")) if times_ms else "–",
     ]  # fmt: skip
     head = "requests | a second | errors | events stored | MiB per 100,000 | resident MiB | p50, p99, p99.9, max ms"
     return "\n".join(f"| {line} |" for line in (head, "|".join(["---:"] * 7), " | ".join(cells)))
@@ -276,7 +277,7 @@ def regressions_table() -> str:
             ", ".join(sorted({f"{a['signal']}" for a in seen})) + f" after {max(a['at'] for a in seen):.0f} s"
             if seen
             else "none",
-            f"{max(a['rows'] for a in seen):,}, {max(until, default=0):,}" if seen else "–",
+            "; ".join([f"{max(a['rows'] for a in seen):,}", *([f"{max(until):,}"] if until else [])]) if seen else "–",
             ", ".join(sorted({str(a["blame"]) for each in own for a in each["alarms"] if a["blame"]})) or "–",
             f"{max(back):.1f} s" if back else "–",
             str(sum(each["failed"] for each in own)),

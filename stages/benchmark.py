@@ -53,6 +53,8 @@ def main(stage: Stage) -> None:
             **benchmark.engine_targets(exported, target.threads, ran),
         },
     }
+    if simpler := task.baselines():
+        document["baselines"] = simpler
     manifest.write_json(benchmark.FILE, document)
 
 

@@ -42,6 +42,17 @@ def test_models_are_timed_as_exported(cnn: Cnn, task: Digits, splits: dict[str, 
     assert all(isinstance(found[name][batch], Samples) for name in found for batch in (1, 4))
 
 
+@pytest.mark.parametrize(("threads", "waits"), [(1, False), (2, True)])
+def test_only_a_runtime_with_a_pool_of_threads_is_waited_for(
+    threads: int, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("slimline.latency.time.sleep", slept.append)
+    measure.layers({"whole": nn.Linear(4, 4)}, (4,), TARGET.model_copy(update={"threads": threads}))
+    assert slept
+    assert any(slept) is waits
+
+
 def test_gain_is_a_geometric_mean() -> None:
     assert measure.gain({1: 4.0, 8: 1.0}, {1: 1.0, 8: 1.0}) == pytest.approx(2)
 

@@ -114,7 +114,7 @@ def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
         }
     elif scenario.letter == "c":
         goals |= {
-            "drift was seen": any(each["signal"] == "drift" for each in found["alarms"]),
+            "drift was seen": "SlimlineDrift" in found["tickets"],
             "no page unless it does harm": not found["pages"] or found["accuracy"][0] - found["accuracy"][1] > HARM,
             "no stage was blamed": blamed <= {"data", "nothing", "serving"},
             "nothing was rolled back": found["history"] == ["activate"],

@@ -57,7 +57,8 @@ def build(name: str, target: Path) -> Path:
             "release: missing; run 'make repro' first, its artifacts and exports are where faults start"
         )
     fault = FAULTS.get(name)
-    asked = [document, manifest.digest(Path("release")), asdict(fault) if fault else None]
+    code = pipeline.fingerprint(document, "release")  # of what writes the monitoring folder, too
+    asked = [document, manifest.digest(Path("release")), asdict(fault) if fault else None, code]
     key = hashlib.sha256(manifest.canonical(asked)).hexdigest()[:16]
     made = CACHE / f"{name}-{key}"
     if not (made / "manifest.json").is_file():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from traffic import Rows, reweighted, shifted
 
-BLUR, DEGREES = 0.7, 12.0
+BLUR, DEGREES = 1.0, 20.0
 SHARES = {6: 0.4, 0: 0.2}  # the classes that the teacher itself takes for each other most often
 DELAY = 0.02
 

@@ -14,18 +14,20 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bodies
+import closed_loop
 import encoder_release
-import load
+import open_loop
 import priority
 import servers
 import summary
@@ -37,7 +39,13 @@ HERE = Path(__file__).parent
 OUT = Path("metrics/serving.json")
 KEPT = Path(".slimline/bench/serving.jsonl")
 SERVING_CODE = ("src/slimline/endpoint", "src/slimline/events", "serving")
-OWN_CODE = ("bodies.py", "load.py", "floor.py", "priority.py", "bento_plain.py", "starlette_app.py", "unmetered.py")
+CLOSED_CODE = (
+    "bodies.py", "closed_loop.py", "floor.py", "priority.py", "bento_plain.py", "starlette_app.py", "unmetered.py",
+)  # fmt: skip
+LOAD_CODE = (*CLOSED_CODE, "open_loop.py")
+CLOSED = "closed"
+Place = tuple[str, int, str, str]  # model, repeat, variant, phase
+WARM_UP_S = 1.0
 LOAD = 0.7
 
 
@@ -60,30 +68,42 @@ PLANS = {
 }  # fmt: skip
 
 
-def once(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
-    """Return {rows: {clients or load: numbers}, ready_s, torch, waited: the share of time its threads had to wait}."""
+def closed(variant: servers.Variant, release: Path, plan: Plan) -> dict[str, Any]:
+    """Return {rows: {clients: numbers}, ready_s, torch, waited: the share of time its threads had to wait}."""
     body = bodies.bodies(release, servers.model_name(release))[variant.body]
-    expected = bodies.golden(release)[1]
     with servers.serving(variant, release) as server:
-        request = load.Request(server.url, body.data, body.headers)
+        request = closed_loop.Request(server.url, body.data, body.headers)
         if variant.grpc:
             _check_grpc(server, release)
         else:
-            bodies.check(server.url, body, expected)
-        load.closed(request, 8, 1.0, servers.CLIENT_CPU)
-        closed = partial(load.closed, request, seconds=plan.seconds, cpu=servers.CLIENT_CPU)
+            bodies.check(server.url, body, bodies.golden(release)[1])
+        closed_loop.closed(request, 8, WARM_UP_S, servers.CLIENT_CPU)
         rows = {}
         waiting = Waiting(server.pid)
         for clients in plan.clients:
             with waiting:
-                rows[str(clients)] = closed(clients)
-        if not variant.grpc:
-            rows[summary.LOAD] = load.poisson(request, LOAD * rows["32"].throughput, plan.load_seconds)
+                rows[str(clients)] = closed_loop.closed(request, clients, plan.seconds, servers.CLIENT_CPU)
         torch = server.has_torch()
+    return {"rows": _numbers(variant, rows), "ready_s": server.ready_s, "torch": torch, "waited": waiting.share}
+
+
+def loaded(variant: servers.Variant, release: Path, plan: Plan, capacity: float) -> dict[str, Any]:
+    """Return {rows: {load: numbers}} for arrivals at LOAD of what the server answered to many clients."""
+    body = bodies.bodies(release, servers.model_name(release))[variant.body]
+    with servers.serving(variant, release) as server:
+        request = closed_loop.Request(server.url, body.data, body.headers)
+        closed_loop.closed(request, 8, WARM_UP_S, servers.CLIENT_CPU)
+        held = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {servers.CLIENT_CPU})
+        rows = {summary.LOAD: open_loop.poisson(request, LOAD * capacity, plan.load_seconds)}
+        os.sched_setaffinity(0, held)
+    return {"rows": _numbers(variant, rows)}
+
+
+def _numbers(variant: servers.Variant, rows: Mapping[str, closed_loop.Result]) -> dict[str, dict[str, float]]:
     if failed := sum(each.errors for each in rows.values()):
         sys.exit(f"{variant.name}: {failed} requests failed")
-    numbers = {name: dataclasses.asdict(each) for name, each in rows.items()}
-    return {"rows": numbers, "ready_s": server.ready_s, "torch": torch, "waited": waiting.share}
+    return {name: dataclasses.asdict(each) for name, each in rows.items()}
 
 
 def _check_grpc(server: servers.Server, release: Path) -> None:
@@ -110,21 +130,15 @@ def floor(release: Path, seconds: float) -> dict[str, Any]:
     return {"rows": json.loads(shown)}
 
 
-def fingerprint(releases: dict[str, Path]) -> str:
+def fingerprint(releases: dict[str, Path], own: Sequence[str]) -> str:
     """Return a digest of the releases and of the code that serves and measures: runs of other ones don't mix."""
     digest = hashlib.sha256()
     paths = [path for folder in SERVING_CODE for path in sorted(Path(folder).rglob("*.py"))]
-    for path in [*paths, *(HERE / name for name in OWN_CODE)]:
+    for path in [*paths, *(HERE / name for name in own)]:
         digest.update(path.read_bytes())
     for release in releases.values():
         digest.update((release / "manifest.json").read_bytes())
     return digest.hexdigest()[:16]
-
-
-def kept(key: str) -> list[dict[str, Any]]:
-    """Return the runs of this code and these releases that were done before."""
-    lines = KEPT.read_text().splitlines() if KEPT.is_file() else []
-    return [run for run in map(json.loads, lines) if run["key"] == key]
 
 
 def main() -> None:
@@ -140,55 +154,76 @@ def main() -> None:
     until = time.monotonic() + 60 * options.minutes
     alone = priority.first()
     releases = {"small": options.release, "encoder": encoder_release.build(Path(".slimline/bench/encoder-release"))}
-    key = fingerprint(releases)
-    done = kept(key)
-    left = [each for each in rounds(releases, options.repeats) if each not in {_place(run) for run in done}]
+    keys = {CLOSED: fingerprint(releases, CLOSED_CODE), summary.LOAD: fingerprint(releases, LOAD_CODE)}
+    lines = KEPT.read_text().splitlines() if KEPT.is_file() else []
+    done = {_place(run): run for run in map(json.loads, lines) if run["key"] == keys[run["phase"]]}
+    left = [each for each in rounds(releases, options.repeats) if each not in done]
     left = [each for each in left if each[0] in options.models and each[2] in (options.only or [each[2]])]
     KEPT.parent.mkdir(parents=True, exist_ok=True)
-    for count, (model, repeat, name) in enumerate(left):
+    for count, place in enumerate(left):
         if time.monotonic() > until:
             print(f"{len(left) - count} of {len(left)} runs are left; run again")
             break
-        plan, release = PLANS[model], releases[model]
-        if name == summary.FLOOR:
-            found = floor(release, plan.seconds)
-        else:
-            found = once({each.name: each for each in servers.variants(release)}[name], release, plan)
-        run = {"key": key, "model": model, "repeat": repeat, "variant": name, **found}
-        done.append(run)
+        model, repeat, name, phase = place
+        found = once(place, releases[model], done)
+        done[place] = {"key": keys[phase], "model": model, "repeat": repeat, "variant": name, "phase": phase, **found}
         with KEPT.open("a") as file:
-            file.write(json.dumps(run) + "\n")
-        one, many = run["rows"]["1"]["p50_ms"], run["rows"]["32"]["throughput"]
-        waited = f", waited {run['waited']:.0%}" if "waited" in run else ""
-        print(f"{model} {repeat} {name}: {one:.3f} ms, {many:.0f}/s{waited}", flush=True)
+            file.write(json.dumps(done[place]) + "\n")
+        row = found["rows"][summary.LOAD if phase == summary.LOAD else "32"]
+        print(
+            f"{model} {repeat} {phase} {name}: {row['p50_ms']:.3f}, {row['p99_ms']:.3f} ms, {row['throughput']:.0f}/s"
+        )
+        sys.stdout.flush()
     write(done, releases, options.repeats, options.out, alone=alone)
 
 
-def rounds(releases: dict[str, Path], repeats: int) -> list[tuple[str, int, str]]:
-    """Return every run as (model, repeat, variant), the variants of a round in an order of its own."""
+def once(place: Place, release: Path, done: Mapping[Place, dict[str, Any]]) -> dict[str, Any]:
+    """Do one run."""
+    model, repeat, name, phase = place
+    plan = PLANS[model]
+    if name == summary.FLOOR:
+        return floor(release, plan.seconds)
+    variant = next(each for each in servers.variants(release) if each.name == name)
+    if phase == CLOSED:
+        return closed(variant, release, plan)
+    return loaded(variant, release, plan, done[model, repeat, name, CLOSED]["rows"]["32"]["throughput"])
+
+
+def rounds(releases: dict[str, Path], repeats: int) -> list[Place]:
+    """Return every run, the variants of a round in an order of its own; gRPC's load has no open loop."""
     order = random.Random(0)  # noqa: S311
-    found = []
+    found: list[Place] = []
     for repeat in range(repeats):
         for model, release in releases.items():
-            names = [each.name for each in servers.variants(release) if each.name not in PLANS[model].skipped]
-            names = [summary.FLOOR, *names]
-            found += [(model, repeat, name) for name in order.sample(names, len(names))]
+            compared = [each for each in servers.variants(release) if each.name not in PLANS[model].skipped]
+            names = [summary.FLOOR, *(each.name for each in compared)]
+            found += [(model, repeat, name, CLOSED) for name in order.sample(names, len(names))]
+            names = [each.name for each in compared if not each.grpc]
+            found += [(model, repeat, name, summary.LOAD) for name in order.sample(names, len(names))]
     return found
 
 
-def _place(run: dict[str, Any]) -> tuple[str, int, str]:
-    return run["model"], run["repeat"], run["variant"]
+def _place(run: dict[str, Any]) -> Place:
+    return run["model"], run["repeat"], run["variant"], run["phase"]
 
 
-def write(done: list[dict[str, Any]], releases: dict[str, Path], repeats: int, out: Path, *, alone: bool) -> None:
-    """Write the document once every variant has all its repeats."""
+def write(
+    done: Mapping[Place, dict[str, Any]], releases: dict[str, Path], repeats: int, out: Path, *, alone: bool
+) -> None:
+    """Write the document: the models all of whose runs are done."""
     models: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for model, repeat, name in sorted(map(_place, done)):
-        run = next(each for each in done if _place(each) == (model, repeat, name))
-        models.setdefault(model, {}).setdefault(name, []).append(run)
-    expected = set(rounds(releases, repeats))
-    if missing := expected - set(map(_place, done)):
-        print(f"{out} is not written: {len(missing)} of {len(expected)} runs are missing")
+    for model in releases:
+        places = [each for each in rounds(releases, repeats) if each[0] == model]
+        if missing := sum(each not in done for each in places):
+            print(f"{model}: {missing} of {len(places)} runs are missing, so it is not written yet")
+            continue
+        runs: dict[tuple[str, int], dict[str, Any]] = {}
+        for place in sorted(places):  # the closed loop comes first
+            run = runs.setdefault((place[2], place[1]), {"rows": {}})
+            run.update(done[place] | {"rows": run["rows"] | done[place]["rows"]})
+        names = dict.fromkeys(each[2] for each in places)
+        models[model] = {name: [runs[name, repeat] for repeat in range(repeats)] for name in names}
+    if not models:
         return
     tables = {
         model: {"revision": manifest.digest(releases[model]), "variants": summary.table(runs)}

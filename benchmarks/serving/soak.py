@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 import bodies
-import load
+import closed_loop
 import numpy as np
+import open_loop
 import priority
 import servers
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def slope(requests: NDArray[np.float64], megabytes: NDArray[np.float64]) -> list
 class Sampler(threading.Thread):
     """Notes every few seconds how many requests were sent and how much memory the server holds."""
 
-    def __init__(self, client: load.OpenLoop, pid: int) -> None:
+    def __init__(self, client: open_loop.OpenLoop, pid: int) -> None:
         super().__init__(daemon=True)
         self._client, self._pid = client, pid
         self._over = threading.Event()
@@ -86,12 +87,12 @@ def main() -> None:
     variant = next(each for each in servers.variants(options.release) if each.name == options.variant)
     body = bodies.bodies(options.release, servers.model_name(options.release))[variant.body]
     with servers.serving(variant, options.release) as server:
-        request = load.Request(server.url, body.data, body.headers)
-        load.closed(request, 8, 2, servers.CLIENT_CPU)
-        best = load.closed(request, 32, 5, servers.CLIENT_CPU).throughput
+        request = closed_loop.Request(server.url, body.data, body.headers)
+        closed_loop.closed(request, 8, 2, servers.CLIENT_CPU)
+        best = closed_loop.closed(request, 32, 5, servers.CLIENT_CPU).throughput
         os.sched_setaffinity(0, {servers.CLIENT_CPU})
         before = settled(server.events)
-        client = load.OpenLoop(request, SHARE * best)
+        client = open_loop.OpenLoop(request, SHARE * best)
         sampler = Sampler(client, server.pid)
         sampler.start()
         client.run(options.requests / (SHARE * best))

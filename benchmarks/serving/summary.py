@@ -53,7 +53,7 @@ def ratio(own: Sequence[float], other: Sequence[float]) -> list[float]:
 
 
 def table(runs: Runs) -> dict[str, Any]:
-    """Return {variant: {row: medians, ready_s, torch, added_us, ratios to every other}}.
+    """Return {variant: {row: medians, ready_s, torch, added_us, ratios to REFERENCES}}.
 
     ``added_us`` is what a request costs beyond the runtime: at one client the median's time, at many the time between
     two answers, since the server's CPU is busy all along.
@@ -77,14 +77,15 @@ def table(runs: Runs) -> dict[str, Any]:
                 for row in rows
                 if row in runs[other][0]["rows"]
             }
-            for other in runs
-            if other != name
+            for other in REFERENCES
+            if other in runs and other != name
         }
         found[name] = own
     return found
 
 
 WHATS = ("p50_ms", "throughput")
+REFERENCES = ("starlette", "starlette, uvloop", "bentoml", "triton, json", "triton, binary")
 
 
 def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import bodies
-import load
+import closed_loop
 import numpy as np
+import open_loop
 import priority
 import servers
 from soak import resident_mb
@@ -44,10 +45,10 @@ def measure(name: str, release: Path, count: int, rate: float) -> dict[str, floa
     body = bodies.bodies(release, servers.model_name(release))["v2-binary"]
     with servers.serving(variant, release) as server:
         url = f"{server.http}/v2/models/{servers.model_name(release)}/infer"
-        request = load.Request(url, body.data, body.headers)
-        load.poisson(request, rate, 2.0)
+        request = closed_loop.Request(url, body.data, body.headers)
+        open_loop.poisson(request, rate, 2.0)
         before = resident_mb(server.pid)
-        client = load.OpenLoop(request, rate)
+        client = open_loop.OpenLoop(request, rate)
         client.run(count / rate)
         grown = resident_mb(server.pid) - before
     milliseconds = np.array(client.milliseconds)

@@ -46,7 +46,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Ratio:
-    """Every rank is this share of the full one, rounded to ``multiple``."""
+    """Every rank is this share of the full one, rounded to ``multiple``, and at least that."""
 
     ratio: Annotated[float, Field(gt=0, lt=1)]
 
@@ -222,7 +222,7 @@ def _as_asked(
                 want = len(spectrum) * method.rank.ratio
             else:
                 want = rank_of_energy(spectrum, cast(Energy, method.rank).energy)
-            ranks.append(max(1, min(round_to(want, method.multiple), len(spectrum))))
+            ranks.append(min(max(round_to(want, method.multiple), method.multiple), len(spectrum)))
         work = cost(method.structure(layer, ranks), shape) / cost(layer, shape)
         if work >= 1:
             layers[name] = {"ranks": None, "why": f"stays: ranks {ranks} would take {work:.2f}× its multiply-adds"}

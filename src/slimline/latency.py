@@ -53,12 +53,13 @@ def measure(
     rounds: int,
     repeats: int,
     seed: int = 0,
+    pause: float = PAUSE_S,
     progress: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Time every model on every batch, ``repeats`` calls a group and one group a round.
 
     ``models`` are {name: call}, ``inputs`` {batch size: arrays}, or several batches that the calls of a group take in
-    turn: rows of several lengths. Returns {name: {batch size: Samples}}.
+    turn: rows of several lengths. ``pause`` seconds come before each group. Returns {name: {batch size: Samples}}.
     """
     given = {batch: [arrays] if isinstance(arrays, Mapping) else list(arrays) for batch, arrays in inputs.items()}
     jobs = [(name, batch) for name in models for batch in inputs]
@@ -72,7 +73,7 @@ def measure(
         order.shuffle(jobs)
         for name, batch in jobs:
             call, batches = models[name], given[batch]
-            time.sleep(PAUSE_S)
+            time.sleep(pause)
             call(batches[0])
             group = []
             for at in range(repeats):

@@ -43,6 +43,7 @@ def layers(
             inputs,
             rounds=LAYER_ROUNDS,
             repeats=LAYER_REPEATS,
+            pause=_pause(target),
         )
     return {name: {batch: each.p50 for batch, each in by_batch.items()} for name, by_batch in samples.items()}
 
@@ -65,6 +66,7 @@ def models(
             inputs,
             rounds=MODEL_ROUNDS,
             repeats=MODEL_REPEATS,
+            pause=_pause(target),
         )
 
 
@@ -78,6 +80,11 @@ def file_bytes(model: nn.Module, signature: Mapping[str, Any]) -> int:
 def gain(before: Mapping[int, float], after: Mapping[int, float]) -> float:
     """Return the geometric mean over batch sizes of before / after."""
     return float(np.exp(np.mean([np.log(before[batch] / after[batch]) for batch in before])))
+
+
+def _pause(target: Target) -> float:
+    """Return the pause between groups: on one thread no runtime has others that would have to go to sleep first."""
+    return 0.0 if target.threads == 1 else latency.PAUSE_S
 
 
 def _reads(name: str, runtime: Any) -> Callable[[Arrays], Any]:

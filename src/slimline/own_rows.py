@@ -16,7 +16,7 @@ from slimline.labelled_rows import Read
 from slimline.outcomes import ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
-VERSION = 1  # of the prepared rows: raise it when the same settings give others
+VERSION = 2  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
 
 
@@ -63,13 +63,22 @@ class OwnRows(Outcome):
     def splits(self) -> dict[str, Split]:
         return self._splits
 
+    def rows_of(self, part: str) -> NDArray[np.int64]:
+        """Return where the rows of a split stand among all that are read, in the split's order."""
+        found: NDArray[np.int64] = np.load(self._folder / f"{part}.rows.npy")
+        return found
+
     @cached_property
-    def _splits(self) -> dict[str, Split]:
+    def _folder(self) -> Path:
         if missing := [path for path in self.files() if not path.exists()]:
             raise DataError(f"{missing[0]}: no such file or folder; params.yaml: task.args.data names it")
         sources = [[str(path), manifest.sha256(path)] for path in self.files()]
         own = [self.described, list(self.labels or ()), getattr(self, "separator", None), self.shares, self.seed]
-        folder = row_files.cached([VERSION, type(self).__name__, sources, own, self.settings()], self._write)
+        return row_files.cached([VERSION, type(self).__name__, sources, own, self.settings()], self._write)
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        folder = self._folder
         meta = manifest.read_json(folder / "meta.json")
         self.notes = meta["notes"]
         splits = {}
@@ -111,6 +120,7 @@ class OwnRows(Outcome):
                 row_files.select(array, rows, scratch / f"{part}.{name}.npy")
             np.save(scratch / f"{part}.targets.npy", targets[rows])
             np.save(scratch / f"{part}.groups.npy", same[rows])
+            np.save(scratch / f"{part}.rows.npy", rows)
         for name in kept:
             (scratch / f"all.{name}").unlink()
         manifest.write_json(scratch / "meta.json", {"parts": list(parts), "notes": notes})

@@ -143,6 +143,10 @@ class Task(ABC):
         del draws
         return inputs
 
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Return what simpler models reach on the test split: {name: metrics, ``bytes``, ``latency_ms``}; optional."""
+        return {}
+
     def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
         """Return what a served prediction shows as ``probabilities``: one column a label."""
         return np.asarray(out, dtype=np.float32)

@@ -31,7 +31,11 @@ def test_a_miscalibrated_stage_is_seen_blamed_and_undone(finished: Project, tmp_
     assert result["history"] == ["activate", "activate", "rollback"]
     assert {"SlimlineAccuracyRegressed", "SlimlineAgreementRegressed"} & set(result["pages"])
     journal = [json.loads(line) for line in (folder / "undo/journal.jsonl").read_text().splitlines()]
-    assert [each["by"] for each in journal if each["outcome"] == "done"] == ["monitor"]
+    done = [each["by"] for each in journal if each["outcome"] == "done"]
+    assert len(done) == 1, (
+        "whoever comes first, the monitor or Alertmanager's webhook, does it; the other finds it done"
+    )
+    assert set(done) <= {"monitor", "alertmanager"}
     shown = seen_by_chromium(folder / "page.html", tmp_path)
     assert "picture loaded" in shown
     assert "quantize" in shown

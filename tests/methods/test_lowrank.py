@@ -97,6 +97,16 @@ def test_whitening_loses_less_on_the_inputs_that_occur(kind: type[LowRank]) -> N
     assert errors[0] < errors[1]
 
 
+def test_a_ratio_below_half_a_multiple_is_no_rank_of_one(kind: type[LowRank], batches: Batches, context: Made) -> None:
+    """A tenth of 16 was rounded to no multiple of 4, and the layer cut to rank 1; a stem of one channel was, always."""
+    model = ResNet(depth=8, width=16).eval()
+    _, plan = compress(kind(rank=Ratio(0.1), multiple=4), model, batches, context())
+    assert plan.edit.data["ranks"]
+    for name, ranks in plan.edit.data["ranks"].items():
+        spectra = kind.spectra(model.get_submodule(name), torch.eye(size_in(model, name), dtype=torch.float64))
+        assert all(rank >= min(4, len(each)) for rank, each in zip(ranks, spectra, strict=True)), name
+
+
 @pytest.mark.parametrize("ratio", [0.25, 0.5])
 def test_a_ratio_is_taken_by_every_layer_that_saves_work(
     kind: type[LowRank], resnet: ResNet, batches: Batches, context: Made, ratio: float

@@ -20,7 +20,9 @@ from slimline.export.qdq import counts
 from slimline.factorization import Ratio
 from slimline.method import Context, Edit, compress
 from slimline.methods.drop_layers import DropLayers
+from slimline.methods.float16 import Float16
 from slimline.methods.linear import Linear
+from slimline.methods.magnitude import Magnitude
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.params import Target
@@ -170,6 +172,8 @@ def onnx_of(model: nn.Module, task: Text, folder: Path) -> Any:
         pytest.param(Linear(), id="linear"),
         pytest.param(Svd(rank=Ratio(0.5), multiple=4), id="svd"),
         pytest.param(DropLayers({"body.encoder.layer": [1]}), id="drop-layers"),
+        pytest.param(Magnitude(ratio=0.3), id="magnitude"),
+        pytest.param(Float16(), id="float16"),
     ],
 )
 def test_methods_leave_a_model_that_exports_with_two_free_axes(

@@ -324,6 +324,20 @@ def test_missing_per_class_leaves_the_section_out(project: Project, written: tup
     Page(html)
 
 
+def test_simpler_models_stand_beside_the_last_stage(project: Project) -> None:
+    _, plain = project.report()
+    assert "Simpler models" not in plain
+    project.benchmark["baselines"] = {
+        "TF-IDF + linear SVM": {"accuracy": 0.8712, "bytes": 2_650_000, "latency_ms": 0.91}
+    }
+    html, markdown = project.report()
+    rows = table(markdown, "Simpler models")
+    assert "Simpler models" in html
+    assert list(rows) == ["teacher", "factorize", "TF-IDF + linear SVM"]
+    assert rows["TF-IDF + linear SVM"]["size"] == "2.65 MB"
+    assert number(rows["TF-IDF + linear SVM"]["accuracy"]) == pytest.approx(0.871, abs=0.0005)
+
+
 def test_classes_stand_worst_first_and_odd_labels_are_safe(written: tuple[str, str]) -> None:
     html, markdown = written
     assert list(table(markdown, "Recall by class")) == ["Coat", "Shirt", r"$5 \| $10", "Bag & <b>belt</b>"]

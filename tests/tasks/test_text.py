@@ -227,3 +227,13 @@ def test_wrong_data_is_told_by_file_and_row(folder: Path, case: str) -> None:
 def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         make("t.csv", **args)
+
+
+def test_a_linear_svm_is_measured_on_the_same_rows(folder: Path) -> None:
+    task = make(str(write_table(folder / "t.csv", texts(300))))
+    ((name, found),) = task.baselines().items()
+    assert name == "TF-IDF + linear SVM"
+    assert found["accuracy"] > 0.95
+    assert found["bytes"] > 100
+    assert found["latency_ms"] > 0
+    assert len(task.rows_of("test")) == len(task.splits()["test"])

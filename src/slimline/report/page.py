@@ -53,6 +53,7 @@ def content(study: Study) -> dict[str, Any]:
         "tradeoffs": tradeoffs,
         "tradeoff_alt": ". ".join(each.alt for each in tradeoffs),
         "stages": tables.stages(study),
+        "baselines": tables.baselines(study),
         "per_class": harm.plot(study),
         "class_table": harm.table(study),
         "layer_chain": layers.chain(study),
@@ -89,6 +90,8 @@ def _notes(study: Study) -> dict[str, str]:
         "Dashed: the budget, where it lies inside the picture.",
         "stages": f"Small print: {confidence} intervals, p95, and factors against the teacher. Drops and agreement are "
         "paired, on the same test rows; all latencies were measured interleaved in one run.",
+        "baselines": "Without a neural network, fitted on the same training rows: where this is as good, a larger "
+        "model isn't worth its time. Its latency was measured alone, not interleaved, from raw input on.",
         "per_class": f"Each stage against the teacher on the same test rows, {confidence} interval of the paired "
         f"difference, the classes that {study.last} costs most first"
         + (f", the {harm.MOST_CLASSES} worst." if harm.classes(study) > harm.MOST_CLASSES else ".")

@@ -273,5 +273,26 @@ def formats(study: Study) -> Table | None:
     return Table(head, rows) if rows else None
 
 
+def baselines(study: Study) -> Table | None:
+    """Return what simpler models reach on the same test rows, beside teacher and last stage; None without any."""
+    simpler = study.measured.get("baselines") or {}
+    smallest, metric = study.batches[0], study.primary
+    measured = study.measured["stages"]
+    lines = [(each, measured[each], measured[each]["latency_ms"][smallest]["p50"]) for each in (ROOT, study.last)]
+    lines += [(name, own, own["latency_ms"]) for name, own in simpler.items()]
+    rows = [
+        (
+            name,
+            [
+                Cell(metric.value(own[metric.name])),
+                Cell(numbers.count(own["bytes"], "B")),
+                Cell(numbers.milliseconds(latency)),
+            ],
+        )
+        for name, own, latency in lines
+    ]
+    return Table(["model", metric.title, "size", f"latency, batch {smallest}"], rows) if simpler else None
+
+
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

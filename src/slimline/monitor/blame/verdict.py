@@ -139,7 +139,7 @@ def on_alarm(
     """
     own = alarm.standing
     drifted = any(
-        each.signal.startswith(DRIFT) and each.state is State.REGRESSED and each.revision == own.revision
+        each.signal.startswith(DRIFT) and each.state is not State.OK and each.revision == own.revision
         for each in standings
     )
     whole: Blame | None = None

