@@ -207,11 +207,11 @@ def soak_table() -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     low, slope, high = found["mb_per_100k"]
     first, last = found["resident_mb"]
-    times_ms = found["latency_ms"]
+    times_ms = found.get("latency_ms")
     cells = [
         f"{found['requests']:,}", f"{found['rate']:,.0f}", f"{found['errors']:,}", f"{found['events']:,}",
         f"{slope:+.2f} [{low:+.2f}, {high:+.2f}]", f"{first:.0f} → {last:.0f}",
-        ", ".join(f"{times_ms[each]:.1f}" for each in ("p50", "p99", "p99.9", "p100")),
+        ", ".join(f"{times_ms[each]:.1f}" for each in ("p50", "p99", "p99.9", "p100")) if times_ms else "–",
     ]  # fmt: skip
     head = "requests | a second | errors | events stored | MiB per 100,000 | resident MiB | p50, p99, p99.9, max ms"
     return "\n".join(f"| {line} |" for line in (head, "|".join(["---:"] * 7), " | ".join(cells)))

@@ -158,7 +158,7 @@ def test_images_in_folders_named_by_their_labels(good: Path, workshop: Workshop,
         ("rows.npz", {"image": np.zeros((2, 1, 8, 8), np.float32), "label": np.zeros(3)}, DataError, "equally many"),
         ("rows.npz", {"image": np.zeros((1, 1, 8, 8), np.float32), "label": ["cat"]}, DataError, "'cat' is no label"),
         ("rows.npz", None, DataError, "can't be read"),
-        ("rows.txt", None, DataError, "a folder of images, .csv or .parquet"),
+        ("rows.txt", None, DataError, "a folder of images, .csv"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(
