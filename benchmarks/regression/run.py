@@ -48,7 +48,7 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
     folder.mkdir(parents=True)
     sound = planted.build("sound", folder / "sound")
     fault = planted.build(scenario.release, folder / "planted") if scenario.release else None
-    with Loop(folder.resolve(), sound.resolve(), sample=SAMPLE, slowed=scenario.delay > 0) as loop:
+    with Loop(folder.resolve(), sound.resolve(), sample=SAMPLE, slowed=scenario.slower > 0) as loop:
         first = loop.deployment.revision()
         with Traffic(loop.urls["endpoint"], rows, rate=rate, labelled=LABELLED, delay=DELAY, seed=seed) as traffic:
             time.sleep(WARM)
@@ -58,8 +58,9 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
                 loop.deployment.activate(loop.deployment.install(fault))  # its gate fails: deploying takes it by force
             if scenario.change is not None:
                 traffic.rows = scenario.change(rows, seed)
-            if scenario.delay:
-                loop.delay.write_text(str(scenario.delay))
+            if scenario.slower:
+                held = manifest.read_json(sound / "monitoring" / "objectives.json")["latency"]
+                loop.delay.write_text(str(scenario.slower * max(each["seconds"] for each in held.values())))
             until_over(loop, traffic, scenario, first, planted_at)
             time.sleep(AFTER)
         outcome = watched(loop, traffic, scenario, planted_at, first)
@@ -78,6 +79,10 @@ def until_over(loop: Loop, traffic: Traffic, scenario: Scenario, first: str | No
             if (name, blame) not in told:
                 told.add((name, blame))
                 said(f"{time.time() - planted_at:5.1f} s  {name}: {alert['annotations']['summary']}; blame: {blame}")
+        if scenario.slower and any(
+            name == "SlimlineLatencyRegressed" and blame == scenario.blame for name, blame in told
+        ):
+            return True
         back = scenario.release and loop.deployment.revision() == first and traffic.sent[-1].revision == first
         if back:
             said(f"{time.time() - planted_at:5.1f} s  traffic is back on the release before")

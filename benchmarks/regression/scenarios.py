@@ -9,13 +9,13 @@ from traffic import Rows, reweighted, shifted
 
 BLUR, DEGREES = 1.0, 20.0
 SHARES = {6: 0.4, 0: 0.2}  # the classes that the teacher itself takes for each other most often
-DELAY = 0.02
+SLOWER = 2.0
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """``release`` is a key of planted.FAULTS that becomes current, ``change`` what happens to the rows, ``delay`` the
-    seconds that each model call waits. It lasts ``seconds`` at most. ``blame`` is the verdict it has to get, if any.
+    """``release`` is a key of planted.FAULTS that becomes current, ``change`` what happens to the rows; each model call
+    waits ``slower`` times its objective. It lasts ``seconds`` at most. ``blame`` is the verdict it has to get, if any.
     """
 
     letter: str
@@ -23,7 +23,7 @@ class Scenario:
     seconds: float
     release: str | None = None
     change: Callable[[Rows, int], Rows] | None = None
-    delay: float = 0.0
+    slower: float = 0.0
     blame: str | None = None
 
 
@@ -44,7 +44,9 @@ SCENARIOS = {
             90,
             change=lambda rows, seed: reweighted(rows, SHARES, seed),
         ),
-        Scenario("e", f"each model call waits {1000 * DELAY:.0f} ms", 120, delay=DELAY, blame="serving"),
+        Scenario(
+            "e", "each model call waits twice as long as its objective allows", 120, slower=SLOWER, blame="serving"
+        ),
         Scenario("f", "nothing", 90),
     )
 }
