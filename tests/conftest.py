@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -30,6 +31,8 @@ from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit
 from slimline.training.losses import SoftTargets
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder is refused at once, not after tries at the hub
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,6 +26,7 @@ class Folder:
             "target": {"runtime": "onnxruntime", "batch_sizes": [1]},
             "latency": {},
             "benchmark": {},
+            "monitor": {},
         }
         document["export"] |= {"formats": ["onnx"], "samples": 10, "min_agreement": 0.9}
         document["budget"] = {"confidence": 0.9}

@@ -91,7 +91,8 @@ def send(answered: tuple[Any, Any, Any], watched_releases: tuple[Path, Path]) ->
                 "latency": {"predict": seconds, "total": seconds * 1.5},
             }  # fmt: skip
             if number % 10 == 0:
-                known |= {"sampled": [0], "stages": {"teacher": teacher, "distill": own}}
+                stages = {"teacher": teacher, "distill": own}  # a stage says logits, the endpoint probabilities
+                known |= {"sampled": [0], "stages": {stage: np.log(said + 1e-12) for stage, said in stages.items()}}
             predictions.append(Prediction(**(known | other)))
             labels.append(Label(known["id"], 0, LABELS[truth[row]], known["time"] + 1))
         store.write(predictions)

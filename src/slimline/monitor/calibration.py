@@ -66,13 +66,21 @@ def _newton(odds: Floats, right: NDArray[np.bool_]) -> tuple[float, float]:
     y = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
     design = np.stack([odds, np.ones_like(odds)], axis=1)
     prior, weight = np.array([1.0, 0.0]), np.diag([1.0, 1e-3])
+
+    def loss(beta: Floats) -> float:
+        chance = -np.logaddexp(0.0, -design @ beta), -np.logaddexp(0.0, design @ beta)  # logs of p and of 1 − p
+        return float(-(y * chance[0] + (1 - y) * chance[1]).sum() + (beta - prior) @ weight @ (beta - prior) / 2)
+
     beta = prior.copy()
     for _ in range(50):
         p = _sigmoid(design @ beta)
         gradient = design.T @ (p - y) + weight @ (beta - prior)
         curvature = (design * (p * (1 - p))[:, None]).T @ design + weight
         step = np.linalg.solve(curvature, gradient)
-        beta -= step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
-        if np.abs(step).max() < 1e-10:
+        length, before = 1.0, loss(beta)
+        while loss(beta - length * step) > before and length > 1e-6:  # a whole step may lead beyond the least loss
+            length /= 2
+        beta -= length * step
+        if np.abs(length * step).max() < 1e-10:
             break
     return float(beta[0]), float(beta[1])

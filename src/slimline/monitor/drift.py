@@ -18,6 +18,7 @@ from slimline.monitor.signal import Labelled, Predicted, Sample
 from slimline.monitor.standing import Standing, State
 
 Floats = NDArray[np.float64]
+INPUT = "drift/input"
 EVERY = 10  # rows in one step, where every row is seen
 NAMED = 0.1  # of the evidence: a feature that carries so much is named
 MOST_OUTPUTS = 8  # of a task without labels
@@ -27,6 +28,9 @@ Values = dict[str, NDArray[np.generic]]
 
 class Drift:
     """Tests bins of features together: of all rows, of sampled rows, and of the inputs kept of those.
+
+    A stage that answers wrongly moves its own answers as another input does, so ``drift/input`` says apart whether what
+    no compression touches has moved: the teacher's answers, and the inputs.
 
     All rows: ``answers`` and their ``confidence`` (without labels: each output). Sampled rows: the same of the teacher,
     which no compression touches, so that these move with the data alone. Kept inputs: see ``slimline.features``.
@@ -106,12 +110,19 @@ class Drift:
         since = min((group.since for group in drifted), default=max((group.since for group in groups), default=0.0))
         evidence = max((group.evidence / group.detector.threshold for group in groups), default=0.0)
         threshold = groups[0].detector.threshold / len(groups) if groups else 0.0
+        own = self.groups.get("rows")
+        moved = [name for group in drifted if group is not own for name in group.named]
+        apart = "what no compression touches looks as it did" if not moved else f"{', '.join(moved)} drifted"
         return [
             Standing(
                 self.name, *self.own, State.WATCH if drifted else State.OK, said, since,
                 max((group.count for group in groups), default=0), scores[most] if most is not None else None,
                 evidence=evidence * threshold, threshold=threshold,
-            )
+            ),
+            Standing(
+                INPUT, *self.own, State.WATCH if moved else State.OK, apart, since,
+                max((group.count for group in groups if group is not own), default=0),
+            ),
         ]  # fmt: skip
 
     def samples(self) -> Iterable[Sample]:

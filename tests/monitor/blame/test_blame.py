@@ -69,6 +69,7 @@ def test_the_verdict(watch: Watch, scenario: str) -> None:
     assert found.verdict in EXPECTED[scenario.partition(",")[0]], found.why
 
 
+@pytest.mark.e2e  # a minute and a half
 def test_the_confusion_matrix_over_seeds(watch: Watch) -> None:
     """Ten draws of traffic a scenario: at most one verdict in all of them is wrong."""
     seen: dict[str, Counter[str]] = {

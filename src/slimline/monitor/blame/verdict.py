@@ -18,6 +18,7 @@ from slimline.monitor.blame.quality import Opinion
 from slimline.monitor.blame.speed import Timed
 from slimline.monitor.blame.steps import Step
 from slimline.monitor.blame.window import Window
+from slimline.monitor.drift import INPUT
 from slimline.monitor.signal import Sample
 from slimline.monitor.standing import Standing, State
 from slimline.predictor import Arrays
@@ -139,8 +140,7 @@ def on_alarm(
     """
     own = alarm.standing
     drifted = any(
-        each.signal.startswith(DRIFT) and each.state is not State.OK and each.revision == own.revision
-        for each in standings
+        each.signal == INPUT and each.state is not State.OK and each.revision == own.revision for each in standings
     )
     whole: Blame | None = None
     for share in SHARES:
