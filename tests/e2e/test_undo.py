@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 
+from slimline import params
 from slimline.deployment import Deployment
 from slimline.manifest import digest
 from slimline.monitor.alertmanager import receive
@@ -105,8 +107,9 @@ def test_the_command_proposes_and_a_person_accepts(deployment: Deployment, tmp_p
     root = Path(__file__).parents[2]
     project = tmp_path / "project"
     project.mkdir()
-    section = f"\nmonitor: {{undo: {{target: {{name: deployment, path: {deployment.path}}}}}}}\n"
-    (project / "params.yaml").write_text((root / "params.yaml").read_text() + section)
+    document = params.read(root / "params.yaml")
+    document["monitor"]["undo"]["target"] = {"name": "deployment", "path": str(deployment.path)}
+    (project / "params.yaml").write_text(yaml.safe_dump(document))
     first, second = deployment.earlier()[0], str(deployment.revision())
     told = alarm(second)
     folder = project / ".slimline" / "undo"
