@@ -203,7 +203,7 @@ def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, 
 
 def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp_path: Path) -> None:
     own = ("accuracy", digest(good), "default", State.REGRESSED, "it fell", 1e9, 300)
-    drift = Standing("drift", *own[1:])
+    drift = Standing("drift/input", *own[1:])
     with Traffic(rows=60).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
         told = Alarm("one", 1e9 + 60, Standing(*own))
         assert on_alarm(told, good, store).verdict == "nothing"
