@@ -48,7 +48,7 @@ def test_a_worker_killed_under_load(run: Run, document: dict[str, Any], store: s
         until(lambda: len(witness.acknowledged) > acknowledged + 20, 60)
     assert witness.predicted() | witness.labelled() <= {200, 0}
     broken = witness.statuses["/predict", 0] + witness.statuses["/feedback", 0]
-    assert broken <= 6, "what was under way at the killed worker, a request a client"
+    assert broken <= 7, "what was under way at the killed worker: a request a client, of six and the one that labels"
     server.stop()
     for name in witness.lost(store):  # its queue: at most a fifth of a second
         assert killed - 0.5 < witness.answered[name] < killed + 0.5
