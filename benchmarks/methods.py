@@ -4,7 +4,8 @@
 tool: benchmarks/method_peers.py) and measures all exports on the test split and, interleaved in one run, on the clock.
 What a row made lies in .slimline/methods/KEY, so a stopped run goes on and a new row costs only itself; KEY hangs on
 the row, the teacher and the code. metrics/methods.json holds the numbers, docs/check.py --write puts the tables into
-docs/methods.md.
+docs/methods.md. ``--only GLOB`` measures some rows, each against the teacher in the same run, and leaves the others
+there as they are, as long as they came from the same teacher.
 
 ``--grid benchmarks/tuning.yaml --on validation`` is how a row's settings were chosen: no test row is read there.
 """
@@ -210,6 +211,15 @@ def keep_export(folder: Path, export: Path, facts: dict[str, Any]) -> None:
     scratch.rename(folder)
 
 
+def with_earlier(made: dict[str, dict[str, Any]], path: Path, grid: Path, teacher: str) -> list[dict[str, Any]]:
+    """Return rows in the order of the grid: those made now, and those that ``path`` has of the same teacher."""
+    before = manifest.read_json(path) if path.is_file() else {}
+    earlier = {row["name"]: row for row in before.get("methods", [])} if before.get("teacher") == teacher else {}
+    names = [ROOT, *(row.name for row in rows_of(grid, "*"))]
+    rows = {name: made.get(name, earlier.get(name)) for name in names}
+    return [{"name": name, **row} for name, row in rows.items() if row is not None]
+
+
 def met(row: dict[str, Any], made: dict[str, dict[str, Any]], primary: str) -> bool:
     """Return whether a row reaches its goal: its drop, its speed-up at every batch size, what it keeps of the teacher.
 
@@ -270,7 +280,8 @@ def main() -> int:
             "machine": benchmark.machine(),
             "threads": bench.stage.params.target.threads,
             "rows": len(bench.stage.splits["test"]),
-            "methods": [{"name": name, **row} for name, row in made.items()],
+            "teacher": bench.teacher,
+            "methods": with_earlier(made, options.out, options.grid, bench.teacher),
         }
         manifest.write_json(options.out, document)
     return len(failed)

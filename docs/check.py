@@ -148,7 +148,11 @@ def methods_tables() -> str:
             lines.append(" | ".join(cells))
     whitened = [name for name in rows if f"{name}, plain" in rows]
     if whitened:
-        lines += ["", "share of the teacher's before healing | bare | whitened | more", "---|---:|---:|---:"]
+        lines += [
+            "",
+            "share of the teacher's before healing | bare weights | by real inputs | more",
+            "---|---:|---:|---:",
+        ]
     for name in whitened:
         bare, own = (rows[each][primary] / rows["teacher"][primary] for each in (f"{name}, plain", name))
         lines.append(f"{name} | {bare:.1%} | {own:.1%} | {own / bare - 1:+.0%}")

@@ -36,6 +36,7 @@ from slimline.quantizers import (
     quantizers,
     replace,
 )
+from slimline.refitting import refit
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
 
@@ -63,7 +64,9 @@ class LowRank(Method):
     """The keys that all factorize methods share.
 
     ``rank`` is ``auto`` (measured: ``ratios`` are tried; ``min_gain``, ``max_loss`` and ``max_drop`` decide),
-    ``{ratio: r}`` or ``{energy: e}``. ``whiten: false`` factorizes the bare weights. ``skip`` are globs of layers.
+    ``{ratio: r}`` or ``{energy: e}``. ``whiten: false`` factorizes the bare weights; ``refit`` solves for the last
+    factors once more, on what they read behind the other factorized layers (``slimline.refitting``). ``skip`` are globs
+    of layers.
     """
 
     rank: Literal["auto"] | Ratio | Energy = "auto"
@@ -73,6 +76,7 @@ class LowRank(Method):
     max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
     max_loss: Annotated[float, Field(ge=0)] | None = None
     whiten: bool = True
+    refit: bool = True
     skip: list[str] = field(default_factory=list)
 
     name: ClassVar[str]
@@ -170,7 +174,7 @@ def alone(
     def make() -> nn.Module:
         return _factorized(method, model, {name: ranks}, covariance, batches)[0]
 
-    return Alone({"ranks": list(ranks), "whiten": method.whiten}, make, (name,))
+    return Alone({"ranks": list(ranks), "whiten": method.whiten, "refit": method.refit}, make, (name,))
 
 
 def _covariance(method: LowRank, model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Tensor]:
@@ -195,6 +199,9 @@ def _factorized(
         if isinstance(original.bias, Tensor):
             list(parts.children())[-1].bias.data.copy_(original.bias.data)  # type: ignore[operator]
     _calibrate(changed, model, list(ranks), batches)
+    if method.refit:
+        refit(changed, model, list(ranks), batches)
+        _calibrate(changed, model, list(ranks), batches)
     return changed, edit
 
 
