@@ -13,14 +13,15 @@ import bentoml
 from _bentoml_sdk import Service
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.config import HTTP_PROTOCOLS, LOOP_FACTORIES
 
 from slimline.endpoint.app import create_app
 from slimline.endpoint.server import last_line
 from slimline.endpoint.settings import from_environment
 from slimline.errors import SlimlineError
 
-HTTP_PROTOCOLS["auto"] = "slimline.endpoint.connection:Connection"  # BentoML lets no service choose it
+HTTP_PROTOCOLS["auto"] = "slimline.endpoint.connection:Connection"  # BentoML lets no service choose them
+LOOP_FACTORIES["auto"] = "slimline.endpoint.accepting:auto"
 PAGES = {"/schema.json", "/docs.json"}
 BESIDE = Path(__file__).parents[1] / "release"  # where a Bento holds it, and 'make repro' writes it
 

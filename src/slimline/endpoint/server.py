@@ -21,9 +21,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
     logging.getLogger("uvicorn.error").addFilter(_no_traceback)
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=host, port=port, loop="uvloop", http=Connection, ws="none", access_log=False, log_config=None,
-        server_header=False, proxy_headers=False, lifespan="on", timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=FINISH_SECONDS,
+        app, host=host, port=port, loop="slimline.endpoint.accepting:Loop", http=Connection, ws="none",
+        access_log=False, log_config=None, server_header=False, proxy_headers=False, lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=FINISH_SECONDS,
     )  # fmt: skip
     try:
         uvicorn.Server(config).run()
