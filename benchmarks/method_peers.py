@@ -54,7 +54,11 @@ def identity(section: dict[str, Any]) -> dict[str, Any]:
 
 def make(section: dict[str, Any], stage: Stage, teacher: Path, scratch: Path) -> Path:
     """Let a tool compress the teacher, whose export is ``teacher``, and return the folder of what it wrote."""
-    tools: dict[str, Callable[..., int | None]] = {"torch-pruning": _pruned, "onnxruntime": _onnxruntime, "nncf": _nncf}
+    tools: dict[str, Callable[..., int | None]] = {
+        "torch-pruning": pruned,
+        "onnxruntime": onnxruntime_quantized,
+        "nncf": _nncf,
+    }
     export = scratch / "export"
     with manifest.sealed(export) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,7 +71,7 @@ def make(section: dict[str, Any], stage: Stage, teacher: Path, scratch: Path) ->
     return export
 
 
-def _feeds(rows: Split, size: int) -> Iterator[dict[str, Any]]:
+def feeds(rows: Split, size: int) -> Iterator[dict[str, Any]]:
     """Yield the inputs of ``rows``, ``size`` at a time."""
     for start in range(0, len(rows), size):
         yield dict(rows[slice(start, start + size)][0])
@@ -76,7 +80,7 @@ def _feeds(rows: Split, size: int) -> Iterator[dict[str, Any]]:
 # --- quantizers ------------------------------------------------------------------------------------------------------
 
 
-def _onnxruntime(stage: Stage, source: Path, target: Path, calibrator: str | None = None) -> None:
+def onnxruntime_quantized(stage: Stage, source: Path, target: Path, calibrator: str | None = None) -> None:
     """Write the model quantized by ONNX Runtime's own tools; without a calibrator dynamically.
 
     Weights are int8 per channel and activations uint8, as its documentation advises for convolutions on x86; its
@@ -95,7 +99,7 @@ def _onnxruntime(stage: Stage, source: Path, target: Path, calibrator: str | Non
             """The calibration split, batch by batch."""
 
             def __init__(self) -> None:
-                self._feeds = _feeds(stage.splits["calibration"], BATCH)
+                self._feeds = feeds(stage.splits["calibration"], BATCH)
 
             def get_next(self) -> dict[str, Any] | None:  # type: ignore[override]
                 return next(self._feeds, None)
@@ -114,7 +118,7 @@ def _nncf(stage: Stage, source: Path, target: Path, preset: str) -> None:
     import onnx
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    rows = list(_feeds(stage.splits["calibration"], 1))
+    rows = list(feeds(stage.splits["calibration"], 1))
     quantized = nncf.quantize(
         onnx.load(source), nncf.Dataset(rows), preset=nncf.QuantizationPreset(preset), subset_size=len(rows),
         target_device=nncf.TargetDevice.CPU,
@@ -125,7 +129,7 @@ def _nncf(stage: Stage, source: Path, target: Path, preset: str) -> None:
 # --- torch-pruning ---------------------------------------------------------------------------------------------------
 
 
-def _pruned(stage: Stage, source: Path, target: Path, importance: str, ratio: float, recovery: dict[str, Any]) -> int:
+def pruned(stage: Stage, source: Path, target: Path, importance: str, ratio: float, recovery: dict[str, Any]) -> int:
     """Write the teacher less ``ratio`` of its multiply-adds, recovered; return how many are left."""
     del source  # it prunes the PyTorch model
     teacher, _, digest = stage.load(ROOT)

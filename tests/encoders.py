@@ -42,7 +42,8 @@ def write_tokenizer(folder: Path) -> None:
     """Write a WordPiece tokenizer.json over the words above, with [CLS] and [SEP] around a text."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    words = [*(word for each in WORDS.values() for word in each), *COMMON, *"abcdefghijklmnopqrstuvwxyz"]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [*(word for each in WORDS.values() for word in each), *COMMON, *letters, *(f"##{each}" for each in letters)]
     vocabulary = {token: at for at, token in enumerate(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106  (no password)
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -61,7 +62,7 @@ def configuration(**changes: Any) -> Any:
     from transformers import BertConfig
 
     sizes: dict[str, Any] = {
-        "vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
         "max_position_embeddings": 32, "pad_token_id": 0,
     }  # fmt: skip
     return BertConfig(**sizes | changes)

@@ -41,8 +41,8 @@ def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns
     ("recipe", "order", "kept"),
     [
         ("int8", ["teacher", "quantize"], None),
-        ("small", ["teacher", "distill", "quantize"], [0, 2, 5]),
-        ("smallest", ["teacher", "distill", "quantize", "factorize"], [0, 5]),
+        ("small", ["teacher", "distill", "prune", "quantize"], [0, 2, 5]),
+        ("smallest", ["teacher", "distill", "prune", "quantize"], [0, 5]),
     ],
 )
 def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str], kept: list[int] | None) -> None:
@@ -51,8 +51,9 @@ def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str]
     assert pipeline.check_order(document) == order
     assert document["limit"] == 500
     assert document["task"]["args"] == {
-        "data": "t.csv", "tokenizer": "m", "text": "text", "label": "label", "max_length": 32, "labels": list(LABELS),
-    } | {"max_length": document["task"]["args"]["max_length"]}  # fmt: skip
+        "data": "t.csv", "tokenizer": "m", "text": "text", "label": "label", "labels": list(LABELS),
+        "max_length": document["task"]["args"]["max_length"],
+    } | ({} if recipe == "int8" else {"vocabulary": "train"})  # fmt: skip
     assert document["task"]["args"]["max_length"] in {16, 32}
     if kept is not None:
         assert document["distill"]["keep"] == {"body.encoder.layer": kept}

@@ -70,6 +70,10 @@ class OwnRows(Outcome):
 
     @cached_property
     def _folder(self) -> Path:
+        return self.prepare()
+
+    def prepare(self) -> Path:
+        """Return the folder of the prepared rows, made unless it is there."""
         if missing := [path for path in self.files() if not path.exists()]:
             raise DataError(f"{missing[0]}: no such file or folder; params.yaml: task.args.data names it")
         sources = [[str(path), manifest.sha256(path)] for path in self.files()]

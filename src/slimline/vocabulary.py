@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slimline import manifest
+from slimline import manifest, trimming
 from slimline.errors import DataError
 
 MADE = Path(".slimline/tokenizers")
@@ -33,6 +33,12 @@ def find(source: str) -> Vocabulary:
     if not file.is_file():
         file = _converted(source) if given.is_dir() else _fetched(source)
     return Vocabulary(file, _pad_id(file, _settings(file.parent, source)))
+
+
+def kind(source: str) -> str:
+    """Return what kind of tokenizer a model has: WordPiece, BPE, Unigram, WordLevel."""
+    document = json.loads(find(source).file.read_text(encoding="utf-8"))
+    return trimming.kind(document)
 
 
 def _fetched(name: str) -> Path:

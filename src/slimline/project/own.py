@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from slimline import trimming, vocabulary
 from slimline.errors import DataError, ParamsError
 from slimline.project.own_data import Described
 
@@ -52,7 +53,7 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     layers, path = _layers(settings, pooling)
     kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
     document["distill"]["keep"] = {path: spread(layers, max(kept, 1))}
-    _follow(document, recipe)
+    _follow(document, recipe, model)
     return document
 
 
@@ -76,13 +77,23 @@ def image_params(model: str, data: Path, labels: list[str], recipe: str, limit: 
     return document
 
 
-def _follow(document: dict[str, Any], recipe: str) -> None:
-    if recipe == "int8":
-        document["quantize"]["from"] = "teacher"
-        document["export"]["stages"] = ["teacher", "quantize"]
-    elif recipe == "smallest":
-        document["quantize"]["recovery"]["epochs"] = 1
-        document["export"]["stages"] = ["teacher", "distill", "quantize", "factorize"]
+def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
+    """Make the chain of a recipe out of the one of the template, which is that of ``smallest``."""
+    prune, quantize, export = (document[name] for name in ("prune", "quantize", "export"))
+    words, neurons = prune["methods"]
+    trims = recipe != "int8" and vocabulary.kind(model) in trimming.KINDS
+    if trims:
+        document["task"]["args"]["vocabulary"] = "train"
+    if recipe == "smallest":
+        prune["methods"] = [words, neurons] if trims else [neurons]
+        quantize["recovery"]["epochs"] = 1
+    elif trims:
+        prune["methods"] = [words]
+        prune["recovery"]["epochs"] = 0
+    else:
+        prune["methods"] = [neurons]
+        quantize["from"] = "teacher" if recipe == "int8" else "distill"
+        export["stages"] = list(dict.fromkeys(["teacher", quantize["from"], "quantize"]))
 
 
 def configuration(model: str) -> dict[str, Any]:
@@ -119,7 +130,6 @@ def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[s
 
 def max_length(model: str, described: Described, most: int) -> int:
     """Return a length (a multiple of 16) that most of the texts fit into."""
-    from slimline import vocabulary
     from slimline.tokens import lengths
 
     found = sorted(lengths(described.sample, str(vocabulary.find(model).file)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import labelled_rows, manifest, vocabulary
+from slimline import labelled_rows, manifest, row_files, trimming, vocabulary
 from slimline.baselines import TFIDF_SVM, tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.labelled_rows import Read, Source
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.tokens import IDS, TYPES, tokenize
+from slimline.vocabulary import Vocabulary
+
+TRIMMED = 1  # of the rows by a trimmed tokenizer: raise it when the same rows give others
 
 
 class Text(OwnRows):
@@ -35,9 +40,13 @@ class Text(OwnRows):
         max_length: int = 128,
         split: str | None = None,
         group: str | None = None,
+        vocabulary: str = "all",
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        if vocabulary not in {"all", "train"}:
+            raise ParamsError(f"task.args.vocabulary: {vocabulary!r} is neither all nor train")
+        self.trims = vocabulary == "train"
         self.source = Source(data, split, group)
         self.columns = [text] if isinstance(text, str) else list(text)
         if len(self.columns) not in {1, 2}:
@@ -52,12 +61,17 @@ class Text(OwnRows):
         return len(self.columns) == 2
 
     @cached_property
-    def _vocabulary(self) -> vocabulary.Vocabulary:
+    def _whole(self) -> Vocabulary:
+        """The tokenizer as it was found."""
         return vocabulary.find(self.tokenizer)
 
     @property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._folder / vocabulary.FILE, self._whole.pad_id) if self.trims else self._whole
+
+    @property
     def padding(self) -> tuple[str, int]:
-        return IDS, self._vocabulary.pad_id
+        return IDS, self._whole.pad_id
 
     def preprocess(self) -> dict[str, Any]:
         found = self._vocabulary
@@ -79,7 +93,7 @@ class Text(OwnRows):
         return list(self.source.files().values())
 
     def settings(self) -> list[Any]:
-        found = self._vocabulary
+        found = self._whole
         return [
             list(self.source.files()), self.source.split, self.source.group, self.columns, self.label, self.max_length,
             manifest.sha256(found.file), found.pad_id,
@@ -99,11 +113,50 @@ class Text(OwnRows):
 
     def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
         del read, first
-        return self.tokens(values)
+        return self.tokens(values, self._whole)
 
-    def tokens(self, values: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
-        """Return the tokens of texts, filled up to ``max_length``."""
-        found = self._vocabulary
+    def prepare(self) -> Path:
+        folder = super().prepare()
+        if not self.trims:
+            return folder
+        return row_files.cached([TRIMMED, folder.name], lambda scratch: self._trim(folder, scratch))
+
+    def _trim(self, folder: Path, scratch: Path) -> None:
+        """Write the rows of ``folder`` anew by a tokenizer that keeps what its training rows need."""
+        whole = self._whole
+        document = json.loads(whole.file.read_text(encoding="utf-8"))
+        used = np.unique(row_files.load(folder / f"train.{IDS}.npy"))
+        smaller = trimming.trimmed(document, used.tolist(), f"task.args.tokenizer: {whole.file}")
+        tokenizer = Vocabulary(scratch / vocabulary.FILE, whole.pad_id)
+        manifest.write_text(tokenizer.file, json.dumps(smaller, ensure_ascii=False))
+        meta, stored = manifest.read_json(folder / "meta.json"), self.stored()
+        raw = {name: (scratch / f"all.{name}").open("wb") for name in stored}
+        for values, _ in self.read(Read()):
+            for name, array in self.tokens(values, tokenizer).items():
+                raw[name].write(np.ascontiguousarray(array).data)
+        for file in raw.values():
+            file.close()
+        for part in meta["parts"]:
+            for kind in ("targets", "groups", "rows"):
+                shutil.copyfile(folder / f"{part}.{kind}.npy", scratch / f"{part}.{kind}.npy")
+            for name, (dtype, shape) in stored.items():
+                rows = np.memmap(scratch / f"all.{name}", dtype, "r").reshape(-1, *shape)
+                row_files.select(rows, np.load(scratch / f"{part}.rows.npy"), scratch / f"{part}.{name}.npy")
+                made = row_files.load(scratch / f"{part}.{name}.npy")
+                if part == "train" and not np.array_equal(made, row_files.load(folder / f"{part}.{name}.npy")):
+                    raise DataError(
+                        f"task.args.tokenizer: {whole.file}: without unused pieces it splits the training texts in "
+                        "another way; use vocabulary: all"
+                    )
+        for name in stored:
+            (scratch / f"all.{name}").unlink()
+        before, after = (len(trimming.numbers(each)) for each in (document, smaller))
+        note = f"task: {after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
+        manifest.write_json(scratch / "meta.json", {**meta, "notes": [*meta["notes"], note]})
+
+    def tokens(self, values: Sequence[Any], found: Vocabulary | None = None) -> dict[str, NDArray[np.int64]]:
+        """Return the tokens of texts, filled up to ``max_length``; ``found`` is another tokenizer than the task's."""
+        found = found or self._vocabulary
         made = tokenize(values, file=str(found.file), max_length=self.max_length, pad_id=found.pad_id, pair=self.pair)
         arrays = made if isinstance(made, dict) else {IDS: made}
         fills = {IDS: found.pad_id, TYPES: 0}
