@@ -13,7 +13,6 @@ from slimline import refitting
 from slimline.factorization import LowRank, Ratio
 from slimline.method import Batches, Context, compress
 from slimline.methods.cp import Cp
-from slimline.methods.spatial import Spatial
 from slimline.methods.svd import Svd, factors
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.resnet import ResNet
@@ -36,11 +35,9 @@ def test_unfolded_inputs_times_the_weight_are_the_convolution(conv: nn.Conv2d) -
     torch.testing.assert_close(product, refitting._rows(conv(z), conv))
 
 
-@pytest.mark.parametrize(
-    ("kind", "left"), [(Tucker2, 0.95), (Cp, 0.95), (Spatial, 1.05)]
-)  # its row kernel alone is solved
+@pytest.mark.parametrize("kind", [Tucker2, Cp], ids=lambda kind: kind.name)
 def test_the_whole_model_comes_nearer_to_what_it_was(
-    kind: type[LowRank], left: float, resnet: ResNet, batches: Batches, context: Made
+    kind: type[LowRank], resnet: ResNet, batches: Batches, context: Made
 ) -> None:
     def error(*, refit: bool) -> float:
         changed, _ = compress(kind(rank=Ratio(0.5), refit=refit), resnet, batches, context())
@@ -48,7 +45,7 @@ def test_the_whole_model_comes_nearer_to_what_it_was(
             pairs = [(changed.eval()(next(iter(x.values()))), resnet(next(iter(x.values())))) for x, _ in batches()]
         return float(sum((a - b).square().mean() for a, b in pairs))
 
-    assert error(refit=True) < left * error(refit=False)
+    assert error(refit=True) < 0.95 * error(refit=False)
 
 
 class Backwards(nn.Module):
