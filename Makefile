@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: example-topics demo-regression ablation bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
+.PHONY: example-topics demo-regression ablation bench bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -50,6 +50,9 @@ example-topics: .venv/installed  ## MiniLM-L6 on Reuters R8, from `slimline init
 ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
 	python benchmarks/ablation.py
 
+bench: .venv/peers  ## the workloads that were run beside what other tools make of their teachers
+	python benchmarks/peers.py
+
 bench-methods: .venv/peers  ## each method alone on the teacher of make repro, and what other tools make of it
 	python benchmarks/methods.py
 
@@ -88,7 +91,7 @@ demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed 
 	touch $@
 
 .venv/peers: .venv/installed
-	pip install --quiet --disable-pip-version-check -e '.[peers]'
+	pip install --quiet --disable-pip-version-check -e '.[peers,openvino]'
 	touch $@
 
 .venv/nannyml: .venv/installed  ## NannyML, for bench-monitoring to stand beside; these versions work together

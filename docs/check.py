@@ -37,6 +37,7 @@ def main() -> int:
         (MONITORING, "regressions", regressions_table()),
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
+        (BENCHMARKS, "peers", peers_tables()),
         (MONITORING, "simulated", simulated_tables()),
     ]
     for page, name, text in tables:
@@ -236,6 +237,26 @@ def timers_table() -> str:
         cells = [f"{row[each]:.2f}" for each in ("p50_ms", "p99_ms", "p99.9_ms", "p100_ms")]
         lines.append(" | ".join([name, *cells, f"{row['later_than_100_ms']:.2%}", f"{row['grown_mb']:.0f}"]))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def peers_tables() -> str:
+    """Return metrics/peers.json as a table a workload: what each tool made of the teacher, and how it runs."""
+    lines: list[str] = []
+    for name, workload in json.loads((ROOT / "metrics" / "peers.json").read_text())["workloads"].items():
+        primary, rows = workload["primary"], workload["variants"]
+        places = list(next(iter(rows.values()))["latency_ms"])
+        head = [primary, "macro-F1", "agrees", "bytes", *(f"ms, {place}" for place in places)]
+        lines += [
+            "",
+            f"{name}, {workload['rows']:,} rows | " + " | ".join(head),
+            "|".join(["---", *["---:"] * len(head)]),
+        ]
+        for variant, row in rows.items():
+            score = "{:.4f} [{:.4f}, {:.4f}]".format(row[primary], *row[f"{primary}_ci"])
+            speeds = [f"{row['latency_ms'][place]:.2f} ({row['speedup'][place]:.2f}×)" for place in places]
+            cells = [variant, score, f"{row['macro_f1']:.4f}", f"{row['agreement']:.2%}", f"{row['bytes']:,}", *speeds]
+            lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
 
 
 def times(bounds: list[float]) -> str:

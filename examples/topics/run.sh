@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE=1
 if [ ! -d .git ]; then
   git init -q .
   git -c user.name=example -c user.email=example@example.org commit -q --allow-empty -m start
-  slimline init --model minilm --data data --max-length 64 --recipe int8 "$@"
+  slimline init --model minilm --data data --max-length 64 --recipe smallest "$@"
 fi
 slimline check
 dvc repro report release

@@ -108,6 +108,7 @@ class ManyLabels(Outcome):
 
     described = "any of several labels"
     primary = "micro_f1"
+    independent = True
     labels: Sequence[str] = ()
     separator: str = ","
 

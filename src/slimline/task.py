@@ -83,6 +83,7 @@ class Task(ABC):
     primary: str = "accuracy"
     higher_is_better: bool = True
     labels: Sequence[str] | None = None
+    independent: bool = False  # whether any of the labels may hold at once
     augment_draws: int = 0
     notes: Sequence[str] = ()  # what ``slimline check`` says of the data, known once the splits are
 

@@ -296,3 +296,34 @@ def test_a_layer_may_be_a_number() -> None:
 def test_every_loss_is_offered() -> None:
     names = {offer.name for offer in plugins.offers("losses")}
     assert names >= {"hard", "soft", "soft-targets", "hint", "attention", "relational", "decoupled"}
+
+
+class Many(Digits):
+    """Any of the labels may hold."""
+
+    independent = True
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_soft_targets_of_independent_labels_sum_their_own_divergences(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(5, 10, generator=generator, dtype=torch.float64) for _ in range(2))
+    p, q = (torch.sigmoid(z / temperature) for z in (teacher, student))
+    expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1).mean()
+    found = Soft(temperature)(Many(), student, None, teacher)
+    torch.testing.assert_close(found, temperature**2 * expected)
+    assert float(Soft()(Many(), teacher, None, teacher)) == pytest.approx(0, abs=1e-9)
+
+
+class OneNumber(Digits):
+    """A model of one output."""
+
+    def signature(self) -> dict[str, Any]:
+        given = super().signature()
+        return {**given, "outputs": [{**given["outputs"][0], "shape": ["batch", 1]}]}
+
+
+@pytest.mark.parametrize("loss", [Soft(), SoftTargets()])
+def test_soft_targets_of_one_number_are_refused(loss: Any) -> None:
+    with pytest.raises(ParamsError, match=r"^params.yaml: distill.loss: soft targets .* take \{name: hint\}"):
+        loss.check(OneNumber(), "params.yaml: distill.loss")

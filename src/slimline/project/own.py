@@ -45,8 +45,8 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
         teacher["training"] = None
     primary = {"one": "accuracy", "many": "micro_f1"}.get(described.answer)
     document["budget"]["max_drop"] = {primary: 0.015} if primary else {}
-    if described.answer != "one":  # soft targets are of one label
-        loss = {"name": "hard"} if described.answer == "many" else {"name": "hint"}
+    if described.answer == "number":  # soft targets are probabilities
+        loss = {"name": "hint"}
         document["distill"]["loss"] = loss
         for stage in ("prune", "quantize", "factorize"):
             document[stage]["recovery"]["loss"] = loss
