@@ -292,7 +292,7 @@ def test_a_lock_that_stays_held_is_an_error_and_a_killed_holder_frees_it(
     process = deployer(deployment, code=HOLD)
     while not (deployment.path / "held").exists():
         time.sleep(0.01)
-    with pytest.raises(ReleaseError, match=r"another deployer holds its lock for 0\.2 s"):
+    with pytest.raises(ReleaseError, match=r"another process holds its lock for 0\.2 s"):
         Deployment(deployment.path, lock_timeout=0.2).activate(both[0])
     process.kill()
     process.communicate()

@@ -13,7 +13,6 @@ need none: at any moment, through kill -9 and full disks, ``current`` leads to a
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimline import archive, goldens, manifest
+from slimline import archive, goldens, locking, manifest
 from slimline.errors import ArtifactError, ReleaseError
 from slimline.predictor import Predictor
 
@@ -224,24 +223,12 @@ class Deployment:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the deployment's lock, which the kernel frees when its holder dies; sweep what such holders left."""
-        try:
-            self._releases.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise manifest.told(error, self.path) from error
-        with file:
-            deadline = time.monotonic() + self.lock_timeout
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise ReleaseError(
-                            f"{self.path}: another deployer holds its lock for {self.lock_timeout:g} s; try again"
-                        ) from None
-                    time.sleep(0.05)
+        """Hold the deployment's lock, and sweep what holders left that died."""
+        with locking.held(self.path, self.lock_timeout, ReleaseError):
+            try:
+                self._releases.mkdir(exist_ok=True)
+            except OSError as error:
+                raise manifest.told(error, self.path) from error
             self._sweep()
             yield
 

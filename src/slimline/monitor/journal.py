@@ -9,16 +9,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from slimline import manifest
+from slimline import locking, manifest
 from slimline.errors import UndoError
 
 FILE, HOLD = "journal.jsonl", "hold.json"
@@ -83,27 +82,9 @@ class Journal:
         """Let undo act again."""
         (self.folder / HOLD).unlink(missing_ok=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock, which the kernel frees when its holder dies."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise manifest.told(error, self.folder) from error
-        with file:
-            deadline = time.monotonic() + LOCK_TIMEOUT
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise UndoError(
-                            f"{self.folder}: another caller holds its lock for {LOCK_TIMEOUT:g} s"
-                        ) from None
-                    time.sleep(0.02)
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the journal's lock."""
+        return locking.held(self.folder, LOCK_TIMEOUT, UndoError)
 
 
 def _ends_well(path: Path) -> bool:
