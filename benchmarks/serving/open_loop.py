@@ -1,7 +1,8 @@
 """Open loop: requests leave at Poisson times, whatever the server does.
 
-A request is timed from the moment it should have left, so a stalled server can't hide its stall. The loop stands on
-plain sockets: the client must add little to what it times, and asyncio's tasks would.
+A request is timed from the moment it should have left, so a stalled server can't hide its stall. As with wrk2 so many
+connections are open from the start and no more come: clients that open a thousand at a stall would time that. The loop
+stands on plain sockets: the client must add little to what it times, and asyncio's tasks would.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import select
 import socket
 import time
 from array import array
+from collections import deque
 from urllib.parse import urlsplit
 
 import numpy as np
 from closed_loop import Request, Result
 
-MOST_CONNECTIONS = 2000
+CONNECTIONS = 128
 PATIENCE_S = 30.0  # for what is still under way at the end
 
 
@@ -57,7 +59,7 @@ class OpenLoop:
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
         self._raw = "\r\n".join(lines).encode() + b"\r\n\r\n" + request.body
         self._rate, self._random = rate, random.Random(seed)  # noqa: S311  (arrival times, no secret)
-        self._free: list[_Connection] = []
+        self._free: deque[_Connection] = deque()
         self._all: dict[int, _Connection] = {}
         self._poll = select.epoll()
         self.milliseconds = array("d")
@@ -66,14 +68,15 @@ class OpenLoop:
     def run(self, seconds: float) -> None:
         """Send for ``seconds``, then wait for what is under way."""
         now = time.perf_counter
+        self._free.extend(self._connect() for _ in range(CONNECTIONS))
         end = now() + seconds
         due = now() + self._random.expovariate(self._rate)
         while due < end:
             wait = due - now()
-            if wait <= 0 and (self._free or len(self._all) < MOST_CONNECTIONS):
+            if wait <= 0 and self._free:
                 self._send(due)
                 due += self._random.expovariate(self._rate)
-            self._receive(max(0.0, due - now()))
+            self._receive(max(0.0, due - now()) if self._free else 1.0)
         last = now() + PATIENCE_S
         while len(self._free) < len(self._all) and now() < last:
             self._receive(1.0)
@@ -85,7 +88,7 @@ class OpenLoop:
     def _send(self, due: float) -> None:
         self.sent += 1
         try:
-            connection = self._free.pop() if self._free else self._connect()
+            connection = self._free.popleft()
             connection.socket.sendall(self._raw)
         except OSError:
             self.errors += 1
@@ -117,6 +120,7 @@ class OpenLoop:
                 if connection in self._free:  # it was idle, and nothing is lost
                     self._free.remove(connection)
                     self.errors -= 1
+                self._free.append(self._connect())
                 continue
             if status is not None:
                 self.milliseconds.append((time.perf_counter() - connection.due) * 1e3)

@@ -3,13 +3,15 @@
 An idle model runs a request at once. Requests that arrive in the same turn of the event loop, or while the model is
 busy, queue up and go together next. No timer, so no added latency and nothing to tune but the largest batch.
 
-A run that takes less than ``INLINE_SECONDS`` happens on the event loop: handing it to a thread and back costs more
-than it does. Longer ones run in the worker thread, so that the loop keeps reading and answering.
+A short run happens on the event loop: handing it to a thread and back costs more than it does. Longer ones run in the
+worker thread, so that the loop keeps reading and answering. Where there is one core for both, nothing is won by that
+until a run is long: the two would wait for each other's turns of some milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ from slimline.errors import UnavailableError
 from slimline.predictor import Arrays
 
 INLINE_SECONDS = 1e-3
+INLINE_SECONDS_ON_ONE_CORE = 5e-3
 
 
 class Run(NamedTuple):
@@ -68,7 +71,7 @@ class Batcher:
         self._max_rows = max_rows
         self._max_waiting = max_waiting
         self._max_wait = max_wait
-        self._inline = INLINE_SECONDS if inline else 0.0
+        self._inline = inline_seconds() if inline else 0.0
         self._queue: deque[Waiting] = deque()
         self._running = False
         self._crowded = False
@@ -176,6 +179,12 @@ class Batcher:
     def close(self) -> None:
         """End the worker thread once its run is over."""
         self._thread.shutdown(wait=False)
+
+
+def inline_seconds() -> float:
+    """Return how long a run on the event loop may be, by the cores that this process may use."""
+    several = not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) > 1
+    return INLINE_SECONDS if several else INLINE_SECONDS_ON_ONE_CORE
 
 
 def _settle(batch: list[Waiting], outcome: list[Run | Exception]) -> None:
