@@ -90,7 +90,10 @@ def onnxruntime_quantized(stage: Stage, source: Path, target: Path, calibrator: 
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
-        quantization.quant_pre_process(source, prepared)
+        try:
+            quantization.quant_pre_process(source, prepared)
+        except Exception:  # noqa: BLE001  (its symbolic shapes give up on an encoder's free axes, with a plain one)
+            quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
         if calibrator is None:
             quantization.quantize_dynamic(prepared, target, weight_type=quantization.QuantType.QUInt8)
             return
