@@ -26,15 +26,19 @@ from typing import Any
 
 import method_peers
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slimline import benchmark, latency, manifest, params, plugins
 from slimline.pipeline import ROOT
 from slimline.predictor import Arrays
+from slimline.report import picture
+from slimline.report.picture import GAIN, INK, MUTED, Draw
 from slimline.stage import Stage, _fix_randomness
 
 OUT = Path("metrics/peers.json")
+PICTURE = Path("docs/peers.png")
 EXAMPLES = Path(".slimline/examples")
 MADE = Path(".slimline/peers")
 EXPORTS = Path("exports")
@@ -199,6 +203,25 @@ def measured(stage: Stage) -> dict[str, Any]:
     return rows
 
 
+def panel(name: str, workload: Mapping[str, Any], place: str) -> Draw:
+    """Return a drawing of the variants' speed-ups at one place, the slowest on top, with what share they get right."""
+    rows = sorted(workload["variants"].items(), key=lambda each: -each[1]["speedup"][place])
+
+    def draw(ax: Axes) -> None:
+        batch, threads = place.removeprefix("b").split("/t")
+        ax.set_title(f"{name}: batch {batch}, {threads} thread")
+        for at, (variant, row) in enumerate(rows):
+            speed, (low, high) = row["speedup"][place], row["speedup_ci"][place]
+            ax.barh(at, speed, 0.42, color=GAIN if row["tool"] == "slimline" else MUTED)
+            ax.plot([low, high], [at, at], color=INK, linewidth=1)
+            ax.text(0, at + 0.27, f"{variant}, {row[workload['primary']]:.1%}", fontsize=8, va="bottom")
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel("times as fast as fp32 in ONNX Runtime")
+
+    return draw
+
+
 def main() -> None:
     """Measure the workloads that were run, or those named, and write them beside the others' earlier numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -223,6 +246,8 @@ def main() -> None:
             speeds = ", ".join(f"{place} {ratio:.2f}x" for place, ratio in row["speedup"].items())
             print(f"{name}: {variant}: {row[stage.task.primary]:.4f}, {row['bytes']:,} bytes, {speeds}")
         manifest.write_json(options.out, document)
+    drawn = [panel(*each, place) for each in document["workloads"].items() for place in ("b1/t1", "b8/t1")]
+    PICTURE.write_bytes(picture.png(5.2, drawn))
 
 
 if __name__ == "__main__":

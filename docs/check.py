@@ -245,6 +245,7 @@ def peers_tables() -> str:
     for name, workload in json.loads((ROOT / "metrics" / "peers.json").read_text())["workloads"].items():
         primary, rows = workload["primary"], workload["variants"]
         places = list(next(iter(rows.values()))["latency_ms"])
+        rows = dict(sorted(rows.items(), key=lambda each: each[1]["speedup"][places[0]]))
         head = [primary, "macro-F1", "agrees", "bytes", *(f"ms, {place}" for place in places)]
         lines += [
             "",
