@@ -136,6 +136,27 @@ def test_a_bias_beside_dying_weights_keeps_its_value(answer: Answer, dead: float
 
 
 @torch.no_grad()
+def test_a_bias_beside_no_weight_at_all_keeps_its_value(answer: Answer) -> None:
+    """Regression: the scale of a channel that pruning emptied means nothing, and its bias was rounded to it."""
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 3)
+    layer.weight[1] = 0
+    layer.get_parameter("bias").copy_(torch.tensor([0.3, 0.123, -0.2]))
+    model = nn.Sequential(quantize_layer(layer, Spec(8, "symmetric", 0), Spec(8, "linear"))).eval()
+    x = 100 * torch.randn(64, 8)
+
+    def run() -> None:
+        model(x)
+
+    calibrate(model, run, MinMax)
+    signature = {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 8]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}],
+    }
+    np.testing.assert_allclose(answer(to_onnx(model, signature), x.numpy())[:, 1], 0.123, atol=1e-4)
+
+
+@torch.no_grad()
 def test_a_shifted_activation_behind_a_relu_still_clips(answer: Answer) -> None:
     """The grid of int8 stored as uint8 goes on below zero: without the Clip negative sums would pass the ReLU."""
     torch.manual_seed(0)

@@ -195,7 +195,7 @@ def quantize_biases(graph: Graph) -> None:
             continue
         bias = graph.constants[node.input[2]]
         if kinds[1] in EIGHT_BITS:
-            _widen(graph, x, w, bias)
+            _make_room(graph, x, w, bias)
             products = graph.constants[x.input[1]] * graph.constants[w.input[1]]
         else:
             products = np.maximum(np.abs(bias) / BIAS_LIMIT, np.finfo(np.float32).tiny)
@@ -217,20 +217,29 @@ def quantize_biases(graph: Graph) -> None:
         graph.nodes.insert(next(i for i, each in enumerate(graph.nodes) if each is node), restored)
 
 
-def _widen(graph: Graph, x: Any, w: Any, bias: NDArray[Any]) -> None:
-    """Coarsen the weights of channels whose bias overflows int32 on the grid s_x · s_w: they are next to nothing."""
+def _make_room(graph: Graph, x: Any, w: Any, bias: NDArray[Any]) -> None:
+    """Fit the scales of channels' weights to what their bias needs of the grid s_x · s_w.
+
+    Where it would overflow int32 the weights are next to nothing, and get coarser. Channels without any weight left
+    have a scale that means nothing, so they take the finest grid that the bias fits on.
+    """
     values, scale, zero_point = (graph.constants[name] for name in w.input[:3])
     least = np.abs(bias.astype(np.float64)) / (float(graph.constants[x.input[1]]) * BIAS_LIMIT)
-    wider = np.maximum(scale, least if scale.ndim else least.max()).astype(np.float32)
-    if np.array_equal(wider, scale):
-        return
     shape = [1] * values.ndim
     if scale.ndim:
         shape[attribute(w, "axis", AXIS_DEFAULT)] = -1
-    zero = zero_point.astype(np.float64).reshape(shape)
-    integers = np.rint((values - zero) * (scale / wider).reshape(shape)) + zero
-    w.input[0] = graph.constant(f"{w.input[0]}.wide", integers.astype(values.dtype))
-    w.input[1] = graph.constant(f"{w.input[1]}.wide", wider)
+    centred = values - zero_point.astype(np.float64).reshape(shape)
+    fitted = np.maximum(scale, least if scale.ndim else least.max())
+    if scale.ndim:
+        others = tuple(axis for axis, size in enumerate(shape) if size == 1)
+        empty = ~centred.any(axis=others)
+        fitted = np.where(empty, np.maximum(least, np.finfo(np.float32).tiny), fitted)
+    fitted = fitted.astype(np.float32)
+    if np.array_equal(fitted, scale):
+        return
+    integers = np.rint(centred * (scale / fitted).reshape(shape)) + zero_point.astype(np.float64).reshape(shape)
+    w.input[0] = graph.constant(f"{w.input[0]}.fitted", integers.astype(values.dtype))
+    w.input[1] = graph.constant(f"{w.input[1]}.fitted", fitted)
 
 
 def share_constants(graph: Graph) -> None:
