@@ -57,7 +57,7 @@ def taken(loop: Loop, in_hand: int, count: int, turns: int) -> int:
 
 
 def test_a_busy_worker_takes_as_many_as_it_has_requests_and_an_idle_one_singly(loop: Loop) -> None:
-    singly, busy = taken(loop, 0, 60, 2), taken(loop, 60, 60, 2)
+    singly, busy = taken(loop, 0, 60, 2), taken(loop, 60, 60, 8)
     assert busy == 60
     assert singly < 15
 
