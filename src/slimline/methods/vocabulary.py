@@ -9,7 +9,6 @@ number that no text can have. Abdaoui et al. 2020, arXiv:2010.05609.
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,6 @@ class Vocabulary(Method):
                     "set task.args.vocabulary: train"
                 )
         edit = Edit(self.name, {"rows": dict.fromkeys(tables, len(kept))})
-        changed = self.apply(copy.deepcopy(model), edit)
         tensors: dict[str, Tensor] = {}
         for name, size in sizes.items():
             rows = torch.tensor(kept)
@@ -71,9 +69,8 @@ class Vocabulary(Method):
             tensors[f"{name}.positions"] = positions
             for key, tensor in model.get_submodule(name).state_dict().items():
                 tensors[f"{name}.rows.{key}"] = tensor[rows] if tensor.shape[:1] == (size,) else tensor
-        known = changed.state_dict()
         notes = [f"{name}: {len(kept)} of {size} tokens kept" for name, size in sizes.items()]
-        return Plan(edit, {name: tensor for name, tensor in tensors.items() if name in known}, notes)
+        return Plan(edit, tensors, notes)
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
