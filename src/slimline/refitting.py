@@ -57,9 +57,7 @@ def refit(changed: nn.Module, model: nn.Module, names: Sequence[str], batches: B
         factors = list(cast(nn.Sequential, changed.get_submodule(name)).children())
         *_, before, last = factors
         both = _is_pointwise(last) and _is_dense(before)
-        moments = _moments(changed, model, name, before if both else last, batches)
-        if moments.count:
-            _solve(moments, before if both else None, last)
+        _solve(_moments(changed, model, name, before if both else last, batches), before if both else None, last)
 
 
 def _in_order(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str]:

@@ -40,14 +40,14 @@ class _More:
     def __call__(self) -> Any:
         protocol = self._make()
         if self.listening is not None:
-            self._take(min(MOST, len(protocol.server_state.tasks)))
+            self._take(self.listening, min(MOST, len(protocol.server_state.tasks)))
         return protocol
 
-    def _take(self, count: int) -> None:
-        """Take up to ``count`` connections that wait."""
+    def _take(self, listening_on: int, count: int) -> None:
+        """Take up to ``count`` connections that wait; it ends early when none waits any more."""
         if not count:
             return
-        with socket.fromfd(self.listening or 0, socket.AF_INET, socket.SOCK_STREAM) as listening, suppress(OSError):
+        with socket.fromfd(listening_on, socket.AF_INET, socket.SOCK_STREAM) as listening, suppress(OSError):
             listening.setblocking(False)  # noqa: FBT003
             for _ in range(count):
                 taken, _ = listening.accept()
