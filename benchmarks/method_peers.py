@@ -55,7 +55,7 @@ def identity(section: dict[str, Any]) -> dict[str, Any]:
 def make(section: dict[str, Any], stage: Stage, teacher: Path, scratch: Path) -> Path:
     """Let a tool compress the teacher, whose export is ``teacher``, and return the folder of what it wrote."""
     tools: dict[str, Callable[..., int | None]] = {
-        "torch-pruning": pruned,
+        "torch-pruning": _pruned,
         "onnxruntime": onnxruntime_quantized,
         "nncf": _nncf,
     }
@@ -132,7 +132,7 @@ def _nncf(stage: Stage, source: Path, target: Path, preset: str) -> None:
 # --- torch-pruning ---------------------------------------------------------------------------------------------------
 
 
-def pruned(stage: Stage, source: Path, target: Path, importance: str, ratio: float, recovery: dict[str, Any]) -> int:
+def _pruned(stage: Stage, source: Path, target: Path, importance: str, ratio: float, recovery: dict[str, Any]) -> int:
     """Write the teacher less ``ratio`` of its multiply-adds, recovered; return how many are left."""
     del source  # it prunes the PyTorch model
     teacher, _, digest = stage.load(ROOT)

@@ -85,20 +85,9 @@ def variants(stage: Stage, runtime_of: Mapping[str, str]) -> Iterator[Variant]:
     if (EXPORTS / "distill").is_dir():
         student = made(stage, EXPORTS / "distill", _dynamic)
         yield Variant("layer-dropped student, dynamic int8", ORT, student, ORT)
-    if pruning := _recovery(stage):
-        pruned = made(stage, teacher, _pruned, recovery=pruning)
-        yield Variant("torch-pruning, fine-tuned, static int8", "torch-pruning", made(stage, pruned, _static), ORT)
     for name in stage.params.export.stages:
         if name != ROOT:
             yield Variant(f"Slimline: {name}", "slimline", EXPORTS / name, runtime_of[name])
-
-
-def _recovery(stage: Stage) -> dict[str, Any] | None:
-    """Return the training of our prune stage, which torch-pruning's result gets too; it doesn't trace encoders."""
-    section = stage.params.compressions.get("prune")
-    if section is None or section.recovery is None or stage.params.task.name == "text":
-        return None
-    return section.recovery.model_dump(by_alias=True)
 
 
 def _dynamic(stage: Stage, source: Path, target: Path) -> None:
@@ -122,14 +111,10 @@ def _nncf(stage: Stage, source: Path, target: Path) -> None:
     openvino.save_model(quantized, target / "model.xml", compress_to_fp16=False)
 
 
-def _pruned(stage: Stage, source: Path, target: Path, recovery: dict[str, Any]) -> None:
-    method_peers.pruned(stage, source / "model.onnx", target / "model.onnx", "taylor", 0.5, recovery)
-
-
-def made(stage: Stage, source: Path, make: Callable[..., None], **settings: Any) -> Path:
+def made(stage: Stage, source: Path, make: Callable[[Stage, Path, Path], None]) -> Path:
     """Return the folder of what ``make`` does to an export, done before or now."""
     name = make.__name__.strip("_")
-    known = [manifest.digest(source), settings, stage.limit, _versions()]
+    known = [manifest.digest(source), stage.limit, _versions()]
     folder = MADE / f"{name}-{hashlib.sha256(manifest.canonical(known)).hexdigest()[:16]}"
     if not folder.is_dir():
         print(f"{source.name}: {name}", flush=True)
@@ -137,7 +122,7 @@ def made(stage: Stage, source: Path, make: Callable[..., None], **settings: Any)
             warnings.simplefilter("ignore")
             for kept in ("signature.json", "preprocess.json"):
                 shutil.copy(source / kept, scratch / kept)
-            make(stage, source, scratch, **settings)
+            make(stage, source, scratch)
     return folder
 
 
