@@ -270,3 +270,9 @@ def test_a_step_is_no_longer_than_the_clipped_gradient(run: Run, clip_norm: floa
         assert length > 2 * 0.5 * 0.1, "left alone the gradient is longer than any clip_norm above"
     else:
         assert length == pytest.approx(0.5 * clip_norm, rel=1e-3)
+
+
+def test_precisions_may_follow_each_other_in_a_process(run: Run) -> None:
+    for precision in ("no", "bf16", "no"):
+        history = run(fresh(), FOUR.model_copy(update={"epochs": 1, "precision": precision}), key=precision)
+        assert len(history) == 1

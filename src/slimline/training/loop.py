@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -67,6 +68,7 @@ def fit(
     """
     terms = [Term(loss)] if callable(loss) else loss
     check_terms(terms, task, taught=teacher is not None, mixup=settings.mixup, where=where)
+    AcceleratorState._reset_state()  # noqa: SLF001  (it holds a process to its first precision otherwise)
     accelerator = Accelerator(mixed_precision=settings.precision)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(accelerator.device, memory_format=memory_format)  # type: ignore[call-overload]
