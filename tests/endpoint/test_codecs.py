@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +30,11 @@ def npy(array: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
+def unread(value: Any) -> Any:
+    """Return a value as the body of a request brings it."""
+    return codecs.parse_json(json.dumps({"x": value}).encode(), unread="x")["x"]
+
+
 def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
     """Return what was read, or the one line that says why not."""
     try:
@@ -40,13 +45,13 @@ def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 16), st.just(2), st.just(3)), elements=FLOATS))
 def test_every_way_in_gives_the_same_array(array: NDArray[np.float32]) -> None:
-    listed = orjson.loads(orjson.dumps(array.tolist()))
+    listed, flat = unread(array.tolist()), unread(array.ravel().tolist())
     for found in (
         codecs.from_lists(listed, SPEC, LIMITS),
         codecs.from_npy(npy(array), SPEC, LIMITS),
         codecs.from_npy(npy(np.asfortranarray(array)), SPEC, LIMITS),
         codecs.fit(codecs.from_raw(array.tobytes(), "<f4", array.shape, "x"), SPEC, LIMITS),
-        codecs.fit(codecs.from_flat(array.ravel().tolist(), "float32", list(array.shape), "x"), SPEC, LIMITS),
+        codecs.fit(codecs.from_flat(flat, "float32", list(array.shape), "x"), SPEC, LIMITS),
         codecs.fit(codecs.from_flat(listed, "float32", list(array.shape), "x"), SPEC, LIMITS),
     ):
         assert found.dtype == np.float32
@@ -63,7 +68,7 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from([SPEC, TOKENS]))
 def test_any_json_value_fits_or_is_refused(value: Any, spec: dict[str, Any]) -> None:
-    found = outcome(codecs.from_lists, value, spec, LIMITS)
+    found = outcome(lambda: codecs.from_lists(unread(value), spec, LIMITS))
     if isinstance(found, str):
         assert "\n" not in found
     else:
@@ -72,9 +77,9 @@ def test_any_json_value_fits_or_is_refused(value: Any, spec: dict[str, Any]) -> 
         assert found.shape[0] <= LIMITS.max_rows
 
 
-@given(JSON, st.sampled_from(sorted(codecs.PACKED)), st.lists(st.integers(0, 5), max_size=4))
+@given(JSON, st.sampled_from(sorted(codecs.NUMBERS)), st.lists(st.integers(0, 5), max_size=4))
 def test_any_flat_json_value_fits_or_is_refused(value: Any, dtype: str, shape: list[int]) -> None:
-    found = outcome(codecs.from_flat, value, dtype, shape, "x")
+    found = outcome(lambda: codecs.from_flat(unread(value), dtype, shape, "x"))
     if isinstance(found, str):
         assert "\n" not in found
     else:
@@ -116,7 +121,7 @@ def test_any_body_is_a_json_object_or_refused(body: bytes) -> None:
 )
 def test_a_list_that_does_not_fit_says_why(value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        codecs.from_lists(value, SPEC, LIMITS)
+        codecs.from_lists(unread(value), SPEC, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +142,39 @@ def test_an_npy_file_that_does_not_fit_says_why(body: bytes, message: str) -> No
 
 def test_a_float_is_no_token() -> None:
     with pytest.raises(InputError, match="expected int64 numbers"):
-        codecs.from_lists([[1.5]], TOKENS, LIMITS)
+        codecs.from_lists(unread([[1.5]]), TOKENS, LIMITS)
     with pytest.raises(InputError, match="dtype float64, expected int64"):
         codecs.fit(np.zeros((1, 2)), TOKENS, LIMITS)
 
 
 def test_an_open_axis_has_a_limit() -> None:
     with pytest.raises(InputError, match="axis 1 has size 9, at most 8"):
-        codecs.from_lists([[0] * 9], TOKENS, LIMITS)
+        codecs.from_lists(unread([[0] * 9]), TOKENS, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"x": 1} {"x": 2}', "not valid JSON"),
+        (b'{"x": NaN}', "not valid JSON"),
+        (b'{"x": "\xff"}', "not valid JSON"),
+        (b'{"x": "\\ud800"}', "not valid JSON"),
+        (b'{"x\\u0000": 1}', "zero byte"),
+        (b"[" * 5000 + b"]" * 5000, "not valid JSON"),
+        (b"[1]", "a JSON array, expected an object"),
+        (b"", "not valid JSON"),
+    ],
+)
+def test_a_body_that_is_no_object_says_why(body: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        codecs.parse_json(body)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(300, "uint8"), (-1, "uint16"), (2**40, "int32"), (True, "float32")])
+def test_a_number_out_of_range_or_a_truth_is_refused(value: float, dtype: str) -> None:
+    with pytest.raises(InputError, match=f"expected {dtype} numbers"):
+        codecs.from_flat(unread([value]), dtype, [1], "x")
+
+
+def test_a_float_too_large_for_its_dtype_is_infinite() -> None:
+    assert np.isinf(codecs.from_flat(unread([1e39]), "float32", [1], "x")).all()

@@ -98,12 +98,12 @@ class OpenInference:
         return variant
 
     def _inputs(self, document: dict[str, Any], binary: memoryview, live: Loaded) -> Arrays:
-        listed = document.get("inputs")
+        listed = codecs.opened(document.get("inputs"))
         if not isinstance(listed, list) or not listed:
             raise InputError('"inputs": expected a list of tensors')
         arrays: Arrays = {}
         at = 0
-        for tensor in listed:
+        for tensor in map(codecs.opened, listed):
             if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
                 raise InputError('"inputs": each tensor is an object with name, shape, datatype and data')
             name = tensor["name"]
@@ -123,7 +123,7 @@ class OpenInference:
         return arrays
 
     def _array(self, tensor: dict[str, Any], data: Any, spec: dict[str, Any]) -> Any:
-        name, shape = tensor["name"], tensor.get("shape")
+        name, shape = tensor["name"], codecs.plain(tensor.get("shape"))
         datatype = tensor.get("datatype")
         dtype = DTYPES.get(datatype) if isinstance(datatype, str) else None
         if dtype is None:
@@ -141,18 +141,18 @@ def _tensor(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(holder: dict[str, Any], name: str) -> Any:
-    parameters = holder.get("parameters")
+    parameters = codecs.plain(holder.get("parameters"))
     return parameters.get(name) if isinstance(parameters, dict) else None
 
 
 def _split(body: bytes, head_length: bytes | None) -> tuple[dict[str, Any], memoryview]:
     """Return the JSON head and the bytes behind it."""
     if head_length is None:
-        return codecs.parse_json(body), memoryview(b"")
+        return codecs.parse_json(body, unread="inputs"), memoryview(b"")
     if not head_length.isdigit() or len(head_length) > 12 or int(head_length) > len(body):
         raise InputError("inference-header-content-length: not a length within the body")
     at = int(head_length)
-    return codecs.parse_json(body[:at]), memoryview(body)[at:]
+    return codecs.parse_json(body[:at], unread="inputs"), memoryview(body)[at:]
 
 
 def _encoder(document: dict[str, Any], model: str, live: Loaded) -> Callable[[Answered], Reply]:

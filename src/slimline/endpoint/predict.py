@@ -29,7 +29,7 @@ class Predict:
         with core.admitted(exchange, "predict"):
             body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
             kind = exchange.headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-            document = codecs.parse_json(body) if kind == b"application/json" else None
+            document = codecs.parse_json(body, unread="inputs") if kind == b"application/json" else None
             request_id = self._id(exchange, document)
             with core.variants.choose(request_id).used() as live:
                 if document is None:
@@ -52,7 +52,7 @@ class Predict:
             raise InputError('expected either "inputs" or "raw"')
         if "raw" in document:
             return await raw_input.arrays_of(document["raw"], live, self.core.limits)
-        given = document["inputs"]
+        given = codecs.opened(document["inputs"])
         if not isinstance(given, dict):
             raise InputError('"inputs": expected an object of arrays by input name')
         known = live.specs
