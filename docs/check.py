@@ -169,6 +169,11 @@ def goal_of(row: dict[str, Any]) -> str:
         *([f"keeps ≥ {goal['keeps']:g}× of plain"] if "keeps" in goal else []),
     ]
     verdict = {True: "met", False: "missed", None: "not timed"}[row.get("met")]
+    if row.get("met") and (
+        row["drop_ci"][1] > goal.get("drop", float("inf"))
+        or min((low for low, _ in row["speedup_ci"].values()), default=0.0) < goal.get("speedup", 0.0)
+    ):
+        verdict = "met, its interval isn't within"
     return f"{', '.join(words)}: {verdict}" if words else ""
 
 
@@ -272,6 +277,8 @@ def goal_line(goal: dict[str, Any]) -> str:
     where = "at 70% load" if goal["clients"] == "load" else f"at {goal['clients']}"
     aim = f"{'≥' if goal['at_least'] else '≤'} {goal['bound']:.2f}× {goal['of']}"
     met = "yes" if goal["met"] else "no"
+    if goal["met"] and (goal["ratio"][1][0] < goal["bound"] if goal["at_least"] else goal["ratio"][1][1] > goal["bound"]):
+        met = "yes, its interval isn't within"
     return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
 
 
