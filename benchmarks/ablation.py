@@ -178,7 +178,8 @@ def main() -> None:
     options = parser.parse_args()
     document = params.read()
     last = pipeline.last(document)
-    measured: dict[str, Any] = {"format": 1, "last": last, "seeds": options.seeds}
+    teacher = manifest.digest(artifact.FOLDER / pipeline.ROOT)
+    measured: dict[str, Any] = {"format": 1, "last": last, "seeds": options.seeds, "teacher": teacher}
     with tempfile.TemporaryDirectory() as folder:
         order = [stage for stage in pipeline.chain(document, last) if stage != pipeline.ROOT]
         leave_out = order if "left-out" in options.parts else []

@@ -113,11 +113,10 @@ def ablation_table() -> str:
     lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
     for stage, row in left_out.items():
         size = sum(row["bytes"]) / len(row["bytes"])
-        times = [sum(each[batch] for each in row["latency_ms"]) / len(row["latency_ms"]) for batch in batches]
+        times = [[each[batch] for each in row["latency_ms"]] for batch in batches]
         name, gains = ("nothing", "") if stage == "whole" else (stage, points(row["chain_minus_this"]))
-        lines.append(
-            " | ".join([name, f"{row['mean']:.4f}", gains, f"{size:,.0f}", *(f"{each:.3f}" for each in times)])
-        )
+        cells = [f"{sum(each) / len(each):.3f} ({min(each):.3f}–{max(each):.3f})" for each in times]
+        lines.append(" | ".join([name, f"{row['mean']:.4f}", gains, f"{size:,.0f}", *cells]))
     lines = [*lines, ""] if left_out else []
     lines += [
         "from scratch, without a teacher | parameters | accuracy | the chain gains, points",
@@ -277,7 +276,8 @@ def goal_line(goal: dict[str, Any]) -> str:
     where = "at 70% load" if goal["clients"] == "load" else f"at {goal['clients']}"
     aim = f"{'≥' if goal['at_least'] else '≤'} {goal['bound']:.2f}× {goal['of']}"
     met = "yes" if goal["met"] else "no"
-    if goal["met"] and (goal["ratio"][1][0] < goal["bound"] if goal["at_least"] else goal["ratio"][1][1] > goal["bound"]):
+    low, _, high = goal["ratio"]
+    if goal["met"] and (low < goal["bound"] if goal["at_least"] else high > goal["bound"]):
         met = "yes, its interval isn't within"
     return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
 
