@@ -232,14 +232,18 @@ def matrix(results: dict[Trial, Result]) -> tuple[list[str], list[str], Any, Any
 
 
 def write(folder: Path, name: str, results: dict[Trial, Result], settings: params.Params) -> list[str]:
-    """Write the study's .md, .json and .png into ``folder`` and return the table's lines."""
+    """Write the study's .md, .json and .png into ``folder`` and return the table's lines.
+
+    The .json names the artifact by its digest, so that a report takes it for no other.
+    """
     from slimline.report import heatmap
 
     title = Path(name).name
     lines = table(results, Stage(name, settings, None).task.primary)
     manifest.write_text(folder / f"{title}.md", "\n".join(lines) + "\n")
     rows = [asdict(trial) | asdict(result) for trial, result in results.items()]
-    manifest.write_json(folder / f"{title}.json", {"format": 1, "target": settings.target.model_dump(), "trials": rows})
+    document = {"format": 1, "artifact": manifest.digest(_folder(name)), "target": settings.target.model_dump()}
+    manifest.write_json(folder / f"{title}.json", {**document, "trials": rows})
     if results:
         heatmap.draw(folder / f"{title}.png", *matrix(results), title=f"{title}: points lost, and the layer's speed")
     return lines

@@ -39,6 +39,7 @@ def found(made: Any, folder: Path) -> list[Finding]:
     return lint(folder, "tensorrt")
 
 
+INT16 = convolution(zero=np.int16(0))
 CHANNELS = np.full(8, 0.05, np.float32)
 REJECTED = [
     pytest.param(convolution(zero=np.uint8(128)), "zero-point", "node 0 QuantizeLinear", id="uint8 zero point 128"),
@@ -51,7 +52,6 @@ REJECTED = [
         "unsigned", "node 2 DequantizeLinear", id="uint8 weights",
     ),
     pytest.param(convolution(bias="int32"), "integer-bias", "node 3 DequantizeLinear", id="int32 bias"),
-    pytest.param(convolution(zero=np.int16(0)), "width", "node 0 QuantizeLinear", id="int16 activations"),
     pytest.param(convolution(scale=np.float32(0)), "scale", "node 0 QuantizeLinear", id="scale 0"),
     pytest.param(convolution(scale=np.float32(-0.05)), "scale", "node 0 QuantizeLinear", id="scale below 0"),
     pytest.param(model([node("Det", ["x"], ["y"])], {}), "operator", "node 0 Det", id="unknown operator"),
@@ -75,7 +75,10 @@ ACCEPTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("made", "rule", "place"), REJECTED)
+@pytest.mark.parametrize(
+    ("made", "rule", "place"),
+    [*REJECTED, pytest.param(INT16, "width", "node 0 QuantizeLinear", id="int16 activations")],
+)
 def test_what_the_parser_rejects_is_named(made: Any, rule: str, place: str, tmp_path: Path) -> None:
     first = next(each for each in found(made, tmp_path) if each.rule == rule)
     assert first.effect == "rejected"
@@ -85,8 +88,22 @@ def test_what_the_parser_rejects_is_named(made: Any, rule: str, place: str, tmp_
 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize(("made", "rule", "place"), REJECTED)
-def test_the_real_parser_rejects_it(made: Any, rule: str, place: str) -> None:
-    assert engines.Parsed(made.SerializeToString()).errors
+def test_the_real_parser_rejects_the_node_that_is_named(made: Any, rule: str, place: str, tmp_path: Path) -> None:
+    index, kind, _ = engines.Parsed(made.SerializeToString()).errors[0]
+    first = next(each for each in found(made, tmp_path) if each.rule == rule)
+    assert first.node.startswith(f"node {index} {kind} ")
+
+
+@pytest.mark.tensorrt
+def test_the_real_parser_stops_at_an_int16_constant_before_any_node(tmp_path: Path) -> None:
+    """It names the zero point; each node that reads it is named here."""
+    parsed = engines.Parsed(INT16.SerializeToString())
+    assert [index for index, _, _ in parsed.errors] == [-1]
+    constant = parsed._log.lines[-1].rpartition(" initializer: ")[2]
+    readers = {index for index, each in enumerate(INT16.graph.node) if constant in each.input}
+    named = {int(each.node.split()[1]) for each in found(INT16, tmp_path) if each.rule == "width"}
+    assert readers
+    assert readers <= named
 
 
 @pytest.mark.parametrize(("made", "rule", "effect"), ACCEPTED)
@@ -108,15 +125,17 @@ def test_a_good_model_has_no_findings(made: Any, tmp_path: Path) -> None:
 def test_a_dynamic_axis_beside_the_batch_is_named(tmp_path: Path) -> None:
     made = model([node("Relu", ["x"], ["y"])], {}, inputs={"x": ["batch", 8, 8, "width"]})
     (only,) = found(made, tmp_path)
-    assert (only.rule, only.node, only.effect) == ("dynamic-axis", "input 'x'", "rejected")
+    assert (only.rule, only.node, only.effect) == ("dynamic-axis", "input 'x'", "not built")
     assert "width" in only.change
 
 
 @pytest.mark.tensorrt
 def test_no_engine_is_built_without_a_range_for_that_axis() -> None:
     made = model([node("Relu", ["x"], ["y"])], {}, inputs={"x": ["batch", 8, 8, "width"]})
+    parsed = engines.Parsed(made.SerializeToString())
+    assert parsed.errors == []
     with pytest.raises(ExportError, match="missing dimensions in profile"):
-        engines.Parsed(made.SerializeToString()).build({}, [86])
+        parsed.build({}, [86])
     wide = {"x": ((1, 8, 8, 1), (8, 8, 8, 8), (32, 8, 8, 16))}
     assert engines.Parsed(made.SerializeToString()).build(wide, [86])
 

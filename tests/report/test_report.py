@@ -5,198 +5,26 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from slimline import params, times
-from slimline.report import page, study, tables
+from slimline import times
+from slimline.report import tables
 
-LABELS = ["Shirt", "Coat", "Bag & <b>belt</b>", "$5 | $10"]
-MEASURED: dict[str, tuple[float, int, dict[str, float]]] = {  # accuracy, bytes, p50 by batch
-    "teacher": (0.9052, 11_180_000, {"1": 0.902, "8": 5.61, "32": 22.4}),
-    "distill": (0.9011, 1_231_000, {"1": 0.0802, "8": 0.524, "32": 2.05}),
-    "prune": (0.8993, 250_400, {"1": 0.0411, "8": 0.252, "32": 0.986}),
-    "quantize": (0.8990, 92_340, {"1": 0.0402, "8": 0.176, "32": 0.655}),
-    "factorize": (0.8990, 92_341, {"1": 0.0401, "8": 0.177, "32": 0.657}),
-}
-WHY = "stays: its fastest rank runs at 0.69× the layer's speed, 1.00× is asked"
-SUMMARY = "no layer pays on this target: the model stays as it is"
-
-
-def benchmark_row(stage: str) -> dict[str, Any]:
-    teacher, (accuracy, size, p50) = MEASURED["teacher"], MEASURED[stage]
-    drop = teacher[0] - accuracy
-    speedup = {batch: teacher[2][batch] / p50[batch] for batch in p50}
-    interval = [drop - 0.0023, drop + 0.0023]
-    return {
-        "accuracy": accuracy,
-        "accuracy_ci": [accuracy - 0.0058, accuracy + 0.0057],
-        "macro_f1": accuracy - 0.0003,
-        "accuracy_drop": drop,
-        "drop_ci": interval,
-        "drops": {"accuracy": {"drop": drop, "ci": interval}, "macro_f1": {"drop": drop, "ci": interval}},
-        "agreement": 0.947,
-        "agreement_ci": [0.942, 0.951],
-        "params": size // 4,
-        "macs": size * 13,
-        "bytes": size,
-        "latency_ms": {batch: {"p50": ms, "p95": ms * 1.2, "p99": ms * 1.6} for batch, ms in p50.items()},
-        "speedup": speedup,
-        "speedup_ci": {batch: [ratio * 0.985, ratio * 1.013] for batch, ratio in speedup.items()},
-        "peak_rss_mb": 112.4,
-        "variant": "int8" if stage in {"quantize", "factorize"} else "fp32",
-        "threads": 1,
-        "per_class": {
-            label: {
-                "recall": 0.9 - loss,
-                "recall_ci": [0.87 - loss, 0.92 - loss],
-                "drop": loss,
-                "drop_ci": [loss - 0.01, loss + 0.01],
-            }
-            for label, loss in zip(LABELS, (0.002, 0.031, -0.004, 0.0), strict=True)
-        },
-    }
-
-
-class Project:
-    """A folder as the other stages leave it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.params: dict[str, Any] = {
-            "task": {"name": "fashion-mnist"},
-            "target": {"batch_sizes": [1, 8, 32]},
-            "teacher": {"model": {"name": "resnet", "args": {"depth": 18}}, "training": {"epochs": 3, "lr": 0.1}},
-            "distill": {"from": "teacher", "model": {"name": "resnet"}, "training": {"epochs": 3, "lr": 0.1}},
-            "prune": {"from": "distill", "methods": [{"name": "structured"}]},
-            "quantize": {"from": "prune", "methods": [{"name": "linear"}]},
-            "factorize": {"from": "quantize", "methods": [{"name": "tucker2"}]},
-            "export": {"stages": list(MEASURED)},
-            "budget": {"max_drop": {"accuracy": 0.015}, "min_speedup": {1: 15, 32: 20}, "max_bytes": 112000},
-        }
-        self.benchmark: dict[str, Any] = {
-            "format": 1,
-            "task": "fashion-mnist",
-            "primary": "accuracy",
-            "higher_is_better": True,
-            "confidence": 0.95,
-            "machine": {
-                "processor": "AMD EPYC",
-                "cores": 2,
-                "instructions": ["avx2"],
-                "system": "Linux",
-                "python": "3.11.7",
-                "onnxruntime": "1.32.0",
-            },
-            "target": {"runtime": "onnxruntime", "threads": 1, "batch_sizes": [1, 8, 32]},
-            "rows": {"test": 10000, "validation": 5000},
-            "stages": {stage: benchmark_row(stage) for stage in sorted(MEASURED)},
-        }
-        for stage in MEASURED:
-            parity = {"agreement": 1.0, "max_error": 0.01, "rows": 512}
-            facts = {"artifact": f"sha256:{stage}-digest", "edits": [], "parity": parity}
-            self.file(f"exports/{stage}/facts.json", json.dumps(facts))
-        layers = {"3": {"ranks": None, "why": WHY}}
-        choices = {"tucker2": {"layers": layers, "summary": SUMMARY}}
-        self.file("decisions/factorize.json", json.dumps({"format": 1, "key": "", "choices": choices}))
-        self.file("decisions/prune.json", json.dumps({"format": 1, "key": "", "choices": {}}))
-        for stage in ("teacher", "distill"):
-            plots = f"curves/{stage}/plots/metrics"
-            self.file(f"{plots}/loss.tsv", "step\tloss\n0\t1.5\n1\t0.7\n2\t0.4\n")
-            self.file(f"{plots}/validation/accuracy.tsv", "step\taccuracy\n0\t0.71\n1\t0.86\n2\t0.904\n")
-
-    def file(self, name: str, text: str) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-    def study(self) -> study.Study:
-        """Return what a report of this folder is made from."""
-        self.file("params.yaml", yaml.safe_dump(self.params, sort_keys=False))
-        self.file("metrics/benchmark.json", json.dumps(self.benchmark))
-        path = self.root / "params.yaml"
-        return study.load(params.load(path), params.read(path), root=self.root)
-
-    def report(self) -> tuple[str, str]:
-        """Write the report and return (HTML, Markdown)."""
-        page.write(self.study(), self.root / "report")
-        assert (self.root / "report/tradeoff.png").read_bytes().startswith(b"\x89PNG")
-        html, markdown = (self.root / "report" / name for name in ("index.html", "report.md"))
-        return html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
+from .page import Page, number, table
+from .project import LABELS, MEASURED, SUMMARY, WHY, Project, benchmark_row, made_up
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+    return made_up(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The (HTML, Markdown) of the whole chain."""
-    return Project(tmp_path_factory.mktemp("whole")).report()
-
-
-class Page(HTMLParser):
-    """Collects elements, and fails on a tag that is closed out of turn."""
-
-    VOID = frozenset({"meta", "br", "hr", "img", "link", "input"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.svg_texts: list[set[str]] = []
-        self.text: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag == "svg":
-            self.svg_texts.append(set())
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "svg" in self.open:
-            if self.open[-1] == "text":
-                self.svg_texts[-1].add(data.strip())
-        elif "style" not in self.open:
-            self.text.append(data)
-
-    def svg(self, label: str) -> set[str]:
-        """Return the texts of the one picture whose description starts with ``label``."""
-        labels = [attributes["aria-label"] for tag, attributes in self.elements if tag == "svg"]
-        (index,) = (index for index, each in enumerate(labels) if each.startswith(label))
-        return self.svg_texts[index]
-
-
-def table(markdown: str, heading: str) -> dict[str, dict[str, str]]:
-    """Return {row title: {column: text}} of the table under a heading."""
-    section = markdown.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    rows = [line for line in section.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
-    return {row[0]: dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[2:]}
-
-
-def number(text: str) -> float:
-    """Read the first number of a cell, its percent sign, points or prefix applied."""
-    found = re.match(r"([−+]?[\d.,]+)(%| points| ?[kMGT]?B?|)", text)
-    assert found, text
-    value = float(found[1].replace("−", "-").replace(",", ""))
-    unit = found[2].strip()
-    return value * {"%": 0.01, "points": 0.01, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(unit.rstrip("B"), 1.0)
+    return made_up(tmp_path_factory.mktemp("whole")).report()
 
 
 def test_page_parses_and_refers_to_nothing_outside(written: tuple[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Commands on a project: lay it out, check it, list its plug-ins."""
+"""Commands on a project: lay it out, check it, list its plug-ins and their keys."""
 
 from __future__ import annotations
 
@@ -65,8 +65,11 @@ def check() -> None:
 
 
 @app.command(name="plugins")
-def list_plugins(kind: Annotated[Optional[str], typer.Argument(help="tasks, models, methods, …")] = None) -> None:  # noqa: UP045
-    """List every plug-in and the distribution it comes from."""
+def list_plugins(
+    kind: Annotated[Optional[str], typer.Argument(metavar="[GROUP]", help="tasks, models, methods, …")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Argument(help="One of them: what it is, and its keys in params.yaml.")] = None,  # noqa: UP045
+) -> None:
+    """List every plug-in and the distribution it comes from, or the keys of one."""
     from slimline import plugins
 
     if kind is not None and kind not in plugins.KINDS:
@@ -75,6 +78,11 @@ def list_plugins(kind: Annotated[Optional[str], typer.Argument(help="tasks, mode
         raise PluginError(
             f"{kind!r} is no kind of plug-in.{near_miss(kind, list(plugins.KINDS))} Kinds: {', '.join(plugins.KINDS)}"
         )
+    if kind is not None and name is not None:
+        from slimline import plugin_keys
+
+        print("\n".join(plugin_keys.described(kind, name)))
+        return
     rows = plugins.offers(kind)
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:

@@ -35,7 +35,7 @@ def findings(graph: Graph) -> Iterator[Finding]:
     """Yield what every rule finds, then what the parser rejects beside that, if it is installed."""
     known = [found for rule in RULES for found in rule(graph)]
     yield from known
-    if engines.is_installed() and not any(each.effect == "rejected" and each.rule != "dynamic-axis" for each in known):
+    if engines.is_installed() and not any(each.effect == "rejected" for each in known):
         yield from _parser(graph)
 
 
@@ -136,7 +136,7 @@ def residual(graph: Graph) -> Iterator[Finding]:
 
 
 def dynamic_axis(graph: Graph) -> Iterator[Finding]:
-    """The batch alone is dynamic: without a range of its own in the profile no engine is built for any other axis."""
+    """The batch alone is dynamic: the parser takes any other axis, the builder only with a range of its own."""
     for value in graph.model.graph.input:
         for index, axis in enumerate(value.type.tensor_type.shape.dim):
             if index and axis.dim_param:
@@ -144,7 +144,7 @@ def dynamic_axis(graph: Graph) -> Iterator[Finding]:
                 change = (
                     f"fix it, or give the format tensorrt its range: axes: {{{axis.dim_param}: [least, best, most]}}"
                 )
-                yield Finding("dynamic-axis", f"input {value.name!r}", saw, change, "rejected")
+                yield Finding("dynamic-axis", f"input {value.name!r}", saw, change, "not built")
 
 
 def _parser(graph: Graph) -> Iterator[Finding]:

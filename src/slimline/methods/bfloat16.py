@@ -16,7 +16,7 @@ from slimline.grids import FloatScheme
 
 @dataclass(frozen=True)
 class BFloat16(FloatWeights):
-    """Its keys are those of ``slimline.float_weights.FloatWeights``."""
+    """Store weights in bfloat16, but for layers that ``skip`` names (``slimline.float_weights``)."""
 
     name: ClassVar[str] = "bfloat16"
     scheme: ClassVar[FloatScheme] = "bfloat16"

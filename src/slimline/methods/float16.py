@@ -17,7 +17,7 @@ from slimline.grids import FloatScheme
 
 @dataclass(frozen=True)
 class Float16(FloatWeights):
-    """Its keys are those of ``slimline.float_weights.FloatWeights``."""
+    """Store weights in float16, but for layers that ``skip`` names (``slimline.float_weights``)."""
 
     name: ClassVar[str] = "float16"
     scheme: ClassVar[FloatScheme] = "float16"

@@ -21,7 +21,7 @@ from slimline.encoder_pruning import EncoderPruning
 
 @dataclass(frozen=True)
 class Heads(EncoderPruning):
-    """Its keys are those of ``EncoderPruning``."""
+    """Prune ``ratio`` of the attention heads; the keys are those of ``EncoderPruning``."""
 
     name: ClassVar[str] = "heads"
     parts: ClassVar[str] = "heads"

@@ -23,7 +23,9 @@ from slimline.quantization import Quantize
 
 @dataclass(frozen=True)
 class Linear(Quantize):
-    """Its keys are those of ``slimline.quantization.Quantize``, the scheme of the ``weights``, and ``ranges``.
+    """Quantize activations to the range that occurs, weights symmetrically or as ``weights`` says.
+
+    The other keys are ``ranges`` and those of ``slimline.quantization.Quantize``.
 
     ``ranges`` of the inputs of nn.Linear: ``static`` from calibration, ``dynamic`` those of the batch at hand, ``auto``
     what the target runs faster (``slimline.dynamic_ranges``). Other layers' are static.

@@ -21,7 +21,10 @@ from slimline.encoder_pruning import EncoderPruning
 
 @dataclass(frozen=True)
 class Neurons(EncoderPruning):
-    """Its keys are those of ``EncoderPruning``; widths are multiples of 16, as vector units run them."""
+    """Prune ``ratio`` of the feed-forward neurons, to multiples of 16, as vector units run them.
+
+    The keys are those of ``EncoderPruning``.
+    """
 
     multiple: Annotated[int, Field(ge=1)] = 16
 

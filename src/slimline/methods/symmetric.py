@@ -17,7 +17,7 @@ from slimline.quantization import Quantize
 
 @dataclass(frozen=True)
 class Symmetric(Quantize):
-    """Its keys are those of ``slimline.quantization.Quantize``."""
+    """Quantize around zero, weights and activations; the keys are those of ``slimline.quantization.Quantize``."""
 
     name: ClassVar[str] = "symmetric"
 

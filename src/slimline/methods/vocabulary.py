@@ -41,7 +41,7 @@ class TrimmedEmbedding(nn.Module):
 
 @dataclass(frozen=True)
 class Vocabulary(Method):
-    """It has no keys: which rows can be read is known from the task's tokenizer."""
+    """Trim embeddings to the rows that can be read, which the task's tokenizer tells."""
 
     name: ClassVar[str] = "vocabulary"
 

@@ -82,6 +82,7 @@ def _summary(study: Study, *, passed: bool) -> str:
 
 def _notes(study: Study) -> dict[str, str]:
     title, confidence = study.primary.title, study.confidence
+    minds = " Minds most: what cost most of all that was tried on this layer alone." if study.sensitivity else ""
     return {
         "waterfall": f"Each bar runs from the stage before to the stage named; bytes and latency on log axes. "
         f"A step of {title} has no interval of its own: the table has the intervals against the teacher.",
@@ -102,7 +103,7 @@ def _notes(study: Study) -> dict[str, str]:
         "stage_layers": "Bytes are those in model.onnx. Zeros are counted among the weights as stored, so rounding "
         "makes some. SQNR: how far the layer's output lies from that of the same layer without quantizers, on the same "
         "input (validation rows), 10·log₁₀(signal/error); errors of layers before it aren't in it. Clipped: input "
-        "values outside the quantizer's range.",
+        f"values outside the quantizer's range.{minds}",
         "galleries": "Counts on a log axis (a line a decade). Weights as stored, and inputs before rounding.",
         "outline": "in the stage before; of newly quantized weights: before rounding",
         "formats": "Made from the same model and quantizers for other runtimes; ONNX Runtime answered with them to "

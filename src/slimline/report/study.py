@@ -18,7 +18,7 @@ from slimline.report import numbers
 from slimline.report.numbers import Metric
 
 LITTLE = 0.10
-STUDIES = (Path("sensitivity"), Path(".slimline/sensitivity"))
+STUDIES = Path("sensitivity")
 
 
 @dataclass(frozen=True)
@@ -152,27 +152,20 @@ def load(params: Params, document: Mapping[str, Any], *, root: Path = Path(), li
         times={name: times.read(name, root / times.FOLDER) for name in timed},
         limit=limit,
         layers={stage: manifest.read_json(path)["layers"] for stage, path in described.items() if path.is_file()},
-        sensitivity=_sensitivity(root, {stage: each["artifact"] for stage, each in facts.items()}),
+        sensitivity=_sensitivity(root / STUDIES, {stage: each["artifact"] for stage, each in facts.items()}),
     )
 
 
-def _sensitivity(root: Path, artifacts: Mapping[str, str]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
-    """Return {stage: {layer: trials}} of the studies found that were made of these very artifacts."""
+def _sensitivity(folder: Path, artifacts: Mapping[str, str]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """Return {stage: {layer: trials}} of the studies in ``folder`` that were made of these very artifacts."""
     found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for folder in STUDIES:
-        for path in sorted((root / folder).glob("*.json")):
-            document = manifest.read_json(path)
-            trials = document.get("trials")
-            if isinstance(trials, dict):  # the cache: "LAYER METHOD STRENGTH", null where a method doesn't apply
-                named = [(*label.split(" ", 2), each) for label, each in trials.items() if each]
-                trials = [
-                    dict(zip(("layer", "method", "strength"), name, strict=True), **each) for *name, each in named
-                ]
-            for stage, digest in artifacts.items():
-                if trials and document.get("artifact") == digest and stage not in found:
-                    layers = found[stage] = {}
-                    for trial in trials:
-                        layers.setdefault(trial["layer"], []).append(trial)
+    for path in sorted(folder.glob("*.json")):
+        document = manifest.read_json(path)
+        for stage, digest in artifacts.items():
+            if document.get("artifact") == digest:
+                layers = found.setdefault(stage, {})
+                for trial in document["trials"]:
+                    layers.setdefault(trial["layer"], []).append(trial)
     return found
 
 
