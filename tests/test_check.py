@@ -156,11 +156,12 @@ def test_an_unknown_teacher_is_named(folder: Folder) -> None:
         ({"name": "magnitude", "ratio": 0.5, "start": 0.6}, "prune.methods.0.start: 0.6 is above ratio, 0.5"),
         ({"name": "magnitude", "ratio": 0.9, "max_ratio": 0.8}, "prune.methods.0.ratio: 0.9 is above max_ratio, 0.8"),
         ({"name": "structured", "of": "macs", "scope": "sensitivity"}, "prune.methods.0.scope: sensitivity shares out"),
+        ({"name": "structured", "ratio": 0.99}, "prune.methods.0.ratio: 0.99 is above max_ratio, 0.75; raise that"),
         ({"name": "structured", "float_layers": ["0"]}, "prune.methods.0.float_layers: it is read with kernels: int8"),
         ({"name": "linear", "bits": "auto"}, "prune.methods.0.budget: bits: auto keeps to one of bytes, latency"),
         ({"name": "svd", "rank": {"ratio": 0.5}, "max_loss": 0.1}, "prune.methods.0.max_loss: it guards ranks"),
     ],
-    ids=["n of m", "start", "max_ratio", "scope", "kernels", "budget", "max_loss"],
+    ids=["n of m", "start", "max_ratio", "scope", "channels", "kernels", "budget", "max_loss"],
 )
 def test_keys_that_contradict_each_other_are_found_before_training(
     folder: Folder, method: dict[str, Any], message: str
