@@ -140,6 +140,12 @@ def test_a_pattern_that_slicing_breaks_is_told_with_its_layer(prune: Any, capsys
     assert [line[: len(start)] for line, start in zip(told, expected, strict=True)] == expected
 
 
+def test_keys_for_layers_that_are_skipped_are_refused(prune: Any) -> None:
+    linear = {"name": "linear", "skip": ["11"], "layers": {"1[01]": {"bits": 4}}}
+    with pytest.raises(SlimlineError, match=r"prune\.methods\.0\.layers: '1\[01\]' names only layers that skip leaves"):
+        prune({"from": "teacher", "methods": [linear]})
+
+
 @pytest.mark.parametrize("recovery", [None, {"epochs": 0, "lr": 0.1}], ids=["none", "no epochs"])
 def test_a_schedule_without_recovery_is_named(prune: Any, recovery: dict[str, Any] | None) -> None:
     section = {"from": "teacher", "methods": [{"name": "magnitude", "schedule": "cubic"}], "recovery": recovery}

@@ -109,6 +109,10 @@ class LowRank(Method):
         if self.max_loss is not None and self.rank != "auto":
             raise MethodError(f"{where}.max_loss: it guards ranks that are chosen, and rank isn't auto; leave it out")
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        del batches
+        _names(self, model, context.where)
+
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         if self.rank == "auto":
             return {}

@@ -244,7 +244,9 @@ def _compress(
             check_without_training(method, name, where)
         given = model
         batches = stage.batches(stage.splits["calibration"])
-        model, plan = compress(method, given, batches, stage.context(where, decisions.entry(name)))
+        context = stage.context(where, decisions.entry(name))
+        method.check_model(given, batches, context)
+        model, plan = compress(method, given, batches, context)
         for note in [*plan.notes, *masks.shifted(given, model)]:
             print(f"{stage.name}: {name}: {note}")
         if plan.tensors or _structure(model) != _structure(given) or _trains(method):

@@ -31,6 +31,14 @@ class NM(Method):
         if self.n >= self.m:
             raise MethodError(f"{where}.n: {self.n} of {self.m} leaves every weight; n must be below m")
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        del batches
+        masks.maskable(model, self.skip, context.where)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
         self.check(context.where)

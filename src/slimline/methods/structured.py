@@ -57,6 +57,18 @@ class Structured(Method):
         if self.of == "channels" and self.ratio > self.max_ratio:
             raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        bare = plain(model)
+        found = self._groups(bare, next(iter(batches()))[0], context)
+        if self.importance == "bn-scale":
+            importances.scores("bn-scale", found, bare, batches, context)
+        if self.float_layers:
+            layer_times.check_float_layers(model, batches, context, self.float_layers)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         self.check(context.where)
         bare = plain(model)
