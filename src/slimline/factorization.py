@@ -91,7 +91,9 @@ class LowRank(Method):
     """
 
     rank: Rank = "auto"
-    ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.125, 0.25, 0.5])
+    ratios: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = field(
+        default_factory=lambda: [0.125, 0.25, 0.5]
+    )
     multiple: Annotated[int, Field(ge=1)] = 8
     min_gain: Annotated[float, Field(ge=1)] = 1.1
     max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01

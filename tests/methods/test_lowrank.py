@@ -200,6 +200,12 @@ def test_a_wrong_rank_is_one_line_that_says_what_is_wrong(rank: Any, message: st
     assert "\n" not in str(caught.value)
 
 
+def test_no_ratio_to_try_is_refused() -> None:
+    """It ended in 'no layer pays on this target'."""
+    with pytest.raises(ParamsError, match=r"here\.ratios: list should have at least 1 item"):
+        params.configure("methods", Configured(name="svd", ratios=[]), "here")  # type: ignore[call-arg]
+
+
 def test_cost_counts_what_a_sequence_does() -> None:
     conv = nn.Conv2d(4, 6, 3, stride=2, padding=1)
     assert cost(conv, (4, 8, 8)) == 16 * 6 * 4 * 9
