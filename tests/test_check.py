@@ -210,13 +210,18 @@ def test_what_is_timed_in_integers_is_what_quantize_will_not_skip(folder: Folder
             {"name": "linear", "skip": ["0", "3"], "layers": {"[03]": {"bits": 4}}},
             ".layers: '[03]' names only layers that skip leaves out; layers that are left: 6, 9, 11",
         ),
+        (
+            "quantize",
+            {"name": "linear", "ranges": "dynamic", "layers": {"11": {"bits": 4}}},
+            ".layers: 11 gets activations of 4 bits, ranges: dynamic takes those of 8",
+        ),
         ("factorize", {"name": "svd", "skip": ["fc"]}, ".skip: 'fc' matches no layer that can be factorized; layers: "),
         ("factorize", {"name": "structured", "importance": "bn-scale"}, ".importance: bn-scale needs a BatchNorm, and"),
         ("factorize", {"name": "sparsify", "kind": "bn-scale"}, ".kind: bn-scale needs a BatchNorm, and this model"),
     ],
     ids=[
-        "magnitude", "n-m", "drop-layers", "vocabulary", "quantize", "float16", "layers", "only skipped", "factorize",
-        "bn-scale", "sparsify",
+        "magnitude", "n-m", "drop-layers", "vocabulary", "quantize", "float16", "layers", "only skipped", "dynamic",
+        "factorize", "bn-scale", "sparsify",
     ],
 )  # fmt: skip
 def test_what_doesnt_fit_the_models_layers_is_found_before_training(
