@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from slimline import check
+from slimline import check, engines
 from slimline.errors import SlimlineError
 
 BIG = {"from": "teacher", "model": {"name": "cnn"}, "training": {"epochs": 1, "lr": 0.01}}
@@ -246,3 +246,19 @@ def test_layers_that_an_earlier_method_decides_about_are_left_to_the_stage(folde
     folder.check()
     folder.document["factorize"]["methods"] = [{"name": "linear", "skip": ["11.0"]}, svd]
     assert folder.mistake().startswith("params.yaml: factorize.methods.0.skip: '11.0' matches no layer")
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_format_whose_library_is_missing_is_found_before_training(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(engines, "_names", lambda: ["tensorrt_rtx"] if installed else [])
+    folder.document["export"]["formats"] = ["onnx", "tensorrt"]
+    if installed:
+        folder.check()
+    else:
+        said = "TensorRT is not installed: pip install 'slimline[tensorrt]'"
+        assert folder.mistake() == f"params.yaml: export.formats: tensorrt: {said}"

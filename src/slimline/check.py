@@ -31,8 +31,8 @@ def check(path: Path = params.FILE) -> list[str]:
         plugins.find(kind, name, where=where)
     from slimline.export import formats
 
-    formats.exporters(settings.export, settings.target, path)
-    shown = _check_task(settings, path)
+    exporters = formats.exporters(settings.export, settings.target, path)
+    shown = _check_task(settings, exporters, path)
     return [f"runs: {' -> '.join(order)}", f"exports: {', '.join(settings.export.stages)}", *shown]
 
 
@@ -153,8 +153,8 @@ def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:
     yield from (("metrics", each, f"{path}: benchmark.metrics") for each in settings.benchmark.metrics)
 
 
-def _check_task(settings: Params, path: Path) -> list[str]:
-    """Load the data, build each model, and run it on one row."""
+def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list[str]:
+    """Load the data, build each model, and run it on one row; hold formats and methods against task and models."""
     import torch
 
     from slimline import artifact
@@ -166,6 +166,7 @@ def _check_task(settings: Params, path: Path) -> list[str]:
         raise DataError(f"{path}: task: {settings.task.name} has no rows in split {missing[0]!r}")
     if settings.teacher.training is None and settings.teacher.weights is None:
         raise ParamsError(f"{path}: teacher.training: missing; give it, or teacher.weights")
+    _check_formats(exporters, task, path)
     row = tensors(splits["validation"][slice(0, 2)][0])
     want = task.signature()["outputs"][0]["shape"][1:]
     for where, plugin in _models(settings, path):
@@ -190,6 +191,13 @@ def _check_task(settings: Params, path: Path) -> list[str]:
     limit = f", at most {settings.limit} used" if settings.limit else ""
     rows = f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"
     return [rows, *(f"data: {note}" for note in task.notes)]
+
+
+def _check_formats(exporters: dict[str, Any], task: Any, path: Path) -> None:
+    """Let each format say what its library, or the task's inputs, will keep it from."""
+    for name, exporter in exporters.items():
+        if hasattr(exporter, "check"):
+            exporter.check(task.signature(), f"{path}: export.formats: {name}")
 
 
 def _check_weights(model: Any, settings: Params, path: Path) -> None:
