@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from slimline import check
+from slimline import check, engines
 from slimline.errors import SlimlineError
 
 BIG = {"from": "teacher", "model": {"name": "cnn"}, "training": {"epochs": 1, "lr": 0.01}}
@@ -156,11 +156,12 @@ def test_an_unknown_teacher_is_named(folder: Folder) -> None:
         ({"name": "magnitude", "ratio": 0.5, "start": 0.6}, "prune.methods.0.start: 0.6 is above ratio, 0.5"),
         ({"name": "magnitude", "ratio": 0.9, "max_ratio": 0.8}, "prune.methods.0.ratio: 0.9 is above max_ratio, 0.8"),
         ({"name": "structured", "of": "macs", "scope": "sensitivity"}, "prune.methods.0.scope: sensitivity shares out"),
+        ({"name": "structured", "ratio": 0.99}, "prune.methods.0.ratio: 0.99 is above max_ratio, 0.75; raise that"),
         ({"name": "structured", "float_layers": ["0"]}, "prune.methods.0.float_layers: it is read with kernels: int8"),
         ({"name": "linear", "bits": "auto"}, "prune.methods.0.budget: bits: auto keeps to one of bytes, latency"),
         ({"name": "svd", "rank": {"ratio": 0.5}, "max_loss": 0.1}, "prune.methods.0.max_loss: it guards ranks"),
     ],
-    ids=["n of m", "start", "max_ratio", "scope", "kernels", "budget", "max_loss"],
+    ids=["n of m", "start", "max_ratio", "scope", "channels", "kernels", "budget", "max_loss"],
 )
 def test_keys_that_contradict_each_other_are_found_before_training(
     folder: Folder, method: dict[str, Any], message: str
@@ -180,12 +181,84 @@ def test_what_is_timed_in_integers_is_what_quantize_will_not_skip(folder: Folder
     timed = {"name": "structured", "of": "latency", "kernels": "int8"}
     folder.document["prune"]["methods"] = [timed]
     folder.check()
-    folder.document["quantize"]["methods"] = [{"name": "linear", "skip": ["conv"]}]
+    folder.document["quantize"]["methods"] = [{"name": "linear", "skip": ["11"]}]
     assert folder.mistake() == (
-        "params.yaml: prune.methods.0.float_layers: [], but quantize.methods.0.skip is ['conv']; name the same layers, "
+        "params.yaml: prune.methods.0.float_layers: [], but quantize.methods.0.skip is ['11']; name the same layers, "
         "so that what is timed is what will run"
     )
-    folder.document["prune"]["methods"] = [{**timed, "float_layers": ["conv"]}]
+    folder.document["prune"]["methods"] = [{**timed, "float_layers": ["11"]}]
     folder.check()
     folder.document["quantize"]["methods"] = [{"name": "linear", "skip": "auto"}]
     folder.check()
+
+
+# --- keys of methods against the model's layers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "method", "message"),
+    [
+        ("prune", {"name": "magnitude", "skip": ["conv*"]}, ".skip: 'conv*' matches no layer; layers: 0, 3, 6, 11"),
+        ("prune", {"name": "n-m", "skip": ["conv*"]}, ".skip: 'conv*' matches no layer; layers: 0, 3, 6, 11"),
+        ("prune", {"name": "drop-layers", "keep": {"5": [0]}}, ".keep: '5' is no list of blocks. Lists: ''"),
+        ("prune", {"name": "vocabulary"}, ": vocabulary works on texts, and this task has no tokenizer"),
+        ("quantize", {"name": "linear", "skip": ["fc"]}, ".skip: 'fc' matches no layer; layers: 0, 3, 6, 9, 11"),
+        ("quantize", {"name": "float16", "skip": ["fc"]}, ".skip: 'fc' matches no layer; layers: 0, 3, 6, 11"),
+        ("quantize", {"name": "linear", "layers": {"fc": {"bits": 4}}}, ".layers: 'fc' matches no layer; layers: 0, 3"),
+        (
+            "quantize",
+            {"name": "linear", "skip": ["0", "3"], "layers": {"[03]": {"bits": 4}}},
+            ".layers: '[03]' names only layers that skip leaves out; layers that are left: 6, 9, 11",
+        ),
+        (
+            "quantize",
+            {"name": "linear", "ranges": "dynamic", "layers": {"11": {"bits": 4}}},
+            ".layers: 11 gets activations of 4 bits, ranges: dynamic takes those of 8",
+        ),
+        ("factorize", {"name": "svd", "skip": ["fc"]}, ".skip: 'fc' matches no layer that can be factorized; layers: "),
+        ("factorize", {"name": "structured", "importance": "bn-scale"}, ".importance: bn-scale needs a BatchNorm, and"),
+        ("factorize", {"name": "sparsify", "kind": "bn-scale"}, ".kind: bn-scale needs a BatchNorm, and this model"),
+    ],
+    ids=[
+        "magnitude", "n-m", "drop-layers", "vocabulary", "quantize", "float16", "layers", "only skipped", "dynamic",
+        "factorize", "bn-scale", "sparsify",
+    ],
+)  # fmt: skip
+def test_what_doesnt_fit_the_models_layers_is_found_before_training(
+    folder: Folder, stage: str, method: dict[str, Any], message: str
+) -> None:
+    """The stage found it, hours later."""
+    recovery = folder.document["prune"]["recovery"]
+    folder.document[stage] = {**folder.document[stage], "methods": [method], "recovery": recovery}
+    assert folder.mistake().startswith(f"params.yaml: {stage}.methods.0{message}")
+
+
+def test_layers_to_be_timed_in_floating_point_are_found_before_training(folder: Folder) -> None:
+    timed = {"name": "structured", "of": "latency", "kernels": "int8", "float_layers": ["fc"]}
+    folder.document["prune"]["methods"] = [timed]
+    folder.document["quantize"]["methods"] = [{"name": "float16"}]
+    assert folder.mistake().startswith("params.yaml: prune.methods.0.float_layers: 'fc' matches no layer; layers: 0, 3")
+
+
+def test_layers_that_an_earlier_method_decides_about_are_left_to_the_stage(folder: Folder) -> None:
+    svd = {"name": "svd", "rank": {"ratio": 0.5}}
+    folder.document["factorize"]["methods"] = [svd, {"name": "linear", "skip": ["11.0"]}]
+    folder.check()
+    folder.document["factorize"]["methods"] = [{"name": "linear", "skip": ["11.0"]}, svd]
+    assert folder.mistake().startswith("params.yaml: factorize.methods.0.skip: '11.0' matches no layer")
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_format_whose_library_is_missing_is_found_before_training(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(engines, "_names", lambda: ["tensorrt_rtx"] if installed else [])
+    folder.document["export"]["formats"] = ["onnx", "tensorrt"]
+    if installed:
+        folder.check()
+    else:
+        said = "TensorRT is not installed: pip install 'slimline[tensorrt]'"
+        assert folder.mistake() == f"params.yaml: export.formats: tensorrt: {said}"

@@ -9,6 +9,9 @@ from torch import nn
 
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan, compress, load_tensors
+from slimline.models.cnn import Cnn
+from slimline.tasks.digits import Digits
+from slimline.testing import check_method
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,42 @@ def test_a_method_may_leave_penalty_and_constraint_out() -> None:
     assert Method().penalty(model) is None
     Method().constrain(model, 1, 10)
     assert torch.equal(model.weight, before)
+
+
+@dataclass(frozen=True)
+class Refuses(Method):
+    """Refuses before training what it takes then."""
+
+    def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        return Plan(Edit(f"{__name__}:{type(self).__name__}", {}))
+
+    @staticmethod
+    def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        return model
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        raise MethodError("no layer fits")
+
+
+@dataclass(frozen=True)
+class Foresees(Refuses):
+    """Tells the methods behind it of layers that it doesn't leave."""
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        pass
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("method", "broken"),
+    [
+        (Refuses(), "check_model refuses what plan takes: MethodError: no layer fits"),
+        (Foresees(), "foresee gives other layers than the method leaves"),
+    ],
+    ids=["refuses", "foresees"],
+)
+def test_what_is_said_of_the_model_before_training_is_true(method: Method, broken: str, cnn: Cnn, task: Digits) -> None:
+    with pytest.raises(AssertionError, match=broken):
+        check_method(method, cnn, task)

@@ -214,6 +214,18 @@ def test_a_wrong_item_of_a_methods_list_is_named() -> None:
         params.configure("methods", chosen, "here")
 
 
+def test_an_unknown_key_deep_in_a_method_is_named_with_the_known_ones() -> None:
+    chosen = Configured.model_validate({"name": "linear", "layers": {"0": {"bit": 4}}})
+    with pytest.raises(ParamsError) as caught:
+        params.configure("methods", chosen, "here")
+    assert str(caught.value).startswith("here.layers.0.bit: unknown key. Did you mean 'bits'? Known: bits, weight_bits")
+
+
+def test_a_slip_is_named_rather_than_the_key_that_it_leaves_missing(document: dict[str, Any]) -> None:
+    document["distill"]["trainin"] = document["distill"].pop("training")
+    assert mistake(document).startswith("distill.trainin: unknown key. Did you mean 'training'?")
+
+
 def test_an_unknown_method_is_named_with_its_key() -> None:
     with pytest.raises(PluginError, match=r"here: no plug-in 'prune'"):
         params.configure("methods", Configured(name="prune"), "here")

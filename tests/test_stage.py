@@ -124,6 +124,28 @@ def test_masks_of_an_earlier_stage_hold_in_the_recovery_of_a_later_one(prune: An
         assert not masks.weight(layer)[~masks.live(layer)].any()
 
 
+def test_a_pattern_that_slicing_breaks_is_told_with_its_layer(prune: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every 4 inputs more than 2 lived once channels had gone, and nothing said so."""
+    prune({"from": "teacher", "methods": [{"name": "n-m"}, {"name": "linear"}]})
+    assert "2:4" not in capsys.readouterr().out
+    pruned = prune({"from": "prune", "methods": [{"name": "structured", "importance": "l1", "multiple": 1}]}, "again")
+    told = [line for line in capsys.readouterr().out.splitlines() if "2:4" in line]
+    expected = []
+    for name, layer in masks.masked(pruned).items():
+        lives = masks.live(layer).movedim(1, 0)  # in × out × …
+        over = sum(int((lives[at : at + 4].sum(0) > 2).sum()) for at in range(0, len(lives), 4))
+        if over:
+            expected.append(f"again: structured: {name}: 2:4 holds no more: {over} of ")
+    assert expected
+    assert [line[: len(start)] for line, start in zip(told, expected, strict=True)] == expected
+
+
+def test_keys_for_layers_that_are_skipped_are_refused(prune: Any) -> None:
+    linear = {"name": "linear", "skip": ["11"], "layers": {"1[01]": {"bits": 4}}}
+    with pytest.raises(SlimlineError, match=r"prune\.methods\.0\.layers: '1\[01\]' names only layers that skip leaves"):
+        prune({"from": "teacher", "methods": [linear]})
+
+
 @pytest.mark.parametrize("recovery", [None, {"epochs": 0, "lr": 0.1}], ids=["none", "no epochs"])
 def test_a_schedule_without_recovery_is_named(prune: Any, recovery: dict[str, Any] | None) -> None:
     section = {"from": "teacher", "methods": [{"name": "magnitude", "schedule": "cubic"}], "recovery": recovery}

@@ -31,8 +31,8 @@ def check(path: Path = params.FILE) -> list[str]:
         plugins.find(kind, name, where=where)
     from slimline.export import formats
 
-    formats.exporters(settings.export, settings.target, path)
-    shown = _check_task(settings, path)
+    exporters = formats.exporters(settings.export, settings.target, path)
+    shown = _check_task(settings, exporters, path)
     return [f"runs: {' -> '.join(order)}", f"exports: {', '.join(settings.export.stages)}", *shown]
 
 
@@ -153,8 +153,8 @@ def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:
     yield from (("metrics", each, f"{path}: benchmark.metrics") for each in settings.benchmark.metrics)
 
 
-def _check_task(settings: Params, path: Path) -> list[str]:
-    """Load the data, build each model, and run it on one row."""
+def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list[str]:
+    """Load the data, build each model, and run it on one row; hold formats and methods against task and models."""
     import torch
 
     from slimline import artifact
@@ -166,6 +166,7 @@ def _check_task(settings: Params, path: Path) -> list[str]:
         raise DataError(f"{path}: task: {settings.task.name} has no rows in split {missing[0]!r}")
     if settings.teacher.training is None and settings.teacher.weights is None:
         raise ParamsError(f"{path}: teacher.training: missing; give it, or teacher.weights")
+    _check_formats(exporters, task, path)
     row = tensors(splits["validation"][slice(0, 2)][0])
     want = task.signature()["outputs"][0]["shape"][1:]
     for where, plugin in _models(settings, path):
@@ -184,9 +185,19 @@ def _check_task(settings: Params, path: Path) -> list[str]:
     _check_budget(settings, task, out.float().numpy(), splits["validation"][slice(0, 2)][1], path)
     for name in settings.compressions:
         _check_learning(settings, name, task, splits, path)
+    known: dict[str, Any] = {}
+    for name in settings.compressions:
+        _check_methods(settings, name, task, splits, path, known)
     limit = f", at most {settings.limit} used" if settings.limit else ""
     rows = f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"
     return [rows, *(f"data: {note}" for note in task.notes)]
+
+
+def _check_formats(exporters: dict[str, Any], task: Any, path: Path) -> None:
+    """Let each format say what its library, or the task's inputs, will keep it from."""
+    for name, exporter in exporters.items():
+        if hasattr(exporter, "check"):
+            exporter.check(task.signature(), f"{path}: export.formats: {name}")
 
 
 def _check_weights(model: Any, settings: Params, path: Path) -> None:
@@ -257,15 +268,61 @@ def _check_learning(settings: Params, name: str, task: Any, splits: dict[str, An
             find_layer(teacher, hint, "the teacher", f"{term.where}.layers")
 
 
+def _check_methods(
+    settings: Params, name: str, task: Any, splits: dict[str, Any], path: Path, known: dict[str, Any]
+) -> Any:
+    """Check a stage's methods against the layers that each will meet, and return a model with those it leaves.
+
+    None: that is known only once something ran. ``known`` holds the stages that are done.
+    """
+    if name in known:
+        return known[name]
+    section = settings.compressions.get(name)
+    if not isinstance(section, Compression):
+        goes_on = section is not None and section.model is None and section.keep is None
+        known[name] = (
+            _check_methods(settings, section.from_, task, splits, path, known)
+            if section is not None and goes_on
+            else _untouched(settings, name, task, splits, path)
+        )
+        return known[name]
+    model = _check_methods(settings, section.from_, task, splits, path, known)
+    batch = _batch(splits)
+    for key, methods in section.steps.items():
+        for index, chosen in enumerate(methods):
+            if model is None:
+                break
+            where = f"{path}: {name}.{key}.{index}"
+            method, context = params.configure("methods", chosen, where), _context(settings, task, splits, where)
+            method.check_model(model, lambda: [batch], context)
+            model = method.foresee(model, lambda: [batch], context)
+    known[name] = model
+    return model
+
+
+def _batch(splits: dict[str, Any]) -> Any:
+    """Return two calibration rows as a batch."""
+    from slimline.task import tensors
+
+    inputs, y = splits["calibration"][slice(0, 2)]
+    return tensors(inputs), tensors({"y": y})["y"]
+
+
+def _context(settings: Params, task: Any, splits: dict[str, Any], where: str) -> Any:
+    from slimline.decisions import Decisions
+    from slimline.method import Context
+
+    parts = splits["calibration"], splits["validation"]
+    return Context(task, *parts, settings.target, Decisions(None, {}), where=where)
+
+
 def _untouched(settings: Params, name: str, task: Any, splits: dict[str, Any], path: Path) -> Any:
     """Build the model of a stage before its training, or return None behind a compression, which decides when it runs.
 
     Raises MethodError where ``keep`` names blocks that can't go.
     """
     from slimline import artifact
-    from slimline.decisions import Decisions
-    from slimline.method import Context, compress
-    from slimline.task import tensors
+    from slimline.method import compress
 
     if name == pipeline.ROOT:
         named = settings.teacher.model
@@ -282,8 +339,5 @@ def _untouched(settings: Params, name: str, task: Any, splits: dict[str, Any], p
         return model
     chosen = Configured.model_validate({"name": "drop-layers", "keep": section.keep})
     method = params.configure("methods", chosen, f"{path}: {name}")
-    inputs, y = splits["calibration"][slice(0, 2)]
-    batch = tensors(inputs), tensors({"y": y})["y"]
-    parts = splits["calibration"], splits["validation"]
-    context = Context(task, *parts, settings.target, Decisions(None, {}), where=f"{path}: {name}")
+    batch, context = _batch(splits), _context(settings, task, splits, f"{path}: {name}")
     return compress(method, model, lambda: [batch], context)[0]

@@ -40,22 +40,34 @@ class EncoderPruning(Method):
         """Return the parts of a plain model, a group a layer."""
         raise NotImplementedError
 
+    def check(self, where: str) -> None:
+        if self.ratio > self.max_ratio:
+            raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        self.check(context.where)
         bare = plain(model)
         inputs, _ = next(iter(batches()))
         found = self._found(bare, inputs, context)
+        limits = Limits(self.multiple, self.max_ratio)
+        limits.check([group.channels for group in found], context.where)
         scores = importances.scores(self.importance, found, bare, batches, context)
         if self.scope == "global":
             wanted = above_threshold(scores, self.ratio)
         else:
             wanted = [round(group.channels * (1 - self.ratio)) for group in found]
-        limits = Limits(self.multiple, self.max_ratio)
         widths = [limits.rounded(width, group.channels) for width, group in zip(wanted, found, strict=True)]
         edit = Edit(self.name, {"kept": keep_channels(found, scores, widths)})
         notes = [
             f"{group.members[0][0]}: {width} of {group.channels} {self.parts} kept"
             for group, width in zip(found, widths, strict=True)
         ]
+        gone = 1 - sum(widths) / sum(group.channels for group in found)
+        notes.append(f"{gone:.1%} of the {self.parts} are gone where {self.ratio:.1%} was asked")
         state = model.state_dict()
         sliced = self.apply(copy.deepcopy(model), edit)
         if why := encoder_parts.runs(sliced, inputs):

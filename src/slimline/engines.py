@@ -15,6 +15,7 @@ from typing import Any
 from slimline import cuda, manifest
 from slimline.errors import ExportError
 
+MISSING = "TensorRT is not installed: pip install 'slimline[tensorrt]'"
 COMPUTE = (75, 80, 86, 89, 120, 121)
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
@@ -37,7 +38,7 @@ def library() -> Any:
     """
     names = _names()
     if not names:
-        raise ExportError("TensorRT is not installed: pip install 'slimline[tensorrt]'")
+        raise ExportError(MISSING)
     return importlib.import_module(names[0])
 
 

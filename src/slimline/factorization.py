@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from slimline import latency, masks, measure, metrics
@@ -49,6 +49,8 @@ CONFIDENCE = 0.95
 class Ratio:
     """Every rank is this share of the full one, rounded to ``multiple``, and at least that."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     ratio: Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -56,7 +58,26 @@ class Ratio:
 class Energy:
     """Every rank is the smallest whose squared singular values sum to this share of all."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     energy: Annotated[float, Field(gt=0, lt=1)]
+
+
+def _kind_of_rank(rank: Any) -> str | None:
+    """Return the tag of what ``rank`` is meant as, None where that is unclear."""
+    if isinstance(rank, Mapping):
+        return None if {"ratio", "energy"} <= rank.keys() else "[energy]" if "energy" in rank else "[ratio]"
+    return {"auto": "[auto]", Ratio: "[ratio]", Energy: "[energy]"}.get(rank if isinstance(rank, str) else type(rank))
+
+
+Rank = Annotated[
+    Annotated[Literal["auto"], Tag("[auto]")] | Annotated[Ratio, Tag("[ratio]")] | Annotated[Energy, Tag("[energy]")],
+    Discriminator(
+        _kind_of_rank,
+        custom_error_type="rank",
+        custom_error_message="Input should be auto, or one of {ratio: r} and {energy: e}",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -69,8 +90,10 @@ class LowRank(Method):
     of layers.
     """
 
-    rank: Literal["auto"] | Ratio | Energy = "auto"
-    ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.125, 0.25, 0.5])
+    rank: Rank = "auto"
+    ratios: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = field(
+        default_factory=lambda: [0.125, 0.25, 0.5]
+    )
     multiple: Annotated[int, Field(ge=1)] = 8
     min_gain: Annotated[float, Field(ge=1)] = 1.1
     max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -87,6 +110,10 @@ class LowRank(Method):
     def check(self, where: str) -> None:
         if self.max_loss is not None and self.rank != "auto":
             raise MethodError(f"{where}.max_loss: it guards ranks that are chosen, and rank isn't auto; leave it out")
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        del batches
+        _names(self, model, context.where)
 
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         if self.rank == "auto":

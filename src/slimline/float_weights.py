@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from slimline.errors import MethodError
-from slimline.folding import batchnorm_pairs, fold_weights
+from slimline.folding import batchnorm_pairs, fold_weights, without_norms
 from slimline.grids import FLOATS, FloatScheme, Spec, spec_data
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.quantization import Quantize
@@ -30,6 +30,14 @@ class FloatWeights(Method):
 
     name: ClassVar[str]
     scheme: ClassVar[FloatScheme]
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        del batches
+        self._chosen(model, context)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del context
+        return without_norms(model, next(iter(batches()))[0])
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         """Fold BatchNorms as ``linear`` does and round every weight not in ``skip``; integer grids give way."""

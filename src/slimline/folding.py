@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from slimline.quantizers import replace
 from slimline.task import call
 
 
@@ -64,3 +66,10 @@ def fold_weights(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
         conv.weight.mul_(factor[:, None, None, None])
         bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.bias)
         conv.bias = nn.Parameter(norm.bias + (bias - norm.running_mean) * factor)
+
+
+def without_norms(model: nn.Module, inputs: dict[str, Tensor]) -> nn.Module:
+    """Return a copy of ``model`` without the BatchNorms that folding takes, its weights as they were."""
+    bare = copy.deepcopy(model).eval()
+    replace(bare, {norm: nn.Identity() for _, norm in batchnorm_pairs(bare, inputs)})
+    return bare

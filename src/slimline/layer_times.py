@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slimline import latency, measure, plugins
 from slimline.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
 from slimline.errors import MethodError
-from slimline.method import Batches, Context, compress
+from slimline.method import Batches, Context, Method, compress
 from slimline.params import Target
 from slimline.quantizers import is_quantized
 from slimline.widths import Limits, cheapest
@@ -139,12 +139,22 @@ def as_int8(model: nn.Module, batches: Batches, context: Context, float_layers: 
 
     Its speed is what counts here, not its answers.
     """
-    linear = plugins.find("methods", "linear")
+    check_float_layers(model, batches, context, float_layers)
+    quantized, _ = compress(_linear(float_layers), model, batches, context)
+    return quantized.eval()
+
+
+def check_float_layers(model: nn.Module, batches: Batches, context: Context, float_layers: Sequence[str]) -> None:
+    """Raise MethodError at a glob that matches no layer."""
     try:
-        quantized, _ = compress(linear(skip=list(float_layers)), model, batches, context)
+        _linear(float_layers).check_model(model, batches, context)
     except MethodError as error:
         raise MethodError(str(error).replace(f"{context.where}.skip:", f"{context.where}.float_layers:")) from error
-    return quantized.eval()
+
+
+def _linear(skip: Sequence[str]) -> Method:
+    method: Method = plugins.find("methods", "linear")(skip=list(skip))
+    return method
 
 
 def _only_layers(kept: dict[str, dict[str, list[int]]], model: nn.Module) -> dict[str, dict[str, list[int]]]:

@@ -14,11 +14,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from slimline.errors import MethodError
 from slimline.method import Edit, Plan
 
 NAME = "weight_mask"
+PATTERN = "mask_pattern"  # (n, m), of a layer that n-m masked
 
 
 def maskable(model: nn.Module, skip: Sequence[str], where: str) -> dict[str, nn.Module]:
@@ -65,6 +67,34 @@ def attach(model: nn.Module, names: Sequence[str] | Mapping[str, Any]) -> nn.Mod
         if mask_of(layer) is None:
             layer.register_buffer(NAME, live(layer))
     return model
+
+
+def shifted(before: nn.Module, after: nn.Module) -> list[str]:
+    """Return a line for each layer whose n:m pattern held in ``before`` and does not in ``after``.
+
+    Slicing a layer's inputs keeps its zeros but shifts its groups of m.
+    """
+    lines = []
+    layers = masked(after)
+    for name, layer in masked(before).items():
+        pattern = getattr(layers.get(name), PATTERN, None)
+        if pattern is None or pattern != getattr(layer, PATTERN, None) or _beyond(layer, *pattern)[0]:
+            continue
+        n, m = pattern
+        broken, groups = _beyond(layers[name], n, m)
+        if broken:
+            lines.append(
+                f"{name}: {n}:{m} holds no more: {broken} of {groups} groups ({broken / groups:.0%}) have over {n} "
+                "live weights, for its inputs were sliced; prune channels before n-m"
+            )
+    return lines
+
+
+def _beyond(layer: nn.Module, n: int, m: int) -> tuple[int, int]:
+    """Return how many groups of m consecutive inputs have more than n live weights, and how many there are."""
+    last = live(layer).movedim(1, -1)
+    groups = functional.pad(last, (0, -last.shape[-1] % m)).reshape(-1, m)
+    return int((groups.sum(1) > n).sum()), len(groups)
 
 
 def enforce(layers: Mapping[str, nn.Module]) -> None:

@@ -98,6 +98,22 @@ class Method:
         """
         del where
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        """Raise MethodError where keys don't fit the model, a glob that matches no layer, say; optional.
+
+        ``slimline check`` calls it before anything trains, where it is known by then which layers the model will have:
+        weights may be any, and widths those before an earlier pruning. The stage calls it before ``plan``.
+        """
+        del model, batches, context
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module | None:
+        """Return a model with the layers, by name and kind, that this method will leave of ``model``; optional.
+
+        None: only ``plan`` knows. ``slimline check`` holds the methods behind this one against it.
+        """
+        del model, batches, context
+        return None
+
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         """Return, for each layer that the method takes, how it compresses that one alone; optional.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
@@ -310,10 +311,10 @@ def parse(document: Mapping[str, Any], path: Path = FILE) -> Params:
             missing = "a stage needs 'from'" if isinstance(value, Mapping) else "unknown key"
             raise ParamsError(f"{path}: {key}: {missing}.{near_miss(str(key), known)} Known: {', '.join(known)}")
         section: type[Distill | Compression] = Distill if "methods" not in value else Compression
-        compressions[key] = _validate(TypeAdapter(section), value, f"{path}: {key}")
+        compressions[key] = _validate(section, value, f"{path}: {key}")
         if value.get("model") and value.get("keep"):
             raise ParamsError(f"{path}: {key}.keep: it takes blocks of the input model, and 'model' builds another")
-    checked: Params = _validate(TypeAdapter(Params), {**fixed, "compressions": compressions}, f"{path}:")
+    checked: Params = _validate(Params, {**fixed, "compressions": compressions}, f"{path}:")
     return checked
 
 
@@ -332,23 +333,25 @@ def configure(kind: str, chosen: Configured, where: str) -> Any:
             raise ParamsError(
                 f"{where}.{key}: unknown key of {chosen.name!r}.{near_miss(key, known)} Known: {', '.join(known)}"
             )
-    return _validate(TypeAdapter(factory), chosen.settings, where)
+    return _validate(factory, chosen.settings, where)
 
 
-def _validate(adapter: TypeAdapter[Any], value: Any, where: str) -> Any:
+def _validate(kind: Any, value: Any, where: str) -> Any:
     try:
-        return adapter.validate_python(value)
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise ParamsError(_first_line(error, where)) from error
+        raise ParamsError(_first_line(error, kind, where)) from error
 
 
-def _first_line(error: ValidationError, where: str) -> str:
-    first = error.errors(include_url=False)[0]
+def _first_line(error: ValidationError, kind: Any, where: str) -> str:
+    errors = error.errors(include_url=False)
+    unknown = [each for each in errors if each["type"] in {"extra_forbidden", "unexpected_keyword_argument"}]
+    first = (unknown or errors)[0] if errors[0]["type"] == "missing" else errors[0]  # a slip says why a key is missing
     location = [str(part) for part in first["loc"] if not _is_union_member(part)]
     at = where if where.endswith(":") else where + "."
     key = (at + " " if at.endswith(":") else at) + ".".join(location) if location else where.rstrip(":.")
-    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        known = _known_keys(error.title, location)
+    if first in unknown:
+        known = _known_keys(kind, location)
         return f"{key}: unknown key.{near_miss(location[-1], known)}" + (f" Known: {', '.join(known)}" if known else "")
     if first["type"] == "missing":
         return f"{key}: missing; it has no default"
@@ -361,14 +364,35 @@ def _is_union_member(part: int | str) -> bool:
     return isinstance(part, str) and (part in {"float", "int", "constrained-int", "constrained-float"} or "[" in part)
 
 
-def _known_keys(title: str, location: list[str]) -> list[str]:
-    """Return the keys allowed beside the last one of ``location``, walking the sections from ``title``."""
-    sections = {cls.__name__: cls for cls in (Params, Teacher, Distill, Compression)}
-    at: Any = sections.get(title)
+def _known_keys(kind: Any, location: list[str]) -> list[str]:
+    """Return the keys allowed beside the last one of ``location``, walking the types from ``kind``."""
+    kinds = _members(kind)
     for part in location[:-1]:
-        field = at.model_fields.get(part) if at else None
-        if field is None:
-            field = next((f for f in at.model_fields.values() if f.alias == part), None) if at else None
-        options = [field.annotation, *get_args(field.annotation)] if field else []
-        at = next((each for each in options if isinstance(each, type) and issubclass(each, Section)), None)
-    return [field.alias or name for name, field in at.model_fields.items() if name != "compressions"] if at else []
+        kinds = [member for each in kinds for member in _members(_inner(each, part))]
+    return [key for each in kinds for key in _keys(each) if key != "compressions"]
+
+
+def _members(kind: Any) -> list[Any]:
+    """Return the members of a union, annotations taken off."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        return [member for each in get_args(kind) for member in _members(each)]
+    return [kind]
+
+
+def _inner(kind: Any, part: str) -> Any:
+    """Return the type behind the key (or position) ``part`` of a section, a dataclass, a mapping or a list."""
+    if get_origin(kind) in {dict, list}:
+        return get_args(kind)[-1]
+    return _keys(kind).get(part)
+
+
+def _keys(kind: Any) -> dict[str, Any]:
+    """Return {key: type} of a section or a dataclass; none of anything else."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+    if not is_dataclass(kind):
+        return {}
+    types = get_type_hints(kind)
+    return {field.name: types[field.name] for field in fields(kind)}

@@ -19,7 +19,7 @@ from slimline import mixed_precision
 from slimline.calibration import calibrate
 from slimline.equalization import equalize
 from slimline.errors import MethodError
-from slimline.folding import batchnorm_pairs, fold_weights
+from slimline.folding import batchnorm_pairs, fold_weights, without_norms
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 from slimline.mixed_precision import Budget
@@ -174,6 +174,22 @@ class Quantize(Method):
                 chosen = replace(chosen, **own | given)
         return chosen
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        """Check the globs: those of ``skip`` and ``layers`` name layers, and those of ``layers`` some not skipped."""
+        del batches
+        names = [name for name, layer in _bare(model).items() if is_quantizable(layer)]
+        left = self._chosen(names, context)
+        for pattern in self.layers:
+            if not any(fnmatchcase(name, pattern) for name in left):
+                raise MethodError(
+                    f"{context.where}.layers: {pattern!r} names only layers that skip leaves out; layers that are "
+                    f"left: {', '.join(left)}"
+                )
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del context
+        return without_norms(model, next(iter(batches()))[0])
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         """Fold every BatchNorm that directly follows a convolution, quantize every layer not in ``skip``, calibrate.
 
@@ -189,7 +205,7 @@ class Quantize(Method):
             plan = method.plan(model, batches, context)
             return replace(plan, notes=[*plan.notes, *notes])
         folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
-        bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
+        bare = _bare(model)
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
         own = {name: self.for_layer(name) for name in layers}
         specs = {name: (each.weight_spec(bare[name]), each.activation_spec(bare[name])) for name, each in own.items()}
@@ -301,6 +317,11 @@ class Quantize(Method):
         common = data(self.weight_spec(), self.activation_spec())
         own = {name: each for name, spec in specs.items() if (each := data(*spec)) != common}
         return common | ({"own": own} if own else {})
+
+
+def _bare(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every layer by name, without quantizers."""
+    return {name: plain_layer(module) for name, module in model.named_modules() if name}
 
 
 def _layer_of(quantizer: str) -> str:

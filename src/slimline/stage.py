@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from slimline import artifact, manifest, params, pipeline, plugins, times
+from slimline import artifact, manifest, masks, params, pipeline, plugins, times
 from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
@@ -244,8 +244,10 @@ def _compress(
             check_without_training(method, name, where)
         given = model
         batches = stage.batches(stage.splits["calibration"])
-        model, plan = compress(method, given, batches, stage.context(where, decisions.entry(name)))
-        for note in plan.notes:
+        context = stage.context(where, decisions.entry(name))
+        method.check_model(given, batches, context)
+        model, plan = compress(method, given, batches, context)
+        for note in [*plan.notes, *masks.shifted(given, model)]:
             print(f"{stage.name}: {name}: {note}")
         if plan.tensors or _structure(model) != _structure(given) or _trains(method):
             methods.append(method)

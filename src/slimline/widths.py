@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from slimline.channels import Cost, Group
+from slimline.errors import MethodError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Limits:
         """Return every allowed width below ``width``, the next one first."""
         top = (math.ceil(width / self.multiple) - 1) * self.multiple
         return list(range(top, self.least(channels) - 1, -self.multiple))
+
+    def check(self, groups: list[int], where: str) -> None:
+        """Raise MethodError where no group, of so many channels each, has an allowed width below its own."""
+        if not any(self.narrower(channels, channels) for channels in groups):
+            raise MethodError(
+                f"{where}.multiple: nothing can be pruned: no narrower width is a multiple of {self.multiple} and "
+                f"within max_ratio, {self.max_ratio}; the widest has {max(groups)}"
+            )
 
 
 def above_threshold(scores: list[Tensor], ratio: float) -> list[int]:

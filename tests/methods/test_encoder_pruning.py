@@ -120,6 +120,7 @@ def test_parts_that_say_nothing_go_and_nothing_changes(
     torch.testing.assert_close(model(ids), before, atol=1e-5, rtol=1e-4)
     assert "blocks.0.attention.q: 4 of 6 heads kept" in plan.notes
     assert "blocks.1.first: 48 of 64 neurons kept" in more.notes
+    assert more.notes[-1] == "25.0% of the neurons are gone where 25.0% was asked"
     assert model.get_submodule("blocks.0.attention.out").in_features == 4 * SIZE
 
 
@@ -178,6 +179,15 @@ def test_a_net_without_them_is_refused(cnn: Cnn, compressed: Callable[..., tuple
     batch = {"image": torch.zeros(2, 1, 8, 8)}, torch.zeros(2, dtype=torch.long)
     with pytest.raises(MethodError, match="here: heads found no heads in this model"):
         Heads().plan(cnn, lambda: [batch], context)
+
+
+def test_a_share_or_widths_that_cant_be_are_refused(
+    encoder: Encoder, compressed: Callable[..., tuple[nn.Module, Any]]
+) -> None:
+    with pytest.raises(MethodError, match=r"there\.ratio: 0\.9 is above max_ratio, 0\.75; raise that"):
+        Heads(ratio=0.9).check("there")
+    with pytest.raises(MethodError, match=r"here\.multiple: nothing can be pruned: .*; the widest has 64"):
+        compressed(Neurons(multiple=64), encoder)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "electra"])

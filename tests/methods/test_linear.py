@@ -12,6 +12,7 @@ from slimline.latency import Samples
 from slimline.method import Batches, Context
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
+from slimline.quantization import Override
 from slimline.sensitivity import Sensitivity
 
 Made = Callable[..., Context]
@@ -76,3 +77,33 @@ def test_the_faster_of_the_two_that_is_as_good(
 def test_what_dynamic_ranges_cannot_be(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(MethodError, match=said):
         replace(Linear(ranges="dynamic"), **changed).check("here")
+
+
+@pytest.mark.parametrize("ranges", ["dynamic", "auto"])
+def test_a_layers_own_keys_cannot_be_what_dynamic_ranges_cannot(
+    cnn: Cnn, batches: Batches, context: Made, ranges: Any
+) -> None:
+    """Only the method's own width was checked, and the exported file answered otherwise than torch."""
+    method = Linear(ranges=ranges, layers={"1*": Override(bits=4)})
+    said = f"here.layers: 11 gets activations of 4 bits, ranges: {ranges} takes those of 8; give it weight_bits"
+    with pytest.raises(MethodError, match=said):
+        method.plan(cnn, batches, context())
+    with pytest.raises(MethodError, match=said):
+        method.check_model(cnn, batches, context())
+
+
+@pytest.mark.parametrize(
+    ("layers", "skip"),
+    [
+        pytest.param({"6": Override(bits=4)}, [], id="a convolution"),
+        pytest.param({HEAD: Override(weight_bits=4)}, [], id="weights"),
+        pytest.param({HEAD: Override(activation_bits=32)}, [], id="float"),
+        pytest.param({"*": Override(bits=4)}, [HEAD], id="skipped"),
+    ],
+)
+def test_a_layers_own_keys_beside_dynamic_ranges(
+    cnn: Cnn, batches: Batches, context: Made, layers: dict[str, Override], skip: list[str]
+) -> None:
+    method = Linear(ranges="dynamic", layers=layers, skip=skip)
+    method.check_model(cnn, batches, context())
+    method.plan(cnn, batches, context())

@@ -178,11 +178,32 @@ def test_rank_as_params_yaml_writes_it(rank: Any, expected: Any) -> None:
     assert made.rank == expected
 
 
-@pytest.mark.parametrize("rank", [{"ratio": 1.5}, {"energy": 0}, {"ration": 0.5}, "automatic"], ids=str)
-def test_a_wrong_rank_is_one_line_with_its_key(rank: Any) -> None:
-    with pytest.raises(ParamsError, match=r"params.yaml: factorize.methods.0.rank") as caught:
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        ({"ratio": 1.5}, ".ratio: input should be less than 1, found 1.5"),
+        ({"energy": 0}, ".energy: input should be greater than 0, found 0"),
+        ({"rato": 0.5}, ".rato: unknown key. Did you mean 'ratio'? Known: ratio, energy"),
+        ({"energy": 0.5, "multiple": 8}, ".multiple: unknown key. Known: ratio, energy"),
+        ({"ratio": 0.5, "energy": 0.5}, ": input should be auto, or one of {ratio: r} and {energy: e}, found {'ratio'"),
+        ({}, ".ratio: missing"),
+        (4, ": input should be auto, or one of {ratio: r} and {energy: e}, found 4"),
+        ("automatic", ": input should be auto, or one of {ratio: r} and {energy: e}, found 'automatic'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_rank_is_one_line_that_says_what_is_wrong(rank: Any, message: str) -> None:
+    """Whatever was wrong, the message used to be that a rank should be 'auto'; one of two keys was not read."""
+    with pytest.raises(ParamsError) as caught:
         params.configure("methods", Configured(name="svd", rank=rank), "params.yaml: factorize.methods.0")  # type: ignore[call-arg]
+    assert str(caught.value).startswith(f"params.yaml: factorize.methods.0.rank{message}")
     assert "\n" not in str(caught.value)
+
+
+def test_no_ratio_to_try_is_refused() -> None:
+    """It ended in 'no layer pays on this target'."""
+    with pytest.raises(ParamsError, match=r"here\.ratios: list should have at least 1 item"):
+        params.configure("methods", Configured(name="svd", ratios=[]), "here")  # type: ignore[call-arg]
 
 
 def test_cost_counts_what_a_sequence_does() -> None:

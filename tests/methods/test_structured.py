@@ -42,7 +42,8 @@ def test_kept_widths_are_multiples(
     assert all(width % multiple == 0 for width in kept)
     assert sum(kept) < 8 + 16 + 8
     assert pruned(images).shape == (40, 10)
-    assert len(plan.notes) == 3
+    assert {note.split(":")[0] for note in plan.notes[:-1]} == {"0", "3", "6"}
+    assert plan.notes[-1] == f"{1 - sum(kept) / 32:.1%} of the channels are gone where 40.0% was asked"
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5])
@@ -57,9 +58,38 @@ def test_layer_scope_takes_the_same_share_of_each_group(
 def test_no_group_loses_more_than_max_ratio(cnn: Cnn, batches: Batches, context: Made) -> None:
     with torch.no_grad():
         cnn.get_parameter("3.weight").mul_(1e-3)  # by taylor, all of this layer looks useless
-    method = Structured("taylor", ratio=0.6, multiple=1, max_ratio=0.5)
+    method = Structured("taylor", ratio=0.45, multiple=1, max_ratio=0.5)
     pruned, _ = compress(method, cnn, batches, context())
     assert widths(pruned)["3"][1] >= 8
+
+
+@pytest.mark.parametrize(
+    ("of", "holds"), [("macs", "conv at 4 of 8 channels"), ("bytes", "stages.2.0.conv1 at 16 of 32 channels")]
+)
+def test_a_share_that_cant_be_reached_is_told_with_what_holds_it(
+    resnet: ResNet, batches: Batches, context: Made, of: Any, holds: str
+) -> None:
+    """It broke off without a word."""
+    pruned, plan = compress(Structured("l1", 0.9, of=of, multiple=1, max_ratio=0.5), resnet, batches, context())
+    index = ["macs", "bytes"].index(of)
+    gone = 1 - costs(pruned)[index] / costs(resnet)[index]
+    assert gone < 0.9
+    assert plan.notes[-1] == (
+        f"{gone:.1%} of the {of} are gone where 90.0% was asked: no more can go with max_ratio 0.5 and multiple 1; "
+        f"most is held by {holds}"
+    )
+
+
+def test_a_share_that_is_reached_is_told(resnet: ResNet, batches: Batches, context: Made) -> None:
+    pruned, plan = compress(Structured("l1", 0.5, of="macs", multiple=1), resnet, batches, context())
+    gone = 1 - costs(pruned)[0] / costs(resnet)[0]
+    assert plan.notes[-1] == f"{gone:.1%} of the macs are gone where 50.0% was asked"
+
+
+@pytest.mark.parametrize("of", ["channels", "macs", "bytes", "latency"])
+def test_widths_that_leave_nothing_to_prune_are_an_error(cnn: Cnn, batches: Batches, context: Made, of: Any) -> None:
+    with pytest.raises(MethodError, match=r"here\.multiple: nothing can be pruned: .*; the widest has 16"):
+        Structured(of=of, multiple=512).plan(cnn, batches, context())
 
 
 def test_layers_stay_connected(cnn: Cnn, batches: Batches, context: Made) -> None:

@@ -24,7 +24,8 @@ class Exporter(Protocol):
 
     It writes into ``directory`` and may return facts for facts.json. Of these, ``file`` names an ONNX model whose
     answers are measured again, ``max_drop`` how much of the primary metric it may lose on validation by that, and
-    ``engine`` a file that only its own hardware runs.
+    ``engine`` a file that only its own hardware runs. Where it has ``check(signature, where)``, ``slimline check``
+    calls that before anything trains.
     """
 
     def __call__(

@@ -33,6 +33,12 @@ class TensorRt:
 
     reads: ClassVar[tuple[str, ...]] = ("onnx-trt",)
 
+    def check(self, signature: Mapping[str, Any], where: str) -> None:
+        """Raise ExportError where TensorRT is not installed or an axis has no range; ``where`` is the file and key."""
+        if not engines.is_installed():
+            raise ExportError(f"{where}: {engines.MISSING}")
+        profile(signature, self.batch_sizes, self.axes)
+
     def __call__(
         self, model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]
     ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slimline.errors import MethodError, near_miss
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.params import Layer
 from slimline.task import call
 
@@ -28,6 +28,12 @@ class DropLayers(Method):
     """``keep`` {nn.Sequential or nn.ModuleList: positions that stay}, counted from 0; those left are counted anew."""
 
     keep: Annotated[dict[Layer, list[Annotated[int, Field(ge=0)]]], Field(min_length=1)]
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        self.plan(model, batches, context)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        return compress(self, model, batches, context)[0]
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         where = f"{context.where}.keep"

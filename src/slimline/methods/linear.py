@@ -10,6 +10,7 @@ them one affine grid a layer. Jacob et al. 2018, arXiv:1712.05877.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from torch import nn
@@ -19,6 +20,8 @@ from slimline.errors import MethodError
 from slimline.grids import Scheme, Spec
 from slimline.method import Batches, Context, Plan
 from slimline.quantization import Quantize
+
+DYNAMIC_BITS = 8  # runtimes find ranges as they run for this width alone
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,30 @@ class Linear(Quantize):
             raise MethodError(
                 f"{where}.ranges: a range found as the model runs has no step to learn; drop learned_steps"
             )
-        if (self.activation_bits or self.bits) != 8:
-            raise MethodError(f"{where}.ranges: {self.ranges} takes activations of 8 bits")
+        if (self.activation_bits or self.bits) != DYNAMIC_BITS:
+            raise MethodError(f"{where}.ranges: {self.ranges} takes activations of {DYNAMIC_BITS} bits")
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        super().check_model(model, batches, context)
+        self._check_layers(model, context.where)
+
+    def _check_layers(self, model: nn.Module, where: str) -> None:
+        """Raise MethodError where ``layers`` gives inputs with ranges that aren't static another width."""
+        if self.ranges == "static":
+            return
+        skip = [] if self.skip == "auto" else self.skip
+        for name, layer in model.named_modules():
+            if not isinstance(layer, nn.Linear) or any(fnmatchcase(name, pattern) for pattern in skip):
+                continue
+            spec = self.for_layer(name).activation_spec(layer)
+            if spec is not None and spec.bits != DYNAMIC_BITS:
+                raise MethodError(
+                    f"{where}.layers: {name} gets activations of {spec.bits} bits, ranges: {self.ranges} takes those "
+                    f"of {DYNAMIC_BITS}; give it weight_bits"
+                )
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+        self._check_layers(model, context.where)
         if self.ranges != "auto":
             return super().plan(model, batches, context)
         self.check(context.where)

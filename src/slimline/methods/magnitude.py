@@ -50,6 +50,14 @@ class Magnitude(Method):
         if self.ratio > self.max_ratio:
             raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        del batches
+        masks.maskable(model, self.skip, context.where)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
         self.check(context.where)

@@ -31,6 +31,14 @@ class NM(Method):
         if self.n >= self.m:
             raise MethodError(f"{where}.n: {self.n} of {self.m} leaves every weight; n must be below m")
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        del batches
+        masks.maskable(model, self.skip, context.where)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
         self.check(context.where)
@@ -43,7 +51,7 @@ class NM(Method):
                 keep[name] = largest(weight.abs(), self.n, self.m)
         if not keep:
             raise MethodError(f"{context.where}.m: no layer's inputs are a multiple of {self.m}")
-        return masks.plan("n-m", model, keep, {"layers": list(keep)}, notes)
+        return masks.plan("n-m", model, keep, {"layers": list(keep), "n": self.n, "m": self.m}, notes)
 
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         del batches
@@ -62,6 +70,9 @@ class NM(Method):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
+        if "m" in edit.data:  # edits of earlier versions don't say
+            for name in edit.data["layers"]:
+                setattr(model.get_submodule(name), masks.PATTERN, (edit.data["n"], edit.data["m"]))
         return masks.attach(model, edit.data["layers"])
 
     def constrain(self, model: nn.Module, step: int, total: int) -> None:

@@ -63,6 +63,13 @@ class Sparsify(Method):
     strength: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.4
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        self.plan(model, batches, context)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
+
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         if self.kind == "bn-scale" and not scales(model):
             raise MethodError(

@@ -54,14 +54,28 @@ class Structured(Method):
             raise MethodError(f"{where}.scope: sensitivity shares out channels; with of: {self.of} leave it out")
         if self.float_layers and self.kernels != "int8":
             raise MethodError(f"{where}.float_layers: it is read with kernels: int8, where the others run in integers")
+        if self.of == "channels" and self.ratio > self.max_ratio:
+            raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        bare = plain(model)
+        found = self._groups(bare, next(iter(batches()))[0], context)
+        if self.importance == "bn-scale":
+            importances.scores("bn-scale", found, bare, batches, context)
+        if self.float_layers:
+            layer_times.check_float_layers(model, batches, context, self.float_layers)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        del batches, context
+        return model
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         self.check(context.where)
         bare = plain(model)
         inputs, _ = next(iter(batches()))
         found = self._groups(bare, inputs, context)
+        self._limits.check([group.channels for group in found], context.where)
         scores = importances.scores(self.importance, found, bare, batches, context)
-        notes: list[str] = []
         if self.of == "latency":
             widths, notes = layer_times.choose(
                 "structured", found, scores, model, batches, context, self.ratio, self._limits,
@@ -69,9 +83,13 @@ class Structured(Method):
             )  # fmt: skip
         elif self.of == "channels":
             widths = self._widths(found, scores, model, context)
+            notes = [self._reached(1 - sum(widths) / sum(group.channels for group in found))]
         else:
             cost = Cost(found, bare, self._costs(bare, inputs))
             widths = cheapest(found, scores, cost, self.ratio, self._limits)
+            whole, left = cost.total([group.channels for group in found]), cost.total(widths)
+            short = left > (1 - self.ratio) * whole
+            notes = [self._reached(1 - left / whole) + (self._bound(found, cost, widths) if short else "")]
         layers = keep_channels(found, scores, widths)
         kept = [f"{g.members[0][0]}: {w} of {g.channels} channels kept" for g, w in zip(found, widths, strict=True)]
         state = model.state_dict()
@@ -108,6 +126,17 @@ class Structured(Method):
         if not found:
             raise MethodError(f"{context.where}: structured found no channels that can be pruned in this model")
         return found
+
+    def _reached(self, gone: float) -> str:
+        return f"{gone:.1%} of the {self.of} are gone where {self.ratio:.1%} was asked"
+
+    def _bound(self, found: list[Group], cost: Cost, widths: list[int]) -> str:
+        """Say why no more can go: of the groups, which are all at their least, the one that holds most."""
+        most = max(range(len(found)), key=lambda index: cost.saved(widths, index, 0))
+        return (
+            f": no more can go with max_ratio {self.max_ratio} and multiple {self.multiple}; most is held by "
+            f"{found[most].members[0][0]} at {widths[most]} of {found[most].channels} channels"
+        )
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slimline import trimming
 from slimline.errors import MethodError
-from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.quantizers import replace
 from slimline.task import call
 
@@ -44,6 +44,12 @@ class Vocabulary(Method):
     """Trim embeddings to the rows that can be read, which the task's tokenizer tells."""
 
     name: ClassVar[str] = "vocabulary"
+
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        self.plan(model, batches, context)
+
+    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
+        return compress(self, model, batches, context)[0]
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         document, input_name = _tokenizer(context)

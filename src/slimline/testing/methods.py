@@ -22,7 +22,7 @@ from slimline.decisions import Decisions
 from slimline.errors import MethodError
 from slimline.method import Batch, Context, Edit, Method, Plan, compress, load_tensors
 from slimline.params import Configured, Target
-from slimline.quantizers import quantizers
+from slimline.quantizers import plain, quantizers
 from slimline.task import Split, Task, call, tensors
 from slimline.testing.promises import fits, promise, repeatable, require
 
@@ -124,6 +124,7 @@ def _check_on(method: Method, subject: Subject, choices: Mapping[str, Any], wher
         model = type(method).apply(copy.deepcopy(subject.model), edit)
         load_tensors(model, plan.tensors)
     compressed = replace(subject, model=model.eval(), edits=(*subject.edits, edit))
+    _check_foreseen(method, subject, compressed.model, where)
     _check_outputs(compressed, where)
     _check_replay(compressed, where)
     _check_recovery(method, compressed, where)
@@ -161,6 +162,22 @@ def _check_plan(method: Method, subject: Subject, choices: Mapping[str, Any], wh
         chosen = Configured(name=first.edit.method, **_settings(method))
         require(params.configure("methods", chosen, where) == method, f"{where}: params.yaml changes its fields")
     return first
+
+
+def _check_foreseen(method: Method, subject: Subject, compressed: nn.Module, where: str) -> None:
+    """What ``slimline check`` would say of the model before the method, and tell the methods behind it, is true."""
+    context = subject.context({})
+    with promise(f"{where}: check_model refuses what plan takes"):
+        method.check_model(subject.model, subject.batches, context)
+    foreseen = method.foresee(subject.model, subject.batches, context)
+    same = foreseen is None or _layers(foreseen) == _layers(compressed)
+    require(same, f"{where}: foresee gives other layers than the method leaves")
+
+
+def _layers(model: nn.Module) -> dict[str, type]:
+    """Return the kind of each layer that has a weight, quantizers taken off."""
+    layers = plain(model).named_modules()
+    return {name: type(each) for name, each in layers if getattr(each, "weight", None) is not None}
 
 
 def _check_outputs(subject: Subject, where: str) -> None:
