@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from slimline import factorization, measure
 from slimline.latency import Samples
@@ -18,7 +17,6 @@ from slimline.methods.svd import Svd
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.sensitivity import Sensitivity
-from slimline.task import call
 
 Made = Callable[..., Context]
 
@@ -39,35 +37,6 @@ def test_candidate_ranks_are_multiples_below_the_sizes(sizes: list[int], ratios:
 def test_candidate_ranks_by_example() -> None:
     assert factorization.candidate_ranks([32], [0.5, 0.25, 0.26], 8) == [[8], [16]]
     assert factorization.candidate_ranks([8, 64], [0.5], 8) == []
-
-
-@pytest.mark.parametrize("name", ["fc", "stages.1.0.conv1"])
-def test_covariances_are_the_mean_outer_product(resnet: ResNet, batches: Batches, name: str) -> None:
-    seen: list[Tensor] = []
-    handle = resnet.get_submodule(name).register_forward_pre_hook(
-        lambda _m, args: seen.append(args[0].detach().double())
-    )
-    for inputs, _ in batches():
-        call(resnet, inputs)
-    handle.remove()
-    rows = torch.cat(seen)
-    rows = rows.movedim(1, -1).flatten(0, -2)
-    found = factorization.covariances(resnet, [name], batches)[name]
-    torch.testing.assert_close(found, rows.T @ rows / len(rows))
-
-
-def test_a_layer_that_is_never_reached_has_no_covariance(resnet: ResNet, batches: Batches) -> None:
-    resnet.stray = nn.Linear(2, 2)
-    assert factorization.covariances(resnet, ["stray"], batches) == {}
-
-
-@given(st.integers(1, 8), st.integers(0, 100))
-def test_whitening_is_a_root_of_the_covariance(size: int, seed: int) -> None:
-    x = torch.randn(50, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    covariance = x.T @ x / 50
-    lower = factorization.whitening(covariance)
-    assert torch.equal(lower, lower.tril())
-    torch.testing.assert_close(lower @ lower.T, covariance, rtol=1e-4, atol=1e-5)
 
 
 def test_no_choice_leaves_no_tensors(resnet: ResNet, batches: Batches, context: Made) -> None:

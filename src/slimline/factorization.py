@@ -39,6 +39,7 @@ from slimline.quantizers import (
 from slimline.refitting import refit
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
+from slimline.whitening import covariances
 
 Ranks = list[int]
 Structure = Callable[[nn.Module, Ranks], nn.Sequential]
@@ -283,44 +284,6 @@ def candidate_ranks(sizes: Sequence[int], ratios: Sequence[float], multiple: int
 def round_to(value: float, multiple: int) -> int:
     """Return the multiple nearest to ``value``."""
     return round(value / multiple) * multiple
-
-
-@torch.no_grad()
-def covariances(model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Tensor]:
-    """Return E[x xᵀ] [channels × channels, float64] of each named layer's input over calibration data and positions."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def see(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].detach().double()
-            quantizer = getattr(module, "input_quantizer", None)
-            if isinstance(quantizer, Quantizer):
-                x = quantizer(args[0]).double()
-            axis = 1 if isinstance(module, nn.Conv2d) else -1
-            rows = x.movedim(axis, -1).flatten(0, -2)
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + rows.T @ rows
-            counts[name] = counts.get(name, 0) + len(rows)
-
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
-    model.eval()
-    try:
-        for inputs, _ in batches():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: sums[name] / counts[name] for name in names if name in sums}
-
-
-def whitening(covariance: Tensor) -> Tensor:
-    """Return L with L Lᵀ = covariance + εI: an error of W·L is the error of the layer's output (Wang et al. 2024)."""
-    n = len(covariance)
-    ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12)
-    lower: Tensor = torch.linalg.cholesky(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
-    return lower
 
 
 def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batches: Batches) -> None:
