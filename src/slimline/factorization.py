@@ -92,7 +92,7 @@ class LowRank(Method):
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         if self.rank == "auto":
             return {}
-        covariance = _covariance(self, model, _names(self, model, context.where), batches)
+        covariance = _covariance(self, model, batches, context)
         inputs, _ = next(iter(batches()))
         asked = _as_asked(self, model, covariance, measure.input_shapes(model, list(covariance), inputs))["layers"]
         return {
@@ -135,7 +135,7 @@ def is_dense_kernel(layer: nn.Module) -> bool:
 def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> Plan:
     """Choose layers and ranks (or replay the recorded choice) and compute their factors."""
     method.check(context.where)
-    covariance = _covariance(method, model, _names(method, model, context.where), batches)
+    covariance = _covariance(method, model, batches, context)
 
     def factorized(ranks: Mapping[str, Ranks]) -> tuple[nn.Module, Edit]:
         return _factorized(method, model, ranks, covariance, batches)
@@ -178,9 +178,12 @@ def alone(
     return Alone({"ranks": list(ranks), "whiten": method.whiten, "refit": method.refit}, make, (name,))
 
 
-def _covariance(method: LowRank, model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Tensor]:
+def _covariance(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> dict[str, Tensor]:
     """Return what each layer is whitened by: the covariance of its inputs, or the identity."""
-    found = covariances(model, names, batches)
+    found = covariances(model, _names(method, model, context.where), batches)
+    for name, each in found.items():
+        if not bool(each.isfinite().all()):
+            raise MethodError(f"{context.where}: layer {name}: calibration saw inputs that are not finite")
     if method.whiten:
         return found
     return {name: torch.eye(len(each), dtype=torch.float64) for name, each in found.items()}

@@ -148,6 +148,15 @@ def test_a_layer_where_the_rank_costs_more_stays_and_says_so(resnet: ResNet, bat
     assert any("stays: ranks [10] would take" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize("whiten", [True, False])
+def test_inputs_that_are_not_finite_are_refused(
+    kind: type[LowRank], resnet: ResNet, broken_batches: Batches, context: Made, whiten: bool
+) -> None:
+    method = kind(rank=Ratio(0.5), whiten=whiten)
+    with pytest.raises(MethodError, match=r"^here: layer \S+: calibration saw inputs that are not finite$"):
+        method.plan(resnet, broken_batches, context())
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["quantized after", "quantized before"])
 def test_it_works_before_and_after_quantizing(
     kind: type[LowRank], before: bool, resnet: ResNet, batches: Batches, context: Made, images: Tensor
