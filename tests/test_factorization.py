@@ -48,12 +48,41 @@ def test_no_choice_leaves_no_tensors(resnet: ResNet, batches: Batches, context: 
 def test_a_choice_is_measured_and_says_why(cnn: Cnn, batches: Batches, context: Made) -> None:
     made = context()
     plan = Svd(multiple=4, min_gain=1000.0).plan(cnn, batches, made)
-    (entry,) = made.decisions.choices["svd"]["layers"].values()
+    entry = made.decisions.choices["svd"]["layers"]["11"]
     assert entry["ranks"] is None
     assert entry["why"].startswith("stays: its fastest rank runs at")
     assert entry["gains"]
     assert plan.edit.data["ranks"] == {}
     assert plan.notes[-1] == "no layer pays on this target: the model stays as it is"
+
+
+@pytest.mark.parametrize("rank", ["auto", factorization.Ratio(0.25)], ids=["auto", "ratio"])
+def test_a_layer_that_is_not_considered_says_why(
+    resnet: ResNet, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, rank: factorization.Rank
+) -> None:
+    timed(monkeypatch, layer=2.0, whole=2.0)
+    resnet.stray = nn.Linear(2, 2)
+    made = context()
+    plan = Svd(rank=rank, skip=["stages.2.*", "f?"]).plan(resnet, batches, made)
+    layers = made.decisions.choices["svd"]["layers"]
+    kinds = (nn.Conv2d, nn.Linear)
+    assert list(layers) == [name for name, layer in resnet.named_modules() if isinstance(layer, kinds)]
+    expected = {
+        "fc": "stays: skip 'f?'",
+        "stages.2.0.shortcut.0": "stays: skip 'stages.2.*'",
+        "stages.2.0.conv1": "stays: not a linear layer or a dense 1×1 convolution",
+        "stray": "stays: no data reaches it",
+    }
+    for name, why in expected.items():
+        assert layers[name] == {"ranks": None, "why": why}
+        assert f"{name}: {why}" in plan.notes
+
+
+@pytest.mark.parametrize("rank", ["auto", factorization.Ratio(0.25)], ids=["auto", "ratio"])
+def test_no_layer_to_factorize_is_said(cnn: Cnn, batches: Batches, context: Made, rank: factorization.Rank) -> None:
+    plan = Svd(rank=rank, skip=["11"]).plan(cnn, batches, context())
+    assert plan.edit.data["ranks"] == {}
+    assert plan.notes[-2:] == ["11: stays: skip '11'", "no layer for svd: the model stays as it is"]
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, *, layer: float, whole: float) -> None:

@@ -42,6 +42,7 @@ from slimline.task import call
 from slimline.whitening import covariances
 
 Ranks = list[int]
+Layers = dict[str, dict[str, Any]]  # by name: ranks, None where a layer stays, and why
 Structure = Callable[[nn.Module, Ranks], nn.Sequential]
 CONFIDENCE = 0.95
 
@@ -60,6 +61,9 @@ class Energy:
     energy: Annotated[float, Field(gt=0, lt=1)]
 
 
+Rank = Literal["auto"] | Ratio | Energy
+
+
 @dataclass(frozen=True)
 class LowRank(Method):
     """The keys that all factorize methods share.
@@ -70,7 +74,7 @@ class LowRank(Method):
     of layers.
     """
 
-    rank: Literal["auto"] | Ratio | Energy = "auto"
+    rank: Rank = "auto"
     ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.125, 0.25, 0.5])
     multiple: Annotated[int, Field(ge=1)] = 8
     min_gain: Annotated[float, Field(ge=1)] = 1.1
@@ -81,6 +85,7 @@ class LowRank(Method):
     skip: list[str] = field(default_factory=list)
 
     name: ClassVar[str]
+    kinds: ClassVar[str] = "of a kind that it takes"  # after "stays: not"
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         return plan(self, model, batches, context)
@@ -150,9 +155,13 @@ def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) 
     def decide() -> dict[str, Any]:
         inputs, _ = next(iter(batches()))
         shapes = measure.input_shapes(model, list(covariance), inputs)
-        if method.rank != "auto":
-            return _as_asked(method, model, covariance, shapes)
-        return _choose(method, model, context, shapes, covariance, factorized, guard)
+        if not shapes:
+            found: dict[str, Any] = {"layers": {}, "summary": f"no layer for {method.name}: the model stays as it is"}
+        elif method.rank == "auto":
+            found = _choose(method, model, context, shapes, covariance, factorized, guard)
+        else:
+            found = _as_asked(method, model, covariance, shapes)
+        return {**found, "layers": _every(method, model, found["layers"])}
 
     choice = context.decisions.choose(method.name, decide)
     notes = [f"{name}: {entry['why']}" for name, entry in choice["layers"].items()] + [choice["summary"]]
@@ -219,11 +228,24 @@ def _names(method: LowRank, model: nn.Module, where: str) -> list[str]:
     return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in method.skip)]
 
 
+def _every(method: LowRank, model: nn.Module, considered: Layers) -> Layers:
+    """Return the decisions on all convolutions and linear layers: those ``considered``, and why others weren't."""
+    layers: Layers = {}
+    for name, layer in model.named_modules():
+        if name in considered:
+            layers[name] = considered[name]
+        elif isinstance(layer, nn.Conv2d | nn.Linear) or method.takes(layer):
+            globs = [each for each in method.skip if fnmatchcase(name, each)]
+            why = f"skip {globs[0]!r}" if globs else "no data reaches it"
+            layers[name] = {"ranks": None, "why": f"stays: {why if method.takes(layer) else f'not {method.kinds}'}"}
+    return layers
+
+
 def _as_asked(
     method: LowRank, model: nn.Module, covariance: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
     """Give every layer the rank that ``ratio`` or ``energy`` asks for, unless it would cost more work than it saves."""
-    layers: dict[str, dict[str, Any]] = {}
+    layers: Layers = {}
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
         spectra = method.spectra(layer, covariance[name])
@@ -324,7 +346,7 @@ def _choose(
     sign = 1 if task.higher_is_better else -1
     start = metrics.evaluate(model, task, context.validation)[task.primary]
     min_gain, max_drop = method.min_gain, method.max_drop
-    layers: dict[str, dict[str, Any]] = {}
+    layers: Layers = {}
     paying: list[tuple[float, str, Ranks, float]] = []
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
@@ -376,7 +398,7 @@ def _confirm(
     context: Context,
     factorized: Callable[[Mapping[str, Ranks]], tuple[nn.Module, Edit]],
     chosen: dict[str, Ranks],
-    layers: dict[str, dict[str, Any]],
+    layers: Layers,
 ) -> dict[str, Any]:
     """Measure the whole model with and without the chosen factors; undo them unless it is surely faster."""
     if not chosen:

@@ -30,6 +30,7 @@ class Cp(LowRank):
     """Dense k×k convolutions become four, the middle two depthwise. Full rank is taken as the larger channel count."""
 
     name: ClassVar[str] = "cp"
+    kinds: ClassVar[str] = "a dense convolution of several rows and columns"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:

@@ -26,6 +26,7 @@ class Spatial(LowRank):
     """Dense k×k convolutions become a k×1 and a 1×k."""
 
     name: ClassVar[str] = "spatial"
+    kinds: ClassVar[str] = "a dense convolution of several rows and columns"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:

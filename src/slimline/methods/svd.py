@@ -25,6 +25,7 @@ class Svd(LowRank):
     """Linear layers and dense 1×1 convolutions become two."""
 
     name: ClassVar[str] = "svd"
+    kinds: ClassVar[str] = "a linear layer or a dense 1×1 convolution"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:

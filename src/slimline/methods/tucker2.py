@@ -29,6 +29,7 @@ class Tucker2(LowRank):
     """Dense k×k convolutions become three. Ranks are (input, output)."""
 
     name: ClassVar[str] = "tucker2"
+    kinds: ClassVar[str] = "a dense k×k convolution"
     ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.25, 0.375, 0.5])
 
     @staticmethod
