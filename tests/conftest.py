@@ -86,6 +86,20 @@ def batches(splits: dict[str, Split]) -> Batches:
 
 
 @pytest.fixture(scope="session")
+def broken_batches(batches: Batches) -> Batches:
+    """The same batches, with one row of the second that is not a number."""
+
+    def each() -> Iterator[Batch]:
+        for at, (inputs, y) in enumerate(batches()):
+            if at == 1:
+                inputs["image"] = inputs["image"].clone()
+                inputs["image"][3] = torch.nan
+            yield inputs, y
+
+    return each
+
+
+@pytest.fixture(scope="session")
 def context(task: Digits, splits: dict[str, Split]) -> Callable[..., Context]:
     """Return a Context; keyword arguments are the ranks to force: ``context(svd={"fc": [4]})``."""
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from slimline import factorization, measure
 from slimline.latency import Samples
@@ -18,7 +17,6 @@ from slimline.methods.svd import Svd
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.sensitivity import Sensitivity
-from slimline.task import call
 
 Made = Callable[..., Context]
 
@@ -41,35 +39,6 @@ def test_candidate_ranks_by_example() -> None:
     assert factorization.candidate_ranks([8, 64], [0.5], 8) == []
 
 
-@pytest.mark.parametrize("name", ["fc", "stages.1.0.conv1"])
-def test_covariances_are_the_mean_outer_product(resnet: ResNet, batches: Batches, name: str) -> None:
-    seen: list[Tensor] = []
-    handle = resnet.get_submodule(name).register_forward_pre_hook(
-        lambda _m, args: seen.append(args[0].detach().double())
-    )
-    for inputs, _ in batches():
-        call(resnet, inputs)
-    handle.remove()
-    rows = torch.cat(seen)
-    rows = rows.movedim(1, -1).flatten(0, -2)
-    found = factorization.covariances(resnet, [name], batches)[name]
-    torch.testing.assert_close(found, rows.T @ rows / len(rows))
-
-
-def test_a_layer_that_is_never_reached_has_no_covariance(resnet: ResNet, batches: Batches) -> None:
-    resnet.stray = nn.Linear(2, 2)
-    assert factorization.covariances(resnet, ["stray"], batches) == {}
-
-
-@given(st.integers(1, 8), st.integers(0, 100))
-def test_whitening_is_a_root_of_the_covariance(size: int, seed: int) -> None:
-    x = torch.randn(50, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    covariance = x.T @ x / 50
-    lower = factorization.whitening(covariance)
-    assert torch.equal(lower, lower.tril())
-    torch.testing.assert_close(lower @ lower.T, covariance, rtol=1e-4, atol=1e-5)
-
-
 def test_no_choice_leaves_no_tensors(resnet: ResNet, batches: Batches, context: Made) -> None:
     plan = Svd().plan(resnet, batches, context(svd={}))
     assert plan.edit.data["ranks"] == {}
@@ -79,12 +48,41 @@ def test_no_choice_leaves_no_tensors(resnet: ResNet, batches: Batches, context: 
 def test_a_choice_is_measured_and_says_why(cnn: Cnn, batches: Batches, context: Made) -> None:
     made = context()
     plan = Svd(multiple=4, min_gain=1000.0).plan(cnn, batches, made)
-    (entry,) = made.decisions.choices["svd"]["layers"].values()
+    entry = made.decisions.choices["svd"]["layers"]["11"]
     assert entry["ranks"] is None
     assert entry["why"].startswith("stays: its fastest rank runs at")
     assert entry["gains"]
     assert plan.edit.data["ranks"] == {}
     assert plan.notes[-1] == "no layer pays on this target: the model stays as it is"
+
+
+@pytest.mark.parametrize("rank", ["auto", factorization.Ratio(0.25)], ids=["auto", "ratio"])
+def test_a_layer_that_is_not_considered_says_why(
+    resnet: ResNet, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, rank: factorization.Rank
+) -> None:
+    timed(monkeypatch, layer=2.0, whole=2.0)
+    resnet.stray = nn.Linear(2, 2)
+    made = context()
+    plan = Svd(rank=rank, skip=["stages.2.*", "f?"]).plan(resnet, batches, made)
+    layers = made.decisions.choices["svd"]["layers"]
+    kinds = (nn.Conv2d, nn.Linear)
+    assert list(layers) == [name for name, layer in resnet.named_modules() if isinstance(layer, kinds)]
+    expected = {
+        "fc": "stays: skip 'f?'",
+        "stages.2.0.shortcut.0": "stays: skip 'stages.2.*'",
+        "stages.2.0.conv1": "stays: not a linear layer or a dense 1×1 convolution",
+        "stray": "stays: no data reaches it",
+    }
+    for name, why in expected.items():
+        assert layers[name] == {"ranks": None, "why": why}
+        assert f"{name}: {why}" in plan.notes
+
+
+@pytest.mark.parametrize("rank", ["auto", factorization.Ratio(0.25)], ids=["auto", "ratio"])
+def test_no_layer_to_factorize_is_said(cnn: Cnn, batches: Batches, context: Made, rank: factorization.Rank) -> None:
+    plan = Svd(rank=rank, skip=["11"]).plan(cnn, batches, context())
+    assert plan.edit.data["ranks"] == {}
+    assert plan.notes[-2:] == ["11: stays: skip '11'", "no layer for svd: the model stays as it is"]
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, *, layer: float, whole: float) -> None:

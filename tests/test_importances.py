@@ -55,6 +55,15 @@ def test_fisher_is_half_the_squared_weight_times_the_mean_squared_gradient_of_si
     torch.testing.assert_close(scores, ((own + read) / (2 * rows)).double(), rtol=1e-3, atol=1e-9)
 
 
+@pytest.mark.parametrize("importance", ["taylor", "fisher", "hessian"])
+def test_scores_that_are_not_finite_are_refused(
+    cnn: Cnn, batches: Batches, broken_batches: Batches, context: Made, importance: Importance
+) -> None:
+    found = found_in(cnn, batches)
+    with pytest.raises(MethodError, match=rf"^here: layer {found[0].members[0][0]}: its {importance} scores are not"):
+        importances.scores(importance, found, cnn, broken_batches, context())
+
+
 def test_hutchinson_is_exact_where_the_hessian_is_diagonal(context: Made) -> None:
     """With one-hot inputs ∂²L/∂w_ij² counts the rows that show input j, and no two weights mix."""
     rows = torch.eye(3)[[0, 0, 1, 2, 2, 2]]

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from slimline import plugins
 from slimline.errors import MethodError
+from slimline.factorization import Ratio
 from slimline.method import Batches, Context, Edit, Method, Plan, compress, load_tensors
 from slimline.models.cnn import Cnn
 from slimline.tasks.digits import Digits
@@ -48,6 +51,24 @@ def test_compress_leaves_the_model_and_returns_a_changed_copy(
 def test_tensors_must_fit(name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(MethodError, match=message):
         load_tensors(nn.Linear(2, 2), {name: torch.zeros(shape)})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("structured", {}),
+        ("sparsify", {}),
+        ("magnitude", {}),
+        ("drop-layers", {"keep": {"": list(range(11))}}),
+        ("linear", {}),
+        ("float16", {}),
+        *((name, {"rank": Ratio(0.5)}) for name in ("svd", "tucker2", "cp", "spatial")),
+    ],
+)
+def test_no_rows_are_one_line(name: str, settings: dict[str, Any], cnn: Cnn, context: Callable[..., Context]) -> None:
+    method = plugins.find("methods", name)(**settings)
+    with pytest.raises(MethodError, match=r"^here: the calibration split has no rows$"):
+        compress(method, cnn, list, context())
 
 
 def test_a_method_may_leave_penalty_and_constraint_out() -> None:

@@ -39,8 +39,10 @@ from slimline.quantizers import (
 from slimline.refitting import refit
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
+from slimline.whitening import covariances
 
 Ranks = list[int]
+Layers = dict[str, dict[str, Any]]  # by name: ranks, None where a layer stays, and why
 Structure = Callable[[nn.Module, Ranks], nn.Sequential]
 CONFIDENCE = 0.95
 
@@ -103,6 +105,7 @@ class LowRank(Method):
     skip: list[str] = field(default_factory=list)
 
     name: ClassVar[str]
+    kinds: ClassVar[str] = "of a kind that it takes"  # after "stays: not"
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         return plan(self, model, batches, context)
@@ -118,7 +121,7 @@ class LowRank(Method):
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         if self.rank == "auto":
             return {}
-        covariance = _covariance(self, model, _names(self, model, context.where), batches)
+        covariance = _covariance(self, model, batches, context)
         inputs, _ = next(iter(batches()))
         asked = _as_asked(self, model, covariance, measure.input_shapes(model, list(covariance), inputs))["layers"]
         return {
@@ -161,7 +164,7 @@ def is_dense_kernel(layer: nn.Module) -> bool:
 def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> Plan:
     """Choose layers and ranks (or replay the recorded choice) and compute their factors."""
     method.check(context.where)
-    covariance = _covariance(method, model, _names(method, model, context.where), batches)
+    covariance = _covariance(method, model, batches, context)
 
     def factorized(ranks: Mapping[str, Ranks]) -> tuple[nn.Module, Edit]:
         return _factorized(method, model, ranks, covariance, batches)
@@ -176,9 +179,13 @@ def plan(method: LowRank, model: nn.Module, batches: Batches, context: Context) 
     def decide() -> dict[str, Any]:
         inputs, _ = next(iter(batches()))
         shapes = measure.input_shapes(model, list(covariance), inputs)
-        if method.rank != "auto":
-            return _as_asked(method, model, covariance, shapes)
-        return _choose(method, model, context, shapes, covariance, factorized, guard)
+        if not shapes:
+            found: dict[str, Any] = {"layers": {}, "summary": f"no layer for {method.name}: the model stays as it is"}
+        elif method.rank == "auto":
+            found = _choose(method, model, context, shapes, covariance, factorized, guard)
+        else:
+            found = _as_asked(method, model, covariance, shapes)
+        return {**found, "layers": _every(method, model, found["layers"])}
 
     choice = context.decisions.choose(method.name, decide)
     notes = [f"{name}: {entry['why']}" for name, entry in choice["layers"].items()] + [choice["summary"]]
@@ -204,9 +211,12 @@ def alone(
     return Alone({"ranks": list(ranks), "whiten": method.whiten, "refit": method.refit}, make, (name,))
 
 
-def _covariance(method: LowRank, model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Tensor]:
+def _covariance(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> dict[str, Tensor]:
     """Return what each layer is whitened by: the covariance of its inputs, or the identity."""
-    found = covariances(model, names, batches)
+    found = covariances(model, _names(method, model, context.where), batches)
+    for name, each in found.items():
+        if not bool(each.isfinite().all()):
+            raise MethodError(f"{context.where}: layer {name}: calibration saw inputs that are not finite")
     if method.whiten:
         return found
     return {name: torch.eye(len(each), dtype=torch.float64) for name, each in found.items()}
@@ -242,11 +252,24 @@ def _names(method: LowRank, model: nn.Module, where: str) -> list[str]:
     return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in method.skip)]
 
 
+def _every(method: LowRank, model: nn.Module, considered: Layers) -> Layers:
+    """Return the decisions on all convolutions and linear layers: those ``considered``, and why others weren't."""
+    layers: Layers = {}
+    for name, layer in model.named_modules():
+        if name in considered:
+            layers[name] = considered[name]
+        elif isinstance(layer, nn.Conv2d | nn.Linear) or method.takes(layer):
+            globs = [each for each in method.skip if fnmatchcase(name, each)]
+            why = f"skip {globs[0]!r}" if globs else "no data reaches it"
+            layers[name] = {"ranks": None, "why": f"stays: {why if method.takes(layer) else f'not {method.kinds}'}"}
+    return layers
+
+
 def _as_asked(
     method: LowRank, model: nn.Module, covariance: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
     """Give every layer the rank that ``ratio`` or ``energy`` asks for, unless it would cost more work than it saves."""
-    layers: dict[str, dict[str, Any]] = {}
+    layers: Layers = {}
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
         spectra = method.spectra(layer, covariance[name])
@@ -312,44 +335,6 @@ def round_to(value: float, multiple: int) -> int:
     return round(value / multiple) * multiple
 
 
-@torch.no_grad()
-def covariances(model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, Tensor]:
-    """Return E[x xᵀ] [channels × channels, float64] of each named layer's input over calibration data and positions."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def see(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].detach().double()
-            quantizer = getattr(module, "input_quantizer", None)
-            if isinstance(quantizer, Quantizer):
-                x = quantizer(args[0]).double()
-            axis = 1 if isinstance(module, nn.Conv2d) else -1
-            rows = x.movedim(axis, -1).flatten(0, -2)
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + rows.T @ rows
-            counts[name] = counts.get(name, 0) + len(rows)
-
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
-    model.eval()
-    try:
-        for inputs, _ in batches():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: sums[name] / counts[name] for name in names if name in sums}
-
-
-def whitening(covariance: Tensor) -> Tensor:
-    """Return L with L Lᵀ = covariance + εI: an error of W·L is the error of the layer's output (Wang et al. 2024)."""
-    n = len(covariance)
-    ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12)
-    lower: Tensor = torch.linalg.cholesky(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
-    return lower
-
-
 def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batches: Batches) -> None:
     """Give the new quantizers ranges; the first factor reads what the layer read, so it keeps that range."""
     new = {name for name in quantizers(changed) if any(name.startswith(f"{layer}.") for layer in names)}
@@ -385,7 +370,7 @@ def _choose(
     sign = 1 if task.higher_is_better else -1
     start = metrics.evaluate(model, task, context.validation)[task.primary]
     min_gain, max_drop = method.min_gain, method.max_drop
-    layers: dict[str, dict[str, Any]] = {}
+    layers: Layers = {}
     paying: list[tuple[float, str, Ranks, float]] = []
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
@@ -437,7 +422,7 @@ def _confirm(
     context: Context,
     factorized: Callable[[Mapping[str, Ranks]], tuple[nn.Module, Edit]],
     chosen: dict[str, Ranks],
-    layers: dict[str, dict[str, Any]],
+    layers: Layers,
 ) -> dict[str, Any]:
     """Measure the whole model with and without the chosen factors; undo them unless it is surely faster."""
     if not chosen:

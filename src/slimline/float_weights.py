@@ -41,9 +41,7 @@ class FloatWeights(Method):
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         """Fold BatchNorms as ``linear`` does and round every weight not in ``skip``; integer grids give way."""
-        inputs = next((rows for rows, _ in batches()), None)
-        if inputs is None:
-            raise MethodError(f"{context.where}: the calibration split has no rows to find the BatchNorms with")
+        inputs, _ = next(iter(batches()))
         folds = [] if is_quantized(model) else batchnorm_pairs(model, inputs)
         layers = self._chosen(model, context)
         spec = Spec(16, self.scheme)

@@ -38,8 +38,21 @@ def scores(
 ) -> list[Tensor]:
     """Return one score a channel ([channels], float64) for each group of the plain ``model``.
 
-    Raises MethodError for bn-scale when a group has no BatchNorm with a scale.
+    Raises MethodError for bn-scale when a group has no BatchNorm with a scale, and at a score that is not finite.
     """
+    every = _scores(importance, found, model, batches, context)
+    for group, each in zip(found, every, strict=True):
+        if not bool(each.isfinite().all()):
+            raise MethodError(
+                f"{context.where}: layer {group.members[0][0]}: its {importance} scores are not finite; "
+                "are its weights, and the calibration data?"
+            )
+    return every
+
+
+def _scores(
+    importance: Importance, found: list[Group], model: nn.Module, batches: Batches, context: Context
+) -> list[Tensor]:
     if importance == "random":
         generator = torch.Generator().manual_seed(context.seed)
         return [torch.rand(group.channels, generator=generator, dtype=torch.float64) for group in found]

@@ -149,7 +149,9 @@ def check_without_training(method: Method, name: str, where: str) -> None:
 
 
 def compress(method: Method, model: nn.Module, batches: Batches, context: Context) -> tuple[nn.Module, Plan]:
-    """Plan on ``model`` and return a compressed copy with the plan."""
+    """Plan on ``model`` and return a compressed copy with the plan. Raises MethodError when ``batches`` has none."""
+    if next(iter(batches()), None) is None:
+        raise MethodError(f"{context.where}: the calibration split has no rows")
     plan = method.plan(model, batches, context)
     compressed = method.apply(copy.deepcopy(model), plan.edit)
     load_tensors(compressed, plan.tensors)

@@ -196,11 +196,6 @@ def test_a_weight_beyond_float16_is_named(cnn: Cnn, batches: Batches, context: M
     BFloat16().plan(cnn, batches, context())
 
 
-def test_no_rows_are_an_error(cnn: Cnn, context: Made) -> None:
-    with pytest.raises(MethodError, match="here: the calibration split has no rows"):
-        Float16().plan(cnn, lambda: iter([]), context())
-
-
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [

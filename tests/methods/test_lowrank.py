@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimline import factorization, params
+from slimline import factorization, params, whitening
 from slimline.errors import MethodError, ParamsError
 from slimline.factorization import Energy, LowRank, Ratio, cost, rank_of_energy
 from slimline.method import Batches, Context, compress
@@ -61,6 +63,43 @@ def test_enough_rank_computes_the_convolution(kind: type[LowRank], conv: nn.Conv
     sequence = filled(kind, conv, [full], torch.eye(4, dtype=torch.float64))
     x = torch.rand(2, 4, 9, 9)
     torch.testing.assert_close(sequence(x), conv(x), rtol=5e-3, atol=5e-3)
+
+
+def kernel(kind: type[LowRank], weights: list[Tensor]) -> Tensor:
+    """Return the kernel [O × I × k_h × k_w] that the factors make up."""
+    if kind is Spatial:
+        v, h = weights
+        return torch.einsum("rik,orl->oikl", v[..., 0], h[..., 0, :])
+    a, v, h, d = weights
+    return torch.einsum("ri,rk,rl,or->oikl", a[..., 0, 0], v[:, 0, :, 0], h[:, 0, 0], d[..., 0, 0])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from([Spatial, Cp]), st.integers(2, 5), st.integers(2, 4), st.integers(2, 3), st.integers(2, 3),
+    st.integers(0, 1000),
+)  # fmt: skip
+def test_full_rank_is_the_kernel_and_the_error_on_real_inputs_falls_with_rank(
+    kind: type[LowRank], out: int, into: int, high: int, wide: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(into, out, (high, wide))
+    mixing = torch.randn(into, into, dtype=torch.float64)
+    covariance = mixing @ mixing.T + 0.1 * torch.eye(into)
+    lower = whitening.root(covariance)
+    sizes = (out * wide, into * high) if kind is Spatial else (out * into * high * wide // max(out, into, high, wide),)
+    ranks = [1, 2, min(sizes)]
+    errors = []
+    for rank in ranks:
+        lost = conv.weight.detach() - kernel(kind, kind.weights(conv, [rank], covariance))
+        errors.append(float(whitening.whitened(lost, lower).square().sum()))
+    whole = float(whitening.whitened(conv.weight, lower).square().sum())
+    assert whole > errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-4 * whole
+    if kind is Spatial:  # Eckart & Young
+        (spectrum,) = kind.spectra(conv, covariance)
+        tails = [float(spectrum[rank:].square().sum()) for rank in ranks]
+        assert errors == pytest.approx(tails, rel=1e-3, abs=1e-6 * whole)
 
 
 @torch.no_grad()
@@ -146,6 +185,15 @@ def test_a_layer_where_the_rank_costs_more_stays_and_says_so(resnet: ResNet, bat
     _, plan = compress(Svd(rank=Ratio(0.99), multiple=1), resnet, batches, context())
     assert plan.edit.data["ranks"] == {}
     assert any("stays: ranks [10] would take" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_inputs_that_are_not_finite_are_refused(
+    kind: type[LowRank], resnet: ResNet, broken_batches: Batches, context: Made, whiten: bool
+) -> None:
+    method = kind(rank=Ratio(0.5), whiten=whiten)
+    with pytest.raises(MethodError, match=r"^here: layer \S+: calibration saw inputs that are not finite$"):
+        method.plan(resnet, broken_batches, context())
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["quantized after", "quantized before"])

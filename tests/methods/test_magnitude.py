@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from slimline import masks
@@ -26,6 +30,29 @@ def share(model: nn.Module) -> float:
     """Return the share of zeros among the weights of all masked layers."""
     weights = [masks.weight(layer) for layer in masks.masked(model).values()]
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 12), min_size=2, max_size=4), st.floats(0.01, 0.99), st.sampled_from(["global", "layer"]),
+    st.integers(0, 1000),
+)  # fmt: skip
+def test_the_share_is_exact_and_the_largest_stay(
+    batches: Batches, context: Made, sizes: list[int], ratio: float, scope: Literal["global", "layer"], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(*(nn.Linear(into, out) for into, out in pairwise(sizes)))
+    pruned, _ = compress(Magnitude(ratio, scope=scope, max_ratio=1), model, batches, context())
+    before = [masks.weight(layer).flatten() for layer in model]
+    after = [masks.weight(layer).flatten() for layer in pruned.children()]
+    if scope == "global":
+        before, after = [torch.cat(before)], [torch.cat(after)]
+    for was, now in zip(before, after, strict=True):
+        gone = now == 0
+        assert int(gone.sum()) == round(ratio * len(was))
+        assert torch.equal(now[~gone], was[~gone])
+        if gone.any() and not gone.all():
+            assert was[gone].abs().max() <= was[~gone].abs().min()
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from slimline import importances
 from slimline.channels import Cost, Group, groups
 from slimline.errors import MethodError
 from slimline.importances import Importance
@@ -18,6 +21,7 @@ from slimline.methods.structured import Structured
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.quantizers import quantizers
+from slimline.widths import Limits
 
 Made = Callable[..., Context]
 IMPORTANCES: list[Importance] = ["l1", "l2", "taylor"]
@@ -28,6 +32,62 @@ def widths(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return (inputs, outputs) of every convolution and linear layer."""
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     return {name: (layer.weight.shape[1], layer.weight.shape[0]) for name, layer in layers.items()}
+
+
+def chain(first: int, second: int, seed: int) -> nn.Sequential:
+    """Return two convolutions of these widths and a linear layer, for the digits."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, first, 3), nn.ReLU(), nn.Conv2d(first, second, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(second, 10),
+    ).eval()  # fmt: skip
+
+
+WIDTHS = st.integers(2, 20)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    WIDTHS, WIDTHS, st.floats(0.1, 0.9), st.integers(1, 8), st.sampled_from(["global", "layer"]),
+    st.sampled_from(["channels", "macs", "bytes"]), st.integers(0, 1000),
+)  # fmt: skip
+def test_the_best_channels_stay_in_widths_that_are_multiples(
+    batches: Batches, context: Made, first: int, second: int, ratio: float, multiple: int,
+    scope: Literal["global", "layer"], of: Literal["channels", "macs", "bytes"], seed: int,
+) -> None:  # fmt: skip
+    model = chain(first, second, seed)
+    method = Structured("l2", ratio, of=of, multiple=multiple, scope=scope)
+    kept = method.plan(model, batches, context()).edit.data["kept"]
+    found = groups(copy.deepcopy(model), next(iter(batches()))[0], 10)
+    for group, score in zip(found, importances.scores("l2", found, model, batches, context()), strict=True):
+        layer, side, _ = group.members[0]
+        stays = kept.get(layer, {}).get(side, list(range(group.channels)))
+        gone = [channel for channel in range(group.channels) if channel not in stays]
+        assert len(stays) % multiple == 0 or not gone
+        assert len(stays) >= Limits(multiple, method.max_ratio).least(group.channels)
+        assert not gone or score[stays].min() >= score[gone].max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(WIDTHS, WIDTHS, st.integers(0, 1000), st.data())
+def test_channels_of_exact_zeros_go_first_and_no_output_changes(
+    batches: Batches, context: Made, images: Tensor, first: int, second: int, seed: int, data: st.DataObject
+) -> None:
+    model = chain(first, second, seed)
+    dead = {
+        name: data.draw(st.lists(st.integers(0, width - 1), max_size=width - 1, unique=True))
+        for name, width in (("0", first), ("2", second))
+    }
+    mute(model, dead)
+    with torch.no_grad():
+        for name, reader in (("0", "2"), ("2", "6")):
+            model.get_parameter(f"{reader}.weight")[:, dead[name]] = 0
+    count = sum(map(len, dead.values()))
+    method = Structured("l1", (count + 0.5) / (first + second), multiple=1, max_ratio=0.99)
+    pruned, plan = compress(method, model, batches, context())
+    for name, width in (("0", first), ("2", second)):
+        assert plan.edit.data["kept"][name]["out"] == [each for each in range(width) if each not in dead[name]]
+    torch.testing.assert_close(pruned(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimline import factorization
+from slimline import whitening
 from slimline.method import Batches, Context, compress
 from slimline.methods import svd
 from slimline.methods.linear import Linear
@@ -49,7 +49,7 @@ def test_the_error_is_the_tail_of_the_singular_values(out: int, into: int, seed:
     """Eckart & Young on W·L: the squared error is the sum of the squared singular values that were cut."""
     weight, covariance = problem(out, into, seed)
     rank = data.draw(st.integers(1, min(out, into) - 1))
-    lower = factorization.whitening(covariance)
+    lower = whitening.root(covariance)
     tail = torch.linalg.svdvals(weight.double() @ lower)[rank:].square().sum()
     a, b = svd.factors(weight, covariance, rank)
     assert output_error(weight, b @ a, lower @ lower.T) == pytest.approx(float(tail), rel=1e-3, abs=1e-6)

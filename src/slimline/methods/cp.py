@@ -17,7 +17,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import factorization
+from slimline import factorization, whitening
 from slimline.factorization import LowRank, is_dense_kernel
 from slimline.method import Edit
 
@@ -30,6 +30,7 @@ class Cp(LowRank):
     """Dense k×k convolutions become four, the middle two depthwise. Full rank is taken as the larger channel count."""
 
     name: ClassVar[str] = "cp"
+    kinds: ClassVar[str] = "a dense convolution of several rows and columns"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
@@ -42,7 +43,7 @@ class Cp(LowRank):
     @staticmethod
     def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
         """Return the singular values of the longer channel unfolding: CP has no spectrum of its own."""
-        white = _whitened(cast(Tensor, layer.weight), factorization.whitening(covariance))
+        white = whitening.whitened(cast(Tensor, layer.weight), whitening.root(covariance))
         unfolded = white if white.shape[0] >= white.shape[1] else white.transpose(0, 1)
         return [torch.linalg.svdvals(unfolded.flatten(1))]
 
@@ -69,8 +70,8 @@ class Cp(LowRank):
 
 def factors(weight: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return float32 D [O × R], A [I × R], V [k_h × R] and H [k_w × R]."""
-    lower = factorization.whitening(covariance)
-    white = _whitened(weight, lower)
+    lower = whitening.root(covariance)
+    white = whitening.whitened(weight, lower)
     generator = torch.Generator().manual_seed(0)
     modes = [_start(white.movedim(mode, 0).flatten(1), rank, generator) for mode in range(4)]
     for _ in range(SWEEPS):
@@ -99,7 +100,3 @@ def _start(unfolded: Tensor, rank: int, generator: torch.Generator) -> Tensor:
     missing = rank - u.shape[1]
     noise = torch.randn(u.shape[0], missing, generator=generator, dtype=u.dtype)
     return torch.cat([u, noise / noise.norm(dim=0).clamp(min=1e-12)], dim=1)
-
-
-def _whitened(weight: Tensor, lower: Tensor) -> Tensor:
-    return torch.einsum("oikl,ij->ojkl", weight.detach().double(), lower)

@@ -16,7 +16,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import factorization
+from slimline import factorization, whitening
 from slimline.factorization import LowRank, is_dense_kernel
 from slimline.method import Edit
 
@@ -26,6 +26,7 @@ class Spatial(LowRank):
     """Dense k×k convolutions become a k×1 and a 1×k."""
 
     name: ClassVar[str] = "spatial"
+    kinds: ClassVar[str] = "a dense convolution of several rows and columns"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
@@ -37,7 +38,7 @@ class Spatial(LowRank):
 
     @staticmethod
     def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
-        return [torch.linalg.svdvals(matrix(cast(Tensor, layer.weight), factorization.whitening(covariance)))]
+        return [torch.linalg.svdvals(matrix(cast(Tensor, layer.weight), whitening.root(covariance)))]
 
     @staticmethod
     def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
@@ -58,14 +59,13 @@ class Spatial(LowRank):
 
 def matrix(weight: Tensor, lower: Tensor) -> Tensor:
     """Return the whitened kernel as a float64 matrix [O·k_w × I·k_h]."""
-    white = torch.einsum("oikl,ij->ojkl", weight.detach().double(), lower)
-    return white.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
+    return whitening.whitened(weight, lower).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
 
 
 def factors(weight: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return float32 V [R × I × k_h × 1] and H [O × R × 1 × k_w]."""
     out, into, kh, kw = weight.shape
-    lower = factorization.whitening(covariance)
+    lower = whitening.root(covariance)
     u, s, vt = torch.linalg.svd(matrix(weight, lower), full_matrices=False)
     root = s[:rank].sqrt()
     v = (root[:, None] * vt[:rank]).reshape(rank, into, kh)

@@ -15,7 +15,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import factorization
+from slimline import factorization, whitening
 from slimline.factorization import LowRank
 from slimline.method import Edit
 
@@ -25,6 +25,7 @@ class Svd(LowRank):
     """Linear layers and dense 1×1 convolutions become two."""
 
     name: ClassVar[str] = "svd"
+    kinds: ClassVar[str] = "a linear layer or a dense 1×1 convolution"
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
@@ -41,7 +42,7 @@ class Svd(LowRank):
 
     @staticmethod
     def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
-        return [torch.linalg.svdvals(matrix(layer).double() @ factorization.whitening(covariance))]
+        return [torch.linalg.svdvals(matrix(layer).double() @ whitening.root(covariance))]
 
     @staticmethod
     def structure(layer: nn.Module, ranks: list[int]) -> nn.Sequential:
@@ -72,7 +73,7 @@ def matrix(layer: nn.Module) -> Tensor:
 
 def factors(weight: Tensor, covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return float32 A [rank × in] and B [out × rank] with B·A closest to ``weight`` on inputs of this covariance."""
-    lower = factorization.whitening(covariance)
+    lower = whitening.root(covariance)
     u, s, vt = torch.linalg.svd(weight.double() @ lower, full_matrices=False)
     root = s[:rank].sqrt()
     b = u[:, :rank] * root

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import factorization
+from slimline import factorization, whitening
 from slimline.factorization import LowRank, is_dense_kernel
 from slimline.method import Edit
 
@@ -29,6 +29,7 @@ class Tucker2(LowRank):
     """Dense k×k convolutions become three. Ranks are (input, output)."""
 
     name: ClassVar[str] = "tucker2"
+    kinds: ClassVar[str] = "a dense k×k convolution"
     ratios: list[Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=lambda: [0.25, 0.375, 0.5])
 
     @staticmethod
@@ -41,7 +42,7 @@ class Tucker2(LowRank):
 
     @staticmethod
     def spectra(layer: nn.Module, covariance: Tensor) -> list[Tensor]:
-        weight = whitened(cast(Tensor, layer.weight).detach(), factorization.whitening(covariance))
+        weight = whitening.whitened(cast(Tensor, layer.weight), whitening.root(covariance))
         return [torch.linalg.svdvals(mode.flatten(1)) for mode in (weight.transpose(0, 1), weight)]
 
     @staticmethod
@@ -63,8 +64,8 @@ class Tucker2(LowRank):
 
 def factors(weight: Tensor, covariance: Tensor, rank_in: int, rank_out: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return float32 A [r_in × I], G [r_out × r_in × k × k] and B [O × r_out]."""
-    lower = factorization.whitening(covariance)
-    white = whitened(weight, lower)
+    lower = whitening.root(covariance)
+    white = whitening.whitened(weight, lower)
     u_in = _leading(white.transpose(0, 1), rank_in)  # I × r_in
     for _ in range(SWEEPS):
         u_out = _leading(torch.einsum("oikl,ir->orkl", white, u_in), rank_out)  # O × r_out
@@ -72,11 +73,6 @@ def factors(weight: Tensor, covariance: Tensor, rank_in: int, rank_out: int) -> 
     core = torch.einsum("oikl,or,is->rskl", white, u_out, u_in)
     a = torch.linalg.solve_triangular(lower, u_in.T, upper=False, left=False)
     return a.float(), core.float(), u_out.float()
-
-
-def whitened(weight: Tensor, lower: Tensor) -> Tensor:
-    """Return W_p·L at each kernel position, float64 [O × I × k × k]."""
-    return torch.einsum("oikl,ij->ojkl", weight.double(), lower)
 
 
 def _leading(tensor: Tensor, rank: int) -> Tensor:

@@ -136,7 +136,8 @@ class Lineage:
             section = self.study.params.compressions.get(stage)
             for configured in section.methods if isinstance(section, Compression) else []:
                 for pattern in configured.settings.get("skip", []):
-                    if any(fnmatchcase(each, pattern) for each in known):
+                    told = any(each.startswith(f"{configured.name}: ") for each in found)
+                    if not told and any(fnmatchcase(each, pattern) for each in known):
                         found.append(f"{configured.name}: skipped by {pattern!r}")
         return list(dict.fromkeys(found))
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -69,15 +69,20 @@ def check_method(
     task: Task | None = None,
     *,
     choices: Mapping[str, Any] | None = None,
+    may_refuse: Collection[str] = (),
 ) -> None:
     """Raise AssertionError unless ``method`` keeps the promises of ``slimline.method.Method``.
 
     It is tried on ``model`` (used as it is: train it a little) with ``task``, or on a small ``cnn`` and ``resnet`` of
     the ``digits`` task; alone, after pruning and after quantizing. ``choices`` are decisions to replay in place of
-    measuring: the ``choices`` of a ``decisions/STAGE.json``.
+    measuring: the ``choices`` of a ``decisions/STAGE.json``. ``may_refuse`` names the earlier methods (``structured``,
+    ``linear``, ``magnitude``) after which this one may raise MethodError; anywhere else that breaks a promise.
     """
     if (model is None) != (task is None):
         raise TypeError("check_method: give a model together with its task, or neither")
+    for name in may_refuse:
+        if name not in EARLIER:
+            raise TypeError(f"check_method: may_refuse: no {name!r}; tried are {', '.join(EARLIER)}")
     _check_settings(method)
     if model is None or task is None:
         subjects = [_default(name) for name in MODELS]
@@ -91,13 +96,17 @@ def check_method(
         for name in EARLIER:
             before = _after(subject, name)
             if before is not None:
-                _check_combination(method, before, choices or {}, f"{where} after {name}")
+                _check_combination(method, before, choices or {}, f"{where} after {name}", refuses=name in may_refuse)
 
 
-def _check_combination(method: Method, before: Subject, choices: Mapping[str, Any], where: str) -> None:
+def _check_combination(
+    method: Method, before: Subject, choices: Mapping[str, Any], where: str, *, refuses: bool
+) -> None:
+    """Check ``method`` on what an earlier one made; ``refuses``: it may say that this can't be."""
     try:
-        after = _check_on(method, before, choices, where)
-    except MethodError:  # an impossible combination may say so
+        with promise(f"{where}: refused", let=MethodError if refuses else ()):
+            after = _check_on(method, before, choices, where)
+    except MethodError:
         return
     _check_kept(before, after, where)
     if quantizers(before.model):

@@ -1,0 +1,93 @@
+"""check_method passes every built-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from slimline import plugins
+from slimline.factorization import Energy, Ratio
+from slimline.method import Batches, Context, compress
+from slimline.models.cnn import Cnn
+from slimline.models.resnet import ResNet
+from slimline.quantization import Override
+from slimline.tasks.digits import Digits
+from slimline.testing import check_method
+
+
+def forced(method: str, **ranks: list[int]) -> dict[str, Any]:
+    """Return decisions that give these layers these ranks, as a measurement would have."""
+    layers = {name.replace("_", "."): {"ranks": value, "why": "forced"} for name, value in ranks.items()}
+    return {method: {"layers": layers, "summary": "forced"}}
+
+
+def test_structured_on_the_default_models() -> None:
+    check_method(plugins.find("methods", "structured")(importance="l2", multiple=4))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method, the model that it is tried on, and what it may refuse to follow."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: str = "cnn"
+    choices: dict[str, Any] = field(default_factory=dict)
+    may_refuse: tuple[str, ...] = ()
+
+
+FOLDED = ("linear",)  # quantizing folds the BatchNorms that bn-scale reads
+CASES = {
+    "symmetric": Case("symmetric", {"calibrator": "percentile"}, "resnet"),
+    "linear": Case("linear", {"weights": "symmetric"}),
+    "blocks": Case("symmetric", {"bits": 4, "granularity": "block", "block": 4, "calibrator": "entropy"}),
+    "weights alone": Case("linear", {"weight_bits": 3, "activation_bits": 32, "weights": "linear"}),
+    "own widths": Case("linear", {"bits": 12, "layers": {"3": Override(bits=5)}, "calibrator": "mse"}),
+    "svd": Case("svd", {"multiple": 2}, choices=forced("svd", **{"11": [4]})),
+    "tucker2": Case("tucker2", {"multiple": 2}, "resnet", forced("tucker2", stages_1_0_conv2=[4, 6])),
+    "spatial": Case("spatial", {"rank": Energy(0.8), "multiple": 2}),
+    "cp": Case("cp", {"rank": Ratio(0.5), "multiple": 2, "whiten": False}),
+    "magnitude": Case("magnitude", {"ratio": 0.7, "schedule": "cubic", "start": 0.3, "every": 1}, "resnet"),
+    "sensitivity": Case("magnitude", {"ratio": 0.6, "scope": "sensitivity"}),
+    "n-m": Case("n-m", {"n": 1, "m": 2}),
+    "fisher": Case("structured", {"importance": "fisher", "multiple": 2}),
+    "hessian": Case("structured", {"importance": "hessian", "multiple": 2}),
+    "bn-scale": Case(
+        "structured", {"importance": "bn-scale", "multiple": 2, "scope": "sensitivity"}, may_refuse=FOLDED
+    ),
+    "macs": Case("structured", {"of": "macs", "multiple": 2}, "resnet"),
+    "bytes": Case("structured", {"of": "bytes", "multiple": 2}),
+    "sparsify l1": Case("sparsify", {"kind": "l1"}),
+    "sparsify l2": Case("sparsify", {"kind": "l2"}, "resnet"),
+    "sparsify bn-scale": Case("sparsify", {"kind": "bn-scale"}, may_refuse=FOLDED),
+    "sparsify group-lasso": Case("sparsify", {"kind": "group-lasso"}),
+    "sparsify growing": Case("sparsify", {"kind": "growing"}, "resnet"),
+    "learned steps": Case("symmetric", {"bits": 6, "learned_steps": True, "equalize": True}, "resnet"),
+    "adaround": Case("symmetric", {"bits": 6, "rounding": "adaround", "rounding_steps": 10, "bias_correction": True}),
+    "dynamic ranges": Case("linear", {"ranges": "dynamic"}),
+    "float16": Case("float16", {}, "resnet"),
+    "bfloat16": Case("bfloat16"),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_built_in_methods(case: Case, cnn: Cnn, resnet: ResNet, task: Digits) -> None:
+    method = plugins.find("methods", case.name)(**case.settings)
+    model = {"cnn": cnn, "resnet": resnet}[case.model]
+    check_method(method, model, task, choices=case.choices, may_refuse=case.may_refuse)
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet"])
+@pytest.mark.parametrize("method", ["symmetric", "linear"])
+def test_quantizing_again_on_the_same_data_changes_nothing(
+    method: str, model: str, request: pytest.FixtureRequest, batches: Batches, context: Callable[..., Context]
+) -> None:
+    """check_method found it: ranges that stayed the same were left out of the plan, though apply had reset them."""
+    chosen = plugins.find("methods", method)()
+    once, _ = compress(chosen, request.getfixturevalue(model), batches, context())
+    twice, _ = compress(chosen, once, batches, context())
+    assert all(torch.equal(tensor, twice.state_dict()[name]) for name, tensor in once.state_dict().items())
