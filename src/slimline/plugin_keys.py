@@ -122,12 +122,17 @@ def _rows(name: str, annotation: Any, default: Any) -> list[Key]:
 
 def _flat(name: str, schema: Schema, records: Mapping[str, Schema], default: str) -> Iterator[Key]:
     yield Key(name, _type(schema, records), default)
-    for each in schema.get("anyOf", [schema]):
+    for each in _either(schema) or [schema]:
         at, inner = name, _resolved(each, records)
         if isinstance(inner.get("additionalProperties"), dict):
             at, inner = f"{name}.*", _resolved(inner["additionalProperties"], records)
         for key, value in inner.get("properties", {}).items():
             yield from _flat(f"{at}.{key}", value, records, _text(value["default"]) if "default" in value else REQUIRED)
+
+
+def _either(schema: Schema) -> list[Schema]:
+    found: list[Schema] = schema.get("anyOf") or schema.get("oneOf") or []
+    return found
 
 
 def _resolved(schema: Schema, records: Mapping[str, Schema]) -> Schema:
@@ -137,8 +142,8 @@ def _resolved(schema: Schema, records: Mapping[str, Schema]) -> Schema:
 def _type(schema: Schema, records: Mapping[str, Schema]) -> str:
     """Return a type in words: ``integer ≥ 2, ≤ 16``, ``l1 | l2``, ``list of text``."""
     schema = _resolved(schema, records)
-    if "anyOf" in schema:
-        return " | ".join(dict.fromkeys(_type(each, records) for each in schema["anyOf"]))
+    if either := _either(schema):
+        return " | ".join(dict.fromkeys(_type(each, records) for each in either))
     if "enum" in schema or "const" in schema:
         return " | ".join(map(_text, schema.get("enum", [schema.get("const")])))
     kind = schema.get("type", "any")
