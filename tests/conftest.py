@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from torch import nn
 
@@ -31,6 +32,10 @@ from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit
 from slimline.training.losses import SoftTargets
+
+# Machines are shared: how long an example takes says nothing about it.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder is refused at once, not after tries at the hub
 

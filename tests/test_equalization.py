@@ -56,7 +56,7 @@ def test_pairs_are_seen_through_relu_pooling_and_flattening() -> None:
     assert notes == []
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=5), st.integers(0, 99))
 def test_the_function_stays_whatever_the_ranges(exponents: list[float], seed: int) -> None:
     torch.manual_seed(seed)

@@ -23,7 +23,7 @@ def columns(items: list[list[tuple[int, float]]]) -> tuple[list[list[float]], li
     return [[s for s, _ in item] for item in items], [[loss for _, loss in item] for item in items]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(ITEM, min_size=1, max_size=4), st.integers(0, 80))
 def test_the_front_holds_the_best_of_all_choices(items: list[list[tuple[int, float]]], budget: int) -> None:
     front = frontier(*columns(items))

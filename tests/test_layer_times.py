@@ -31,7 +31,7 @@ Made = Callable[..., Context]
 BATCHES = (1, 8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_a_table_is_exact_where_it_was_measured_and_linear_between(data: st.DataObject) -> None:
     outs, ins = (sorted(data.draw(st.sets(st.integers(1, 64), min_size=2, max_size=5))) for _ in range(2))

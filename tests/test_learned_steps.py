@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -49,7 +49,6 @@ def lsq(x: Tensor, step: float, low: int, high: int) -> tuple[Tensor, Tensor]:
     return inside.float(), by_step
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 8), st.sampled_from(["symmetric", "linear"]), st.floats(0.05, 2),
     st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=20),

@@ -145,7 +145,7 @@ def test_attaching_twice_keeps_the_mask() -> None:
     assert masks.live(model[0]).tolist() == [[False] * 3, [True] * 3]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(0, 1000), st.data())
 def test_the_smallest_go_and_the_dead_first(size: int, seed: int, data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)

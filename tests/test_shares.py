@@ -19,7 +19,7 @@ from slimline.sensitivity import Sensitivity
 Made = Callable[..., Context]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.text("abc", min_size=1), st.tuples(st.integers(1, 1000), st.floats(0, 10)), min_size=1),
     st.floats(0.05, 0.85),

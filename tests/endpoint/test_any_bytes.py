@@ -42,7 +42,7 @@ def sound(answer: Any) -> None:
         assert ".py" not in answer.text
 
 
-CAREFUL = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CAREFUL = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(st.sampled_from(PATHS), st.sampled_from(KINDS), st.binary(max_size=200), HEADERS)

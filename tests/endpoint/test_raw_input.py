@@ -100,7 +100,7 @@ WHOLE = {kind: encoded(kind) for kind in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.floats(0, 0.999), st.binary(max_size=4)), max_size=4))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_image_is_answered_or_refused_in_one_line(
     client: TestClient, kind: str, damage: list[tuple[float, bytes]]
 ) -> None:

@@ -128,7 +128,7 @@ def _seen(news: News) -> tuple[list[float], list[tuple[float, object]]]:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     actions=st.lists(st.tuples(st.sampled_from(["predict", "label", "read"]), st.integers(0, 9)), max_size=60),
     limit=st.integers(1, 5),

@@ -59,7 +59,7 @@ def check(store: EventStore, make: Make, batches: list[list[Label]], arrival: in
 
 
 @given(batches=st.lists(st.lists(LABELS, max_size=6), max_size=5), arrival=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_last_label_holds_and_the_history_is_whole(
     fast: EventStore, make: Make, batches: list[list[Label]], arrival: int
 ) -> None:

@@ -74,7 +74,7 @@ def kernel(kind: type[LowRank], weights: list[Tensor]) -> Tensor:
     return torch.einsum("ri,rk,rl,or->oikl", a[..., 0, 0], v[:, 0, :, 0], h[:, 0, 0], d[..., 0, 0])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.sampled_from([Spatial, Cp]), st.integers(2, 5), st.integers(2, 4), st.integers(2, 3), st.integers(2, 3),
     st.integers(0, 1000),

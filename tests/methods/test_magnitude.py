@@ -32,7 +32,7 @@ def share(model: nn.Module) -> float:
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 12), min_size=2, max_size=4), st.floats(0.01, 0.99), st.sampled_from(["global", "layer"]),
     st.integers(0, 1000),

@@ -16,7 +16,7 @@ from slimline.models.cnn import Cnn
 Made = Callable[..., Context]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(2, 8), st.booleans(), st.integers(0, 1000), st.data())
 def test_exactly_the_n_largest_of_every_m_inputs_stay(
     out: int, groups: int, m: int, image: bool, seed: int, data: st.DataObject

@@ -46,7 +46,7 @@ def chain(first: int, second: int, seed: int) -> nn.Sequential:
 WIDTHS = st.integers(2, 20)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     WIDTHS, WIDTHS, st.floats(0.1, 0.9), st.integers(1, 8), st.sampled_from(["global", "layer"]),
     st.sampled_from(["channels", "macs", "bytes"]), st.integers(0, 1000),
@@ -68,7 +68,7 @@ def test_the_best_channels_stay_in_widths_that_are_multiples(
         assert not gone or score[stays].min() >= score[gone].max()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(WIDTHS, WIDTHS, st.integers(0, 1000), st.data())
 def test_channels_of_exact_zeros_go_first_and_no_output_changes(
     batches: Batches, context: Made, images: Tensor, first: int, second: int, seed: int, data: st.DataObject

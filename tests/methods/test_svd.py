@@ -33,7 +33,7 @@ def output_error(weight: Tensor, approximation: Tensor, covariance: Tensor) -> f
     return float((difference @ covariance @ difference.T).trace())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 1000))
 def test_full_rank_reconstructs_the_weight(out: int, into: int, seed: int) -> None:
     weight, covariance = problem(out, into, seed)
@@ -43,7 +43,7 @@ def test_full_rank_reconstructs_the_weight(out: int, into: int, seed: int) -> No
     torch.testing.assert_close(b @ a, weight, rtol=1e-3, atol=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(3, 12), st.integers(3, 12), st.integers(0, 1000), st.data())
 def test_the_error_is_the_tail_of_the_singular_values(out: int, into: int, seed: int, data: st.DataObject) -> None:
     """Eckart & Young on W·L: the squared error is the sum of the squared singular values that were cut."""
@@ -55,7 +55,7 @@ def test_the_error_is_the_tail_of_the_singular_values(out: int, into: int, seed:
     assert output_error(weight, b @ a, lower @ lower.T) == pytest.approx(float(tail), rel=1e-3, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(4, 12), st.integers(0, 1000), st.integers(1, 3))
 def test_on_correlated_inputs_it_never_loses_to_plain_svd(size: int, seed: int, rank: int) -> None:
     weight, covariance = problem(size, size, seed)

@@ -37,7 +37,7 @@ def error(difference: Tensor, covariance: Tensor) -> float:
     return float(torch.einsum("oikl,ij,ojkl->", difference.double(), covariance, difference.double()))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 1000))
 def test_full_ranks_reconstruct_the_kernel(out: int, into: int, seed: int) -> None:
     weight, covariance = problem(out, into, seed)
@@ -46,7 +46,7 @@ def test_full_ranks_reconstruct_the_kernel(out: int, into: int, seed: int) -> No
     torch.testing.assert_close(product(a, core, b), weight, rtol=1e-3, atol=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(4, 8), st.integers(4, 8), st.integers(0, 1000))
 def test_a_kernel_of_that_rank_is_found_exactly(out: int, into: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -35,7 +35,7 @@ def test_a_bet_is_the_likelihood_ratio_of_the_drop_it_names(promised: float, dro
     assert made == pytest.approx([rate / promised, (1 - rate) / (1 - promised)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.integers(0, 60), max_size=6),

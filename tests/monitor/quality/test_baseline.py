@@ -154,7 +154,7 @@ def test_a_damaged_reference_is_one_line(
         baseline.read(card, 0.02)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(slope=st.floats(0.3, 2.0), offset=st.floats(-1.0, 1.0), seed=st.integers(0, 1000))
 def test_calibration_finds_what_made_the_rows(slope: float, offset: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
