@@ -105,6 +105,10 @@ def test_an_acknowledged_label_is_on_the_disk(serve: Serve, store: str) -> None:
         ({"id": "a", "label": "3", "row": 1}, '"row": unknown key'),
         ({"labels": []}, '"labels": expected a list'),
         ({"labels": [3]}, "a label is an object"),
+        ({"labels": [{"id": "a", "label": "3"}] * 1001}, '"labels": expected a list of 1 to 1000 labels'),
+        ({"id": "a", "label": ["3"] * 1001}, '"label": expected text, a number'),
+        ({"id": "a", "label": "3" * 1001}, '"label": at most 1000 characters'),
+        ({"id": "a", "label": "3", "index": 2**31}, '"index": expected the row'),
     ],
 )
 def test_what_is_no_label_is_refused(client: TestClient, document: Any, message: str) -> None:
