@@ -112,7 +112,9 @@ def test_releases_change_break_and_are_taken_back_under_load(
 
 
 @KINDS
-def test_half_a_body_half_a_head_and_silence(run: Run, command: list[str], document: dict[str, Any]) -> None:
+def test_half_a_body_half_a_head_and_silence(
+    run: Run, command: list[str], document: dict[str, Any], store: str
+) -> None:
     server = run(command, body_seconds="1")
     with ExitStack() as held:
         bodies, heads = (
@@ -133,6 +135,8 @@ def test_half_a_body_half_a_head_and_silence(run: Run, command: list[str], docum
             assert [until_closed(client) for client in heads] == [b""] * 30
     assert 8 < time.monotonic() - started < 15
     assert witness.predicted() | witness.labelled() == {200}
+    server.stop()
+    assert witness.lost(store) == []
 
 
 def until_closed(client: socket.socket) -> bytes:
