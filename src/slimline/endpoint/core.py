@@ -84,7 +84,7 @@ class Core:
         loaded = [await asyncio.to_thread(self.load, each) for each in self.described]
         self._variants = Variants([Variant(*pair) for pair in zip(self.described, loaded, strict=True)])
         self.recorder.serve(each.live for each in self._variants.all)
-        await asyncio.to_thread(self.recorder.open, self._dropped)
+        await asyncio.to_thread(self.recorder.open, lambda: self.variants.primary.live.series)
         gc.collect()
         gc.freeze()  # modules and models stay for good: full collections needn't look at them, and stall requests less
         self.ready = True
@@ -96,9 +96,6 @@ class Core:
             threads=self.settings.threads or None, runtime=self.settings.runtime, max_batch=self.settings.max_batch,
             trust=tuple(filter(None, self.settings.trust.split(","))), inline=not described.shadow,
         )  # fmt: skip
-
-    def _dropped(self, reason: str, count: int) -> None:
-        self.variants.primary.live.series.dropped(reason, count)
 
     @property
     def variants(self) -> Variants:
