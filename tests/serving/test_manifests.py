@@ -10,8 +10,10 @@ from __future__ import annotations
 import ast
 import copy
 import importlib
+import inspect
 import json
 import re
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
 from pathlib import Path
@@ -21,8 +23,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from fsspec.registry import known_implementations
 
 from slimline.cli import COMMANDS
+from slimline.events import EventWriter
 from tests.monitoring.conftest import run
 
 ROOT = Path(__file__).parents[2]
@@ -316,6 +320,35 @@ def test_prometheus_scrapes_what_compose_runs() -> None:
             assert target.partition(":")[0] in services
 
 
+def drain_seconds(environment: Any) -> float:
+    given = {each["name"]: each.get("value") for each in environment} if isinstance(environment, list) else environment
+    return float(given.get("SLIMLINE_DRAIN_SECONDS", 0))
+
+
+def test_nobody_is_killed_before_its_end_is_over() -> None:
+    """Draining, requests under way, what runs behind them, the queue of events and its writer."""
+    endpoint = [importlib.import_module(f"slimline.endpoint.{name}") for name in ("server", "core", "recording")]
+    writer = inspect.signature(EventWriter).parameters["timeout"].default
+    ending = endpoint[0].FINISH_SECONDS + endpoint[1].BACKGROUND_SECONDS + endpoint[2].FLUSH_SECONDS + writer
+    deployment, compose = pod("deployment"), load("compose.yaml")["services"]["endpoint"]
+    drain = drain_seconds(deployment["containers"][0]["env"])
+    assert drain + ending < deployment["terminationGracePeriodSeconds"]
+    assert drain_seconds(compose["environment"]) + ending < float(compose["stop_grace_period"].removesuffix("s"))
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_store_and_tokens_come_from_the_secret(name: str) -> None:
+    endpoint = pod(name)["containers"][0]
+    environment = {each["name"]: each for each in endpoint["env"]}
+    assert environment["SLIMLINE_EVENT_STORE"]["valueFrom"] == {
+        "secretKeyRef": {"name": "slimline", "key": "event-store"}
+    }
+    (mount,) = [each for each in endpoint["volumeMounts"] if each["name"] == "secrets"]
+    (volume,) = [each["secret"] for each in pod(name)["volumes"] if each["name"] == "secrets"]
+    assert volume == {"secretName": "slimline", "items": [{"key": "tokens", "path": "tokens"}]}
+    assert environment["SLIMLINE_TOKENS_FILE"]["value"] == f"{mount['mountPath']}/tokens"
+
+
 def parsed(arguments: list[str]) -> None:
     """Hold a command line to the command's own options."""
     from typer.main import get_group
@@ -375,6 +408,20 @@ def test_the_image_holds_no_torch_and_no_root() -> None:
     assert final.index("\nUSER ") < final.index("\nENTRYPOINT ")
     for image in re.findall(r"^(?:FROM )?(python:\S+)", text, re.MULTILINE):
         assert re.fullmatch(r"python:3\.\d+-slim-\w+", image)
+
+
+@pytest.mark.parametrize("path", ["serving/k8s/deployment.yaml", "docs/serving.md"])
+def test_the_documented_build_has_what_the_cluster_needs(path: str) -> None:
+    """The driver of a store that replicas share, and what reads the release's URL."""
+    (line,) = re.findall(r"docker build (.+)", (ROOT / path).read_text(encoding="utf-8"))
+    given = dict(re.findall(r"--build-arg (\w+)=(\S+)", line))
+    assert given.keys() == {"EXTRAS", "PACKAGES"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = given["EXTRAS"].split(",")
+    assert {"serve", "postgres"} <= set(extras) <= project["optional-dependencies"].keys()
+    (url,) = re.findall(r"URL=(\w+)://", (SERVING / "k8s/kustomization.yaml").read_text(encoding="utf-8"))
+    assert known_implementations[url]["class"].partition(".")[0] in given["PACKAGES"].split(",")
+    assert {each["image"] for name in PODS for each in containers(name)} == {re.findall(r"-t (\S+)", line)[0]}
 
 
 def test_the_image_is_built_from_what_the_wheel_needs() -> None:

@@ -27,6 +27,7 @@ from slimline.predictor import Arrays
 
 RETRY = {b"retry-after": b"1"}
 MAX_MIRRORED = 256
+BACKGROUND_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Core:
         """Wait for what runs off the requests' path, write the events out, and close."""
         self.ready = False
         if self._background:
-            await asyncio.wait(self._background, timeout=5)
+            await asyncio.wait(self._background, timeout=BACKGROUND_SECONDS)
         self.labelling.close()
         await asyncio.to_thread(self.recorder.close)
         if self._variants is not None:
