@@ -29,7 +29,7 @@ test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser a
 test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
 	pytest -n 0 -m triton
 
-test-e2e: .venv/installed  ## whole DVC chains, kill -9, a full disk
+test-e2e: .venv/s3  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
 
 check: .venv/installed  ## style, types, imports, docs
@@ -88,6 +88,11 @@ demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed 
 
 .venv/tensorrt: .venv/installed
 	pip install --quiet --disable-pip-version-check -e '.[tensorrt]'
+	touch $@
+
+.venv/s3: .venv/installed  ## s3fs and a store to test it with, 44 MB; the constraint keeps what the lock pins
+	pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	  s3fs==2026.9.0 'moto[s3]==5.2.5' flask==3.1.3 flask-cors==6.0.5
 	touch $@
 
 .venv/peers: .venv/installed

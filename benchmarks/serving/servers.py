@@ -52,7 +52,8 @@ def variants(release: Path) -> list[Variant]:
     ours = {"SLIMLINE_RELEASE": "{release}", "SLIMLINE_EVENT_STORE": ""}
     events = ours | {"SLIMLINE_EVENT_STORE": "sqlite:///{folder}/events.db"}
     packaged = [[*bento, "serving", "service:Slimline"]]
-    alone = [[python, "-m", "slimline", "serve", "--port", "{port}"]]
+    serve = ["serve", "--port", "{port}"]
+    alone = [[python, "-m", "slimline", *serve]]
     uvicorn = [python, "-m", "uvicorn", "--app-dir", "{here}", "--port", "{port}", "--log-level", "warning"]
     uvicorn += ["--no-access-log"]
     plainest = ["--loop", "asyncio", "--http", "h11"]  # what uvicorn runs on by itself
@@ -68,8 +69,9 @@ def variants(release: Path) -> list[Variant]:
                 environment=events),
         Variant("slimline", alone, "/predict", "inputs", environment=events),
         Variant("slimline, no events", alone, "/predict", "inputs", environment=ours),
-        Variant("slimline, no events or metrics", [[*uvicorn, *fast, "unmetered:app"]], "/predict", "inputs",
+        Variant("slimline, no events or metrics", [[python, "{here}/unmetered.py", *serve]], "/predict", "inputs",
                 environment=ours),
+        Variant("slimline, no batching", alone, "/predict", "inputs", environment=events | {"SLIMLINE_MAX_BATCH": "1"}),
         Variant("slimline v2", alone, infer, "v2", environment=events),
         Variant("slimline v2, binary", alone, infer, "v2-binary", environment=events),
     ]  # fmt: skip

@@ -1,9 +1,8 @@
-"""The endpoint without its metrics: what they cost shows by leaving them out, which no setting does."""
+"""``slimline``, but its endpoint counts no requests: what that costs shows by leaving it out, as no setting does."""
 
-from slimline.endpoint.app import create_app
+from slimline.cli import main
 from slimline.endpoint.metrics import Series
-from slimline.endpoint.settings import from_environment
 
 Series.answered = lambda *_: None  # type: ignore[assignment]
 
-app = create_app(from_environment())
+main()

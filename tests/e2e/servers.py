@@ -6,7 +6,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -46,13 +45,11 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        started = time.monotonic()
         with log.open("w") as out:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port)], cwd=cwd, env=environment, stdout=out, stderr=out
             )
         until(self._is_ready, 60)
-        self.seconds_to_ready = time.monotonic() - started
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()

@@ -22,6 +22,7 @@ import tritonclient.http as triton
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
+from slimline.deployment import Deployment
 from slimline.events import EventStore
 from slimline.manifest import digest
 from slimline.predictor import Predictor
@@ -142,6 +143,28 @@ def test_workers_share_their_metrics_and_a_killed_one_is_replaced(
     assert set(seen) <= {0, 200}
     until(lambda: re.search(r"slimline_ready\{.*\} 2\.0", server.metrics()) is not None, 30)
     until(lambda: predictions(server.metrics()) == 60 + seen.count(200))  # what the killed one counted stays counted
+
+
+def test_all_workers_follow_a_deployment_whoever_is_told(
+    run: Callable[..., Process], two_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The worker that answers looks at once, the other within SLIMLINE_RELOAD_SECONDS."""
+    first, second = (digest(each) for each in two_releases)
+    deployment = Deployment(tmp_path / "deployment")
+    for each in two_releases:
+        deployment.install(str(each))
+    deployment.activate(first)
+    token = "admin-token-00000001"  # noqa: S105
+    server = run(BENTO, workers="2", release=str(deployment.path), reload_seconds="1", tokens=f"admin {token}")
+
+    def ready(revision: str) -> bool:
+        return re.search(rf'slimline_ready\{{revision="{revision}".*\}} 2\.0', server.metrics()) is not None
+
+    until(lambda: ready(first), 30)
+    deployment.activate(second)
+    answer = httpx.post(f"{server.url}/admin/reload", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    assert (answer.status_code, httpx.get(f"{server.url}/model").status_code) == (200, 200)
+    until(lambda: ready(second), 30)
 
 
 def predictions(text: str) -> int:

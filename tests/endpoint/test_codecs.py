@@ -153,6 +153,25 @@ def test_an_open_axis_has_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda: codecs.from_flat(unread([1.5]), "float32", [1] * 33, "x"), "1 values don't fill shape"),
+        (lambda: codecs.from_flat(unread(nested(True, 40)), "bool", [1], "x"), "expected bool values"),  # noqa: FBT003
+        (lambda: codecs.from_raw(bytes(4), "<f4", [1] * 33, "x"), "is not possible"),
+        (lambda: codecs.shape_from(b"1" + b",1" * 32, "x"), "expected a shape"),
+    ],
+    ids=["numbers", "truths", "bytes", "a header"],
+)
+def test_an_array_has_32_axes_at_most(read: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read()
+
+
+def nested(value: Any, depth: int) -> Any:
+    return [nested(value, depth - 1)] if depth else value
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         (b'{"x": 1} {"x": 2}', "not valid JSON"),

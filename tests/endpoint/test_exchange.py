@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from slimline.endpoint.speed import Speed
@@ -98,6 +100,27 @@ def test_bodies_beyond_the_memory_meant_for_them_are_shed(listen: Callable[..., 
         slow.settimeout(5)
         assert slow.recv(4096).startswith(b"HTTP/1.1 400 ")
     until(lambda: room.left == 300_000)
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status"), [("/predict", "", 401), ("/feedback", "predict-token-000001", 403)]
+)
+def test_who_may_not_ask_is_not_read_on(listen: Callable[..., Server], path: str, token: str, status: int) -> None:
+    server = listen(tokens="predict predict-token-000001")
+    head = HEAD.replace(b"/predict", path.encode()).replace(b": 100", b": 15000000")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(2)
+        client.sendall(head.replace(b"host: x", f"host: x\r\nauthorization: Bearer {token}".encode()) + b"x" * 1000)
+        answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+def until_closed(client: socket.socket) -> bytes:
+    parts = []
+    with suppress(ConnectionResetError):  # it closed before it had read everything
+        while part := client.recv(4096):
+            parts.append(part)
+    return b"".join(parts)
 
 
 def test_what_is_no_http_is_refused(listen: Callable[..., Server]) -> None:

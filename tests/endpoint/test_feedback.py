@@ -34,9 +34,9 @@ def test_predictions_and_labels_meet_in_the_store(serve: Serve, rows: NDArray[np
     first = client.post("/feedback", json={"id": "order-7", "index": 1, "label": label})
     assert (first.status_code, first.json()) == (200, {"id": "order-7", "index": 1, "outcome": "new"})
     assert client.post("/feedback", json={"id": "order-7", "index": 1, "label": label}).json()["outcome"] == "duplicate"
-    assert client.post("/feedback", json={"id": "order-7", "index": 1, "label": "3"}).json()["outcome"] in {
-        "corrected", "duplicate",
-    }  # fmt: skip
+    other = "3" if label != "3" else "4"
+    corrected = client.post("/feedback", json={"id": "order-7", "index": 1, "label": other})
+    assert corrected.json()["outcome"] == "corrected"
     assert client.post("/feedback", json={"id": "later", "label": "3"}).json()["outcome"] == "early"
     beyond = client.post("/feedback", json={"id": "order-7", "index": 8, "label": "3"})
     assert (beyond.status_code, beyond.json()["outcome"]) == (422, "no such row")
@@ -47,7 +47,7 @@ def test_predictions_and_labels_meet_in_the_store(serve: Serve, rows: NDArray[np
         np.testing.assert_allclose(prediction.outputs, expected)
         assert prediction.latency.keys() == {"decode", "queue", "predict", "encode", "total"}
         (labelled,) = events.labelled()
-        assert (labelled.index, labelled.label) == (1, "3")
+        assert (labelled.index, labelled.label) == (1, other)
 
 
 def test_several_labels_come_at_once(serve: Serve, store: str) -> None:
@@ -105,6 +105,10 @@ def test_an_acknowledged_label_is_on_the_disk(serve: Serve, store: str) -> None:
         ({"id": "a", "label": "3", "row": 1}, '"row": unknown key'),
         ({"labels": []}, '"labels": expected a list'),
         ({"labels": [3]}, "a label is an object"),
+        ({"labels": [{"id": "a", "label": "3"}] * 1001}, '"labels": expected a list of 1 to 1000 labels'),
+        ({"id": "a", "label": ["3"] * 1001}, '"label": expected text, a number'),
+        ({"id": "a", "label": "3" * 1001}, '"label": at most 1000 characters'),
+        ({"id": "a", "label": "3", "index": 2**31}, '"index": expected the row'),
     ],
 )
 def test_what_is_no_label_is_refused(client: TestClient, document: Any, message: str) -> None:

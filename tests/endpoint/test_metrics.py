@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from slimline.endpoint.metrics import Metrics, sweep
 from slimline.manifest import digest
-from tests.endpoint.conftest import Serve
+from tests.endpoint.conftest import Serve, until
 
 
 def samples(client: TestClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -61,6 +61,23 @@ def test_a_scan_grows_no_series(serve: Serve) -> None:
         client.post("/predict", json={"inputs": {f"i{number}": []}, "id": f"id{number}"})
     grown = samples(client).keys() - before
     assert {dict(labels).get("status") for _, labels in grown} <= {"400", "405"}
+
+
+def test_what_is_not_stored_as_it_came_is_counted(
+    serve: Serve, release: Path, rows: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """An id used twice, and a sample that fails: neither is a dropped event."""
+    client = serve(event_store=f"sqlite:///{tmp_path}/events.db", sample=1.0)
+    recorder = client.app.state.core.recorder  # type: ignore[attr-defined]
+    recorder._sampler._releases = {digest(release): tmp_path / "gone"}
+    for _ in range(3):
+        client.post("/predict", json={"inputs": {"image": rows.tolist()}, "id": "one"})
+    assert recorder._writer.flush(10)
+    own = frozenset({("revision", digest(release)), ("variant", "default")})
+    until(lambda: samples(client)["slimline_events_duplicates_total", own] == 2)
+    found = samples(client)
+    assert found["slimline_samples_failed_total", own] >= 1  # after one that fails it rests
+    assert not [name for name, _ in found if name == "slimline_events_dropped_total"]
 
 
 def test_help_and_units_are_declared() -> None:

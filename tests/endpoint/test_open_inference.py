@@ -80,6 +80,8 @@ def test_doubles_are_taken_as_floats_and_nested_data_as_flat(client: TestClient)
         (tensor(datatype="INT64", data=[1.5] * 64), "expected int64 numbers"),
         (tensor(shape=[64]), "1 axes, expected 4"),
         (tensor(shape=[1, 1, 8, -8]), "shape: expected a list of sizes"),
+        (tensor(shape=[1, 1, 8, 2**31]), "shape: expected a list of sizes"),
+        (tensor(shape=[1] * 33, data=[0.5]), "1 values don't fill shape"),
         (tensor(data=[0.5] * 63), "63 values don't fill shape"),
         (tensor(data=None), "data: expected a list"),
         (tensor(parameters={"binary_data_size": 8}), "binary_data_size is not within the body"),
@@ -94,7 +96,7 @@ def test_what_does_not_fit_is_refused_in_one_line(client: TestClient, document: 
     assert message in answer.json()["error"]
 
 
-@pytest.mark.parametrize("length", ["x", "-1", "100000"])
+@pytest.mark.parametrize("length", ["x", "-1", "100000", "9" * 5000], ids=lambda length: length[:6])
 def test_a_head_outside_the_body_is_refused(client: TestClient, length: str) -> None:
     headers = {"inference-header-content-length": length}
     answer = client.post("/v2/models/digits/infer", content=json.dumps(tensor()), headers=headers)

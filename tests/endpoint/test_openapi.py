@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,20 @@ def test_answers_have_the_promised_form(client: TestClient, rows: NDArray[np.flo
     error = client.post("/predict", json={}).json()
     for name, instance in (("Predictions", answer), ("Error", error)):
         jsonschema.validate(instance, {"$ref": f"#/components/schemas/{name}", "components": api["components"]})
+
+
+def test_binary_tensors_are_declared_as_they_come_and_go(client: TestClient, rows: NDArray[np.float32]) -> None:
+    tensor = {"name": "image", "shape": rows.shape, "datatype": "FP32", "parameters": {"binary_data_size": rows.nbytes}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    answer = client.post("/v2/models/digits/infer", content=head + rows.tobytes(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    infer = document()["paths"]["/v2/models/{model}/infer"]["post"]
+    asked, answered = infer["requestBody"]["content"], infer["responses"]["200"]
+    assert headers.keys() <= {"content-type", *(each["name"] for each in infer["parameters"])}
+    assert headers["content-type"] in asked
+    assert answer.headers["content-type"] in answered["content"]
+    assert answer.headers.keys() - {"content-type", "content-length"} == answered["headers"].keys()
 
 
 @pytest.mark.e2e

@@ -141,6 +141,8 @@ def test_a_decompression_bomb_is_refused_by_its_head(client: TestClient) -> None
 
 def test_unknown_paths_and_methods_are_json(client: TestClient) -> None:
     assert client.get("/nope").json() == {"error": "Not Found"}
+    slash = client.get("/readyz/", headers={"host": "evil.example"}, follow_redirects=False)  # no word of the host's
+    assert (slash.status_code, slash.json()) == (404, {"error": "Not Found"})
     wrong = client.get("/predict")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
 

@@ -157,12 +157,13 @@ def test_a_damaged_stage_costs_the_sample_not_the_answer(
     (broken / "chain/teacher/model.onnx").write_bytes(b"nonsense")
     sampler = Sampler(share=1.0)
     sampler.serve({prediction.revision: broken})
-    writer = EventWriter(sqlite_url, interval=0.01, sampler=sampler)
+    told: list[int] = []
+    writer = EventWriter(sqlite_url, interval=0.01, sampler=sampler, on_failed_sample=told.append)
     assert writer.put(prediction, {"image": images})
     assert writer.put(make("bad", revision=prediction.revision, outputs=np.ones((3, 2))), {"image": images[:1]})
     assert writer.close(20.0)
-    assert writer.written == 2
-    assert set(writer.dropped) == {"sample"}
+    assert (writer.written, writer.dropped) == (2, {})
+    assert writer.failed_samples == sum(told) == 2
     with EventStore.open(sqlite_url) as store:
         assert list(store.predictions(sampled=True)) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
 import time
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from slimline.errors import EventError
 from slimline.events import EventStore, EventWriter, Label
+from slimline.events.database import TRANSIENT
 from tests.events.conftest import Make
 
 Writers = Callable[..., EventWriter]
@@ -91,11 +93,19 @@ def test_threads_put_at_once(sqlite_url: str, writers: Writers, make: Make) -> N
 
 
 def test_an_id_used_twice_is_counted(sqlite_url: str, writers: Writers, make: Make) -> None:
-    writer = writers(sqlite_url)
+    told: list[int] = []
+    writer = writers(sqlite_url, on_duplicate=told.append)
     for _ in range(3):
         writer.put(make("x"))
     assert writer.flush(10.0)
-    assert (writer.written, writer.duplicates) == (1, 2)
+    assert (writer.written, writer.duplicates, writer.dropped) == (1, 2, {})
+    until(lambda: sum(told) == 2)
+
+
+def test_the_runbook_names_every_reason() -> None:
+    text = (Path(__file__).parents[2] / "docs/runbooks/SlimlineEventsDropped.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z-]+)`", text.partition("|---|---|")[2].partition("##")[0]))
+    assert named == TRANSIENT | {"failed", "overflow", "invalid", "closed"}
 
 
 def test_a_store_that_is_away_fills_the_queue_then_drops_by_reason(

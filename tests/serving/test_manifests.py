@@ -2,6 +2,7 @@
 
 Kubernetes' own schemas come with kubernetes-validate, the Compose specification's with check-jsonschema. KServe's are
 read from the files of its Python SDK, generated from its CRDs, without importing it: ``pip install --no-deps kserve``.
+Kustomize and prometheus-adapter publish none: the keys that our files use stand here. Prometheus has promtool.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import ast
 import copy
 import importlib
+import inspect
 import json
 import re
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from fsspec.registry import known_implementations
 
 from slimline.cli import COMMANDS
+from slimline.events import EventWriter
+from tests.monitoring.conftest import run
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
@@ -89,6 +96,74 @@ def test_compose_takes_it() -> None:
     jsonschema.validate(load("compose.yaml"), compose_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(misspelt(load("compose.yaml"), ("services", "endpoint", "volumes")), compose_schema())
+
+
+# -- Kustomize, prometheus-adapter, Prometheus -------------------------------------------------------------------------
+
+
+def exactly(**properties: Any) -> dict[str, Any]:
+    """Return the schema of an object that has these keys and no other."""
+    return {
+        "type": "object", "additionalProperties": False, "required": list(properties), "properties": properties,
+    }  # fmt: skip
+
+
+def listed(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+TEXT = {"type": "string", "minLength": 1}
+KUSTOMIZATION = exactly(
+    apiVersion={"const": "kustomize.config.k8s.io/v1beta1"},
+    kind={"const": "Kustomization"},
+    resources=listed(TEXT),
+    configMapGenerator=listed(exactly(name=TEXT, literals=listed({"type": "string", "pattern": "^[A-Z]+=.+$"}))),
+)
+RESOURCE = exactly(resource=TEXT)
+RULE = exactly(
+    seriesQuery=TEXT,
+    resources=exactly(overrides=exactly(namespace=RESOURCE, pod=RESOURCE)),
+    name=exactly(**{"as": TEXT}),
+    metricsQuery=TEXT,
+)
+SCHEMAS = {
+    "k8s/kustomization.yaml": KUSTOMIZATION,
+    "k8s/metrics-adapter.yaml": exactly(rules=exactly(custom=listed(RULE))),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_it_has_the_keys_that_its_reader_knows(name: str) -> None:
+    jsonschema.validate(load(name), SCHEMAS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("k8s/kustomization.yaml", ("resources",)),
+        ("k8s/kustomization.yaml", ("configMapGenerator", 0, "literals")),
+        ("k8s/metrics-adapter.yaml", ("rules", "custom", 0, "resources")),
+        ("k8s/metrics-adapter.yaml", ("rules", "custom", 1, "resources", "overrides", "pod")),
+    ],
+)
+def test_its_reader_takes_no_misspelt_key(name: str, path: tuple[Any, ...]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(misspelt(load(name), path), SCHEMAS[name])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"kind": "Kustomisation"}, {"namePrefixx": "x-"}, {"apiVersion": "v1"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_kustomize_takes_no_other_kind_or_key(other: dict[str, str]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(load("k8s/kustomization.yaml") | other, KUSTOMIZATION)
+
+
+def test_prometheus_takes_it() -> None:
+    done = run(SERVING, "promtool", "check", "config", "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- KServe ------------------------------------------------------------------------------------------------------------
@@ -204,17 +279,38 @@ def test_kustomize_finds_every_file_and_makes_what_the_deployment_reads() -> Non
     assert set(re.findall(r"\$\((\w+)\)", " ".join(release["args"]))) == keys
 
 
-def test_the_autoscaler_asks_for_what_the_adapter_derives() -> None:
+def endpoint_series() -> dict[str, list[dict[str, str]]]:
+    """Return {name: labels of each series} of an endpoint that has answered nothing yet."""
+    metrics = importlib.import_module("slimline.endpoint.metrics")
+    made = metrics.Metrics()
+    metrics.Series(made, "sha256:0", "default", ["cat"])
+    found: dict[str, list[dict[str, str]]] = {}
+    for sample in chain.from_iterable(family.samples for family in made.registry.collect()):
+        found.setdefault(sample.name, []).append(sample.labels)
+    return found
+
+
+def test_the_autoscaler_asks_for_what_the_adapter_derives_from_the_endpoints_series(tmp_path: Path) -> None:
     rules = load("k8s/metrics-adapter.yaml")["rules"]["custom"]
     wanted = {metric["pods"]["metric"]["name"] for metric in load("k8s/autoscaler.yaml")["spec"]["metrics"]}
     assert {rule["name"]["as"] for rule in rules} == wanted
+    known = endpoint_series()
     for rule in rules:
-        series = re.match(r"\w+", rule["seriesQuery"])
-        assert series
-        assert series[0].startswith("slimline_request_duration_seconds_")
-        assert series[0] in rule["metricsQuery"]
-        assert "<<.LabelMatchers>>" in rule["metricsQuery"]
-        assert "<<.GroupBy>>" in rule["metricsQuery"]
+        found = re.fullmatch(r'(\w+)\{namespace!="",pod!=""\}', rule["seriesQuery"])
+        assert found
+        series, query = found[1], rule["metricsQuery"]
+        assert re.findall(r"(\w+)\{", query) == [series]
+        assert query.count("<<.LabelMatchers>>") == query.count("<<.GroupBy>>") == 1
+        chosen = dict(re.findall(r'(\w+)="([^"]*)"', query))
+        assert chosen.keys() == {"part"}, "the parts of a request overlap: one of them"
+        assert any(chosen.items() <= labels.items() for labels in known[series])
+    asked = [
+        rule["metricsQuery"].replace("<<.LabelMatchers>>", 'pod="a"').replace("<<.GroupBy>>", "pod") for rule in rules
+    ]
+    recorded = [{"record": f"asked_{number}", "expr": each} for number, each in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "adapter", "rules": recorded}]}))
+    done = run(tmp_path, "promtool", "check", "rules", "rules.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_scrapes_what_compose_runs() -> None:
@@ -222,6 +318,35 @@ def test_prometheus_scrapes_what_compose_runs() -> None:
     for job in load("prometheus.yml")["scrape_configs"]:
         for target in job["static_configs"][0]["targets"]:
             assert target.partition(":")[0] in services
+
+
+def drain_seconds(environment: Any) -> float:
+    given = {each["name"]: each.get("value") for each in environment} if isinstance(environment, list) else environment
+    return float(given.get("SLIMLINE_DRAIN_SECONDS", 0))
+
+
+def test_nobody_is_killed_before_its_end_is_over() -> None:
+    """Draining, requests under way, what runs behind them, the queue of events and its writer."""
+    endpoint = [importlib.import_module(f"slimline.endpoint.{name}") for name in ("server", "core", "recording")]
+    writer = inspect.signature(EventWriter).parameters["timeout"].default
+    ending = endpoint[0].FINISH_SECONDS + endpoint[1].BACKGROUND_SECONDS + endpoint[2].FLUSH_SECONDS + writer
+    deployment, compose = pod("deployment"), load("compose.yaml")["services"]["endpoint"]
+    drain = drain_seconds(deployment["containers"][0]["env"])
+    assert drain + ending < deployment["terminationGracePeriodSeconds"]
+    assert drain_seconds(compose["environment"]) + ending < float(compose["stop_grace_period"].removesuffix("s"))
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_store_and_tokens_come_from_the_secret(name: str) -> None:
+    endpoint = pod(name)["containers"][0]
+    environment = {each["name"]: each for each in endpoint["env"]}
+    assert environment["SLIMLINE_EVENT_STORE"]["valueFrom"] == {
+        "secretKeyRef": {"name": "slimline", "key": "event-store"}
+    }
+    (mount,) = [each for each in endpoint["volumeMounts"] if each["name"] == "secrets"]
+    (volume,) = [each["secret"] for each in pod(name)["volumes"] if each["name"] == "secrets"]
+    assert volume == {"secretName": "slimline", "items": [{"key": "tokens", "path": "tokens"}]}
+    assert environment["SLIMLINE_TOKENS_FILE"]["value"] == f"{mount['mountPath']}/tokens"
 
 
 def parsed(arguments: list[str]) -> None:
@@ -285,6 +410,20 @@ def test_the_image_holds_no_torch_and_no_root() -> None:
         assert re.fullmatch(r"python:3\.\d+-slim-\w+", image)
 
 
+@pytest.mark.parametrize("path", ["serving/k8s/deployment.yaml", "docs/serving.md"])
+def test_the_documented_build_has_what_the_cluster_needs(path: str) -> None:
+    """The driver of a store that replicas share, and what reads the release's URL."""
+    (line,) = re.findall(r"docker build (.+)", (ROOT / path).read_text(encoding="utf-8"))
+    given = dict(re.findall(r"--build-arg (\w+)=(\S+)", line))
+    assert given.keys() == {"EXTRAS", "PACKAGES"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = given["EXTRAS"].split(",")
+    assert {"serve", "postgres"} <= set(extras) <= project["optional-dependencies"].keys()
+    (url,) = re.findall(r"URL=(\w+)://", (SERVING / "k8s/kustomization.yaml").read_text(encoding="utf-8"))
+    assert known_implementations[url]["class"].partition(".")[0] in given["PACKAGES"].split(",")
+    assert {each["image"] for name in PODS for each in containers(name)} == {re.findall(r"-t (\S+)", line)[0]}
+
+
 def test_the_image_is_built_from_what_the_wheel_needs() -> None:
     ignored = (SERVING / "Dockerfile.dockerignore").read_text().splitlines()
     assert "*" in ignored
@@ -299,7 +438,7 @@ def test_the_image_is_built_from_what_the_wheel_needs() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted([SERVING / "compose.yaml", *SERVING.glob("k8s/*.yaml"), SERVING / "Dockerfile"]),
+    sorted([SERVING / "compose.yaml", SERVING / "prometheus.yml", *SERVING.glob("k8s/*.yaml"), SERVING / "Dockerfile"]),
     ids=lambda p: p.name,
 )
 def test_each_file_says_that_it_was_checked_and_not_run(path: Path) -> None:

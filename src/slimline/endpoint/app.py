@@ -79,6 +79,7 @@ def create_app(settings: Settings) -> Endpoint:
     table = _table(core, reloader)
     routes = [Route(path, handler, methods=[method]) for (method, path), handler in table.items()]
     app = Endpoint(routes=routes, exception_handlers={HTTPException: _http_error}, lifespan=lifespan)
+    app.router.redirect_slashes = False  # to a host that the request itself names
     app.predict, app.infer = table["POST", "/predict"], table["POST", "/v2/models/{model}/infer"]
     app.state.core = core
     return app

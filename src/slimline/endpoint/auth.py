@@ -10,12 +10,12 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from slimline.endpoint.exchange import Exchange, RefusedError
+from slimline.endpoint.exchange import CLOSE, Exchange, RefusedError
 from slimline.errors import ParamsError
 
 SCOPES = ("predict", "feedback", "admin")
 MIN_LENGTH = 16
-CHALLENGE = {b"www-authenticate": b"Bearer"}
+CHALLENGE = {b"www-authenticate": b"Bearer"} | CLOSE
 
 
 class Tokens:
@@ -51,7 +51,7 @@ class Tokens:
         """Raise RefusedError 401 without a known token, 403 when it lacks ``scope``."""
         if not self._scopes:
             if scope == "admin":
-                raise RefusedError(403, "administration needs a token with the scope admin, and none is set")
+                raise RefusedError(403, "administration needs a token with the scope admin, and none is set", CLOSE)
             return
         kind, _, token = exchange.headers.get(b"authorization", b"").partition(b" ")
         granted: frozenset[str] | None = None
@@ -62,7 +62,7 @@ class Tokens:
         if granted is None:
             raise RefusedError(401, "a bearer token is needed in the header authorization", CHALLENGE)
         if scope not in granted:
-            raise RefusedError(403, f"the token lacks the scope {scope}")
+            raise RefusedError(403, f"the token lacks the scope {scope}", CLOSE)
 
 
 def _digest(token: bytes) -> bytes:

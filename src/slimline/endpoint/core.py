@@ -27,6 +27,7 @@ from slimline.predictor import Arrays
 
 RETRY = {b"retry-after": b"1"}
 MAX_MIRRORED = 256
+BACKGROUND_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Core:
         loaded = [await asyncio.to_thread(self.load, each) for each in self.described]
         self._variants = Variants([Variant(*pair) for pair in zip(self.described, loaded, strict=True)])
         self.recorder.serve(each.live for each in self._variants.all)
-        await asyncio.to_thread(self.recorder.open, self._dropped)
+        await asyncio.to_thread(self.recorder.open, lambda: self.variants.primary.live.series)
         gc.collect()
         gc.freeze()  # modules and models stay for good: full collections needn't look at them, and stall requests less
         self.ready = True
@@ -96,9 +97,6 @@ class Core:
             threads=self.settings.threads or None, runtime=self.settings.runtime, max_batch=self.settings.max_batch,
             trust=tuple(filter(None, self.settings.trust.split(","))), inline=not described.shadow,
         )  # fmt: skip
-
-    def _dropped(self, reason: str, count: int) -> None:
-        self.variants.primary.live.series.dropped(reason, count)
 
     @property
     def variants(self) -> Variants:
@@ -141,7 +139,7 @@ class Core:
         """Wait for what runs off the requests' path, write the events out, and close."""
         self.ready = False
         if self._background:
-            await asyncio.wait(self._background, timeout=5)
+            await asyncio.wait(self._background, timeout=BACKGROUND_SECONDS)
         self.labelling.close()
         await asyncio.to_thread(self.recorder.close)
         if self._variants is not None:

@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 from slimline.errors import SlimlineError, UnavailableError
 
 JSON = b"application/json"
-CROWDED = {b"retry-after": b"1", b"connection": b"close"}
+CLOSE = {b"connection": b"close"}  # the rest of a body is not read
+CROWDED = {b"retry-after": b"1"} | CLOSE
 AWAY = "the model's server is away or too slow, try again later"
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,10 @@ class Exchange:
         compressed (it could unpack to any size), 503 when ``room`` is used up, and ClientGoneError.
         """
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
-            raise RefusedError(415, "a compressed body is not accepted: send it as it is")
+            raise RefusedError(415, "a compressed body is not accepted: send it as it is", CLOSE)
         declared = self.headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > limit:
-            raise RefusedError(413, f"the body is larger than {limit} bytes", {b"connection": b"close"})
+            raise RefusedError(413, f"the body is larger than {limit} bytes", CLOSE)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # noqa: S101  (uvicorn answers each request in a task)
         deadline = loop.call_later(seconds, self._too_late, task)  # asyncio.timeout would cost twice as much
@@ -96,7 +97,7 @@ class Exchange:
         except asyncio.CancelledError:
             if not self._late or task.uncancel() > 0:
                 raise
-            raise RefusedError(408, f"the body wasn't whole after {seconds:g} s", {b"connection": b"close"}) from None
+            raise RefusedError(408, f"the body wasn't whole after {seconds:g} s", CLOSE) from None
         finally:
             deadline.cancel()
 
@@ -115,7 +116,7 @@ class Exchange:
             self.held += size
             room.left -= size
             if self.held > limit:  # a chunked body declares no length
-                raise RefusedError(413, f"the body is larger than {limit} bytes", {b"connection": b"close"})
+                raise RefusedError(413, f"the body is larger than {limit} bytes", CLOSE)
             if room.left < 0:
                 raise RefusedError(503, "too many large requests at once, try again later", CROWDED)
             if not message.get("more_body", False):

@@ -56,6 +56,18 @@ class Metrics:
             ("reason", *OWN),
             registry=at,
         )
+        self.events_duplicates = Counter(
+            "slimline_events_duplicates",
+            "Prediction events left out because their id was written before for the same revision and variant.",
+            OWN,
+            registry=at,
+        )
+        self.samples_failed = Counter(
+            "slimline_samples_failed",
+            "Prediction events written without the sample of the chain they were drawn for.",
+            OWN,
+            registry=at,
+        )
         self.reloads = Counter(
             "slimline_reloads", "Releases that were loaded or refused while serving.", ("outcome", *OWN), registry=at
         )
@@ -120,6 +132,8 @@ class Series:
         self.waiting_events = metrics.waiting_events.labels(*own)
         self.ready = metrics.ready.labels(*own)
         self.shadow_dropped = metrics.shadow_dropped.labels(*own)
+        self.duplicates = metrics.events_duplicates.labels(*own)
+        self.failed_samples = metrics.samples_failed.labels(*own)
         self.own = own
         self._metrics = metrics
 

@@ -9,6 +9,8 @@ from slimline import __version__
 JSON = "application/json"
 BINARY = "application/octet-stream"
 IMAGE = "image/png"  # or any of the formats that are read
+HEAD_LENGTH = "inference-header-content-length"
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary", "contentMediaType": BINARY}}
 STRING: dict[str, Any] = {"type": "string"}
 OPEN: dict[str, Any] = {"type": "object", "additionalProperties": True}
 ID = {"type": "string", "minLength": 1, "maxLength": 128}
@@ -141,7 +143,6 @@ def document() -> dict[str, Any]:
 
 
 def _predictions() -> dict[str, Any]:
-    binary = {"schema": {"type": "string", "format": "binary", "contentMediaType": BINARY}}
     headers = [
         _header("slimline-id", ID, "The caller's own id, where the body has no room for it."),
         _header("slimline-dtype", STRING, "The dtype of raw bytes; without it and the shape the body is an npy file."),
@@ -157,7 +158,7 @@ def _predictions() -> dict[str, Any]:
                 "parameters": headers,
                 "requestBody": {
                     "required": True,
-                    "content": {JSON: _any_of("PredictInputs", "PredictRaw"), BINARY: binary, IMAGE: binary},
+                    "content": {JSON: _any_of("PredictInputs", "PredictRaw"), BINARY: BYTES, IMAGE: BYTES},
                 },
                 "responses": _responses("Predictions", "400", "401", "403", "408", "413", "415", "429", "503"),
             }
@@ -201,6 +202,11 @@ def _open_inference() -> dict[str, Any]:
             "server_ready", "Ready.", {**_responses(OPEN), "503": _described("Not ready.", {"schema": OPEN})}
         ),
     }
+    length = {"type": "integer", "minimum": 0}
+    head = _header(HEAD_LENGTH, length, "Bytes of the JSON; those behind it are the tensors with a binary_data_size.")
+    answers = _responses("InferResponse", "400", "401", "403", "404", "408", "413", "415", "429", "503")
+    answers["200"]["content"][BINARY] = BYTES
+    answers["200"]["headers"] = {HEAD_LENGTH: {"schema": length, "description": "Beside binary tensors only."}}
     for suffix, names in (("", ("model",)), ("/versions/{version}", ("model", "version"))):
         base, tail = f"/v2/models/{{model}}{suffix}", "_version" if suffix else ""
         parameters = [{"name": name, "in": "path", "required": True, "schema": STRING} for name in names]
@@ -212,9 +218,9 @@ def _open_inference() -> dict[str, Any]:
                 "operationId": f"infer{tail}",
                 "summary": "Raw outputs for tensors; binary tensors as in Triton's extension.",
                 "security": [{}, {"bearer": []}],
-                "parameters": parameters,
-                "requestBody": {"required": True, "content": {JSON: _ref("InferRequest")}},
-                "responses": _responses("InferResponse", "400", "401", "403", "404", "408", "413", "415", "429", "503"),
+                "parameters": [*parameters, head],
+                "requestBody": {"required": True, "content": {JSON: _ref("InferRequest"), BINARY: BYTES}},
+                "responses": answers,
             }
         }
     return paths

@@ -16,6 +16,7 @@ from slimline.events.sampler import Mode
 if TYPE_CHECKING:
     from slimline.endpoint.core import Answered
     from slimline.endpoint.loaded import Loaded
+    from slimline.endpoint.metrics import Series
     from slimline.predictor import Arrays
 
 FLUSH_SECONDS = 10.0
@@ -38,12 +39,15 @@ class Recorder:
         self._store: EventStore | None = None
         self._opening = Lock()
 
-    def open(self, dropped: Callable[[str, int], None]) -> None:
-        """Start the writer; ``dropped(reason, count)`` hears of events that can't be stored."""
+    def open(self, series: Callable[[], Series]) -> None:
+        """Start the writer; the series of who answers then count what can't be stored as it came."""
         if self._url:
             self._writer = EventWriter(
-                self._url, retention=self._settings.retention_days or None, sampler=self._sampler, on_drop=dropped
-            )
+                self._url, retention=self._settings.retention_days or None, sampler=self._sampler,
+                on_drop=lambda reason, count: series().dropped(reason, count),
+                on_duplicate=lambda count: series().duplicates.inc(amount=count),
+                on_failed_sample=lambda count: series().failed_samples.inc(amount=count),
+            )  # fmt: skip
 
     def serve(self, live: Iterable[Loaded]) -> None:
         """Say which releases answer now, so that their chains can be sampled."""

@@ -32,6 +32,7 @@ DAY = 86_400.0
 SWEEP = 3600.0  # seconds between two looks for what has become too old
 BEHIND = 5  # in nice: a quarter of a busy core is left, several times what writing needs
 Dropped = Callable[[str, int], None]
+Counted = Callable[[int], None]
 
 
 class EventWriter:
@@ -41,9 +42,10 @@ class EventWriter:
     long one waits at most while all is well. Under steady traffic it writes every ``pace`` seconds: a transaction costs
     a millisecond by itself, and a long one takes the core from the thread that serves. ``pause`` and ``longest_pause``
     bound the pauses between tries (seconds).
-    ``retention`` (days) deletes what is older, now and then. ``on_drop(reason, count)`` is told of each loss, in the
-    thread it happened in. ``sampler`` runs a share of the rows through the whole chain. The store is opened in the
-    writer's thread: it need not be there yet.
+    ``retention`` (days) deletes what is older, now and then. ``sampler`` runs a share of the rows through the whole
+    chain. ``on_drop(reason, count)`` is told of each loss, ``on_duplicate(count)`` of predictions whose id was written
+    before, ``on_failed_sample(count)`` of those written without the sample they were drawn for, in the thread it
+    happened in. The store is opened in the writer's thread: it need not be there yet.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class EventWriter:
         retention: float | None = None,
         sampler: Sampler | None = None,
         on_drop: Dropped | None = None,
+        on_duplicate: Counted | None = None,
+        on_failed_sample: Counted | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +72,7 @@ class EventWriter:
         self.sampler = sampler
         self.written = 0
         self.duplicates = 0
+        self.failed_samples = 0
         self.fault: EventError | None = None
         """What keeps the store from being written to now; None while all is well."""
         self._batch, self._interval, self._timeout = batch, interval, timeout
@@ -76,7 +81,7 @@ class EventWriter:
         self._clock, self._monotonic = clock, monotonic
         self._started = (clock(), monotonic())
         self._swept: float | None = None
-        self._on_drop = on_drop
+        self._on_drop, self._on_duplicate, self._on_failed_sample = on_drop, on_duplicate, on_failed_sample
         self._queue: deque[Prediction] = deque()
         self._flight: list[Prediction] = []
         self._dropped: Counter[str] = Counter()
@@ -112,8 +117,7 @@ class EventWriter:
             try:
                 prediction = self.sampler.offer(prediction, inputs)
             except Exception as error:  # noqa: BLE001  the request goes on, whatever its inputs are like
-                self._drop("sample", 1)
-                LOG.warning("sample of prediction %r: %s", prediction.id, error)
+                self._sample_failed(prediction, error)
         self._queue.append(prediction)
         return True
 
@@ -181,9 +185,14 @@ class EventWriter:
         try:
             return sampler.run(prediction)
         except Exception as error:  # noqa: BLE001  whatever a model or a runtime raises: the answer itself is kept
-            self._drop("sample", 1)
-            LOG.warning("sample of prediction %r: %s", prediction.id, error)
+            self._sample_failed(prediction, error)
             return replace(prediction, sampled=None, inputs=None)
+
+    def _sample_failed(self, prediction: Prediction, error: Exception) -> None:
+        with self._counting:
+            self.failed_samples += 1
+        LOG.warning("sample of prediction %r: %s", prediction.id, error)
+        _tell(self._on_failed_sample, 1)
 
     def _deliver(self) -> bool:
         """Try to write what is in flight; return False where the store is at fault and patience may help."""
@@ -241,14 +250,16 @@ class EventWriter:
 
     def _settle(self, done: list[Prediction], *, written: int = 0, reason: str | None = None) -> None:
         """Take predictions out of flight: written (others of them stood there already), or dropped for a reason."""
+        duplicates = len(done) - written if reason is None else 0
         with self._moving:
             gone = set(map(id, done))
             self._flight = [each for each in self._flight if id(each) not in gone]
             self._settled += len(done)
-            if reason is None:
-                self.written += written
-                self.duplicates += len(done) - written
+            self.written += written
+            self.duplicates += duplicates
             self._moving.notify_all()
+        if duplicates:
+            _tell(self._on_duplicate, duplicates)
         if reason is not None and done:
             self._drop(reason, len(done))
 
@@ -266,11 +277,7 @@ class EventWriter:
     def _drop(self, reason: str, count: int) -> None:
         with self._counting:
             self._dropped[reason] += count
-        if self._on_drop is not None:
-            try:
-                self._on_drop(reason, count)
-            except Exception:
-                LOG.exception("on_drop")
+        _tell(self._on_drop, reason, count)
 
     def _sweep(self) -> None:
         """Delete a little of what has become too old, once an hour until nothing is left."""
@@ -287,6 +294,14 @@ class EventWriter:
         else:
             if not any(deleted.values()):
                 self._swept = now
+
+
+def _tell(who: Callable[..., None] | None, *what: str | int) -> None:
+    if who is not None:
+        try:
+            who(*what)
+        except Exception:
+            LOG.exception("telling of %s", what)
 
 
 def _step_back() -> None:
