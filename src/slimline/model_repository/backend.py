@@ -50,11 +50,17 @@ class Model:
             except Exception as error:  # noqa: BLE001  (Triton would send the traceback to the client)
                 answers[index] = _failed(error)
         if accepted:
-            try:
-                answers |= self._run(accepted)
-            except Exception as error:  # noqa: BLE001
-                answers |= {index: _failed(error) for index in accepted}
+            answers |= self._attempt(accepted)
         return [answers[index] for index in range(len(requests))]
+
+    def _attempt(self, accepted: dict[int, Arrays]) -> dict[int, Any]:
+        """Run a batch; when it fails, run each request alone."""
+        try:
+            return self._run(accepted)
+        except Exception as error:  # noqa: BLE001
+            if len(accepted) == 1:
+                return dict.fromkeys(accepted, _failed(error))
+            return {index: self._attempt({index: inputs})[index] for index, inputs in accepted.items()}
 
     def _run(self, accepted: dict[int, Arrays]) -> dict[int, Any]:
         joined = {name: np.concatenate([inputs[name] for inputs in accepted.values()]) for name in self._names}

@@ -215,7 +215,7 @@ def _told(address: Address, error: Any) -> Exception:
     message = " ".join(str(error.message()).split())
     status = str(error.status() or "").removeprefix("StatusCode.")
     if status == "INVALID_ARGUMENT":
-        return InputError(f"{address}: {message}")
+        return InputError(message)  # goes to clients, who needn't know the host
     if status == "DEADLINE_EXCEEDED":
         return UnavailableError(f"{address}: no answer within {address.timeout:g} s")
     if status == "UNAVAILABLE":
