@@ -23,8 +23,9 @@ def tokenize(
     longer text of a pair is cut first. Raises DataError naming the value that is no text.
     """
     texts = [_text(index, value, pair=pair) for index, value in enumerate(values)]
+    tokenizer = _tokenizer(file, max_length)
     try:
-        rows = _tokenizer(file, max_length).encode_batch_fast(texts)
+        rows = tokenizer.encode_batch_fast(texts)
     except Exception as error:  # tokenizers raises plain exceptions, for a lone surrogate too
         raise DataError(f"text can't be tokenized: {' '.join(str(error).split())}") from error
     longest = max((len(row.ids) for row in rows), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from slimline import tokens
+from slimline.endpoint.app import create_app
+from slimline.endpoint.settings import Settings
+from slimline.errors import DataError
 from tests.endpoint.conftest import Serve, Server
 from tests.text_releases import without_ranges
 
@@ -69,3 +74,14 @@ def test_a_wrong_number_fails_no_request_beside_it(
             return [each.status_code for each in answers]
 
     assert asyncio.run(run()) == [200, 400, 200, 200] * 4
+
+
+def test_without_tokenizers_the_start_fails_in_one_line(text_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    tokens._tokenizer.cache_clear()
+    app = create_app(Settings(release=text_release, event_store="", reload_seconds=0.0))
+    with (
+        pytest.raises(DataError, match=r"^tokenizers is not installed: pip install 'slimline\[text\]'$"),
+        TestClient(app),
+    ):
+        pass

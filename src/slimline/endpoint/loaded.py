@@ -60,6 +60,7 @@ class Loaded:
             self.revision = self.predictor.revision
             self.signature = self.predictor.signature
             self.preprocess: dict[str, Any] = preprocess.read(directory / "chain" / card["last"])
+            preprocess.load(self.preprocess, self.trust)
             self.answers = Answers(self.signature)
             self.specs = {spec["name"]: spec for spec in self.signature["inputs"]}
             self.speed = Speed(measured["latency_ms"] if runtime == "auto" else {})

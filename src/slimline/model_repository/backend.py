@@ -86,11 +86,12 @@ class Preprocess:
     """The release's preprocess.json, from raw bytes to the model's inputs."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the steps and import them."""
+        """Read the steps, import them, and let them read their files."""
         with _told():
             self._document = preprocess.read(version_folder(args))
             for step in self._document["steps"]:
                 plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=())
+            preprocess.load(self._document)
         self._is_image = self._document["steps"][0]["op"] == "decode_image"
         if self._is_image:
             from PIL import Image
