@@ -67,6 +67,12 @@ def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | N
     return {name: np.asarray(array) for name, array in found.items()}
 
 
+def takes_pairs(document: Mapping[str, Any]) -> bool:
+    """Return whether a raw value is two texts."""
+    steps = document.get("steps") or [{}]
+    return bool(steps[0].get("pair"))
+
+
 def load(document: dict[str, Any], trust: Collection[str] | None = ()) -> None:
     """Let the steps read their files now: no request has to wait for it, or is told what a server lacks.
 

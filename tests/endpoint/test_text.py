@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from slimline import tokens
 from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
 from slimline.errors import DataError
+from slimline.scoring import score
+from tests.encoders import LABELS
 from tests.endpoint.conftest import Serve, Server
 from tests.text_releases import without_ranges
 
@@ -85,3 +89,35 @@ def test_without_tokenizers_the_start_fails_in_one_line(text_release: Path, monk
         TestClient(app),
     ):
         pass
+
+
+def test_pairs_are_lists_of_two_texts(serve: Serve, pair_release: Path, tmp_path: Path) -> None:
+    """As `slimline predict` reads them."""
+    client = serve(release=pair_release, max_text_chars=100)
+    pairs = [["the bank", "a goal"], ["a goal", "the bank said a new rate"], ["atom", ""]]
+    answer = client.post("/predict", json={"raw": pairs})
+    assert answer.status_code == 200, answer.text
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"text": pair}) + "\n" for pair in pairs))
+    score(pair_release, tmp_path / "pairs.jsonl", tmp_path / "answers.csv")
+    with (tmp_path / "answers.csv").open() as file:
+        scored = list(csv.DictReader(file))
+    for row, each in zip(scored, answer.json()["predictions"], strict=True):
+        assert each["label"] == row["label"]
+        assert {label: pytest.approx(float(row[f"probability.{label}"]), abs=1e-4) for label in LABELS} == each[
+            "probabilities"
+        ]
+
+
+@pytest.mark.parametrize("row", ["a", ["a"], ["a", "b", "c"], ["a", 5], {"a": "b"}, None])
+def test_what_is_no_pair_is_refused(serve: Serve, pair_release: Path, row: Any) -> None:
+    answer = serve(release=pair_release).post("/predict", json={"raw": [["a", "b"], row]})
+    assert (answer.status_code, answer.json()) == (400, {"error": '"raw": row 1: expected a list of two texts'})
+
+
+def test_a_pair_for_single_texts_is_refused_and_a_long_one_is_413(
+    serve: Serve, text_release: Path, pair_release: Path
+) -> None:
+    answer = serve(release=text_release).post("/predict", json={"raw": [["a", "b"]]})
+    assert (answer.status_code, answer.json()) == (400, {"error": '"raw": row 0: expected text'})
+    answer = serve(release=pair_release, max_text_chars=10).post("/predict", json={"raw": [["a", "b" * 11]]})
+    assert answer.status_code == 413

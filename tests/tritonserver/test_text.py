@@ -51,6 +51,15 @@ def test_texts_of_several_lengths_in_one_batch_are_answered_as_each_alone(
     np.testing.assert_allclose(ask(of_text, protocol, "text-raw", "raw", raw, "BYTES"), alone, rtol=1e-4, atol=1e-5)
 
 
+def test_pairs_are_two_texts_a_row(serve: Callable[..., Server], pair_release: Path) -> None:
+    pairs = [["goal", "the bank said a new rate"], ["atom " * 40, ""]]
+    inputs = preprocess.run(preprocess.read(pair_release / "chain" / "teacher"), pairs)
+    expected = Predictor(pair_release, threads=1).predict(inputs)["logits"]
+    raw = np.array([[each.encode() for each in pair] for pair in pairs], object)
+    server = serve([pair_release], largest=16)
+    np.testing.assert_allclose(ask(server, "grpc", "text-raw", "raw", raw, "BYTES"), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_number_out_of_the_vocabulary_is_the_clients_mistake_in_one_line(of_text: Server, protocol: str) -> None:
     with pytest.raises(InferenceServerException) as caught:

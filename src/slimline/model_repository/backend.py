@@ -92,6 +92,7 @@ class Preprocess:
             for step in self._document["steps"]:
                 plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=())
             preprocess.load(self._document)
+        self._pair = preprocess.takes_pairs(self._document)
         self._is_image = self._document["steps"][0]["op"] == "decode_image"
         if self._is_image:
             from PIL import Image
@@ -104,21 +105,21 @@ class Preprocess:
 
     def _answer(self, request: Any) -> Any:
         try:
-            values = triton.get_input_tensor_by_name(request, RAW).as_numpy().reshape(-1)
+            rows = triton.get_input_tensor_by_name(request, RAW).as_numpy()
             if self._is_image:
-                _check_pixels(values)
-            raw = [self._decode(index, each) for index, each in enumerate(values)]
-            return _response(preprocess.run(self._document, raw))
+                _check_pixels(rows[:, 0])
+                return _response(preprocess.run(self._document, list(rows[:, 0])))
+            texts = [[_text(index, each) for each in row] for index, row in enumerate(rows)]
+            return _response(preprocess.run(self._document, texts if self._pair else [text for (text,) in texts]))
         except Exception as error:  # noqa: BLE001
             return _failed(error)
 
-    def _decode(self, index: int, value: bytes) -> bytes | str:
-        if self._is_image:
-            return value
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"text {index}: no UTF-8 ({error.reason} at byte {error.start})") from error
+
+def _text(index: int, value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"text {index}: no UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 def _check_pixels(images: Iterable[bytes]) -> None:
