@@ -7,7 +7,9 @@ import csv
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from slimline import tokens
+from slimline import preprocess, tokens
 from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
 from slimline.errors import DataError
@@ -121,3 +123,33 @@ def test_a_pair_for_single_texts_is_refused_and_a_long_one_is_413(
     assert (answer.status_code, answer.json()) == (400, {"error": '"raw": row 0: expected text'})
     answer = serve(release=pair_release, max_text_chars=10).post("/predict", json={"raw": [["a", "b" * 11]]})
     assert answer.status_code == 413
+
+
+def test_texts_of_too_many_characters_together_are_refused(serve: Serve, text_release: Path) -> None:
+    """Each alone is within the limit: 160 such, a body of 16 MB, took 4.8 s."""
+    client = serve(release=text_release, max_text_chars=100, max_request_chars=250)
+    assert client.post("/predict", json={"raw": ["a" * 100] * 2}).status_code == 200
+    answer = client.post("/predict", json={"raw": ["a" * 100] * 3})
+    assert (answer.status_code, "of more than 250 characters together" in answer.text) == (413, True)
+
+
+def test_long_texts_hold_up_nobody_else(
+    listen: Callable[..., Server], text_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they are split into tokens, /livez answers."""
+    splits, answered = threading.Event(), threading.Event()
+    run = preprocess.run
+
+    def slow(*args: Any) -> Any:
+        splits.set()
+        assert answered.wait(10), "/livez didn't answer"
+        return run(*args)
+
+    server = listen(release=text_release)
+    monkeypatch.setattr(preprocess, "run", slow)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{server.url}/predict", json={"raw": ["goal " * 1000] * 20}, timeout=30)
+        assert splits.wait(10)
+        assert httpx.get(f"{server.url}/livez", timeout=5).status_code == 200
+        answered.set()
+        assert asked.result().status_code == 200

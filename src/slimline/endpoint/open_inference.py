@@ -76,11 +76,11 @@ class OpenInference:
         core = self.core
         with core.admitted(exchange, "predict"):
             body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
-            document, binary = _split(body, exchange.headers.get(HEAD_LENGTH))
+            document, binary = await codecs.aside(len(body), _split, body, exchange.headers.get(HEAD_LENGTH))
             given = document.get("id")
             request_id = new_id() if given is None or given == "" else check_id(given, core)
             with self._variant(exchange, request_id).used() as live:
-                inputs = self._inputs(document, binary, live)
+                inputs = await codecs.aside(len(body), self._inputs, document, binary, live)
                 encode = _encoder(document, exchange.path_params["model"], live)
                 return await core.infer(exchange, live, request_id, inputs, encode)
 

@@ -16,6 +16,7 @@ from slimline.errors import DataError, InputError
 from slimline.predictor import Arrays
 
 INLINE_PIXELS = 2**16  # an image of 256×256 decodes in less time than handing it to a thread takes
+INLINE_CHARS = 2**12  # so many are split into tokens in a millisecond
 
 
 async def arrays_of(values: Any, live: Loaded, limits: Limits) -> Arrays:
@@ -30,10 +31,17 @@ async def arrays_of(values: Any, live: Loaded, limits: Limits) -> Arrays:
     if is_image(live):
         return await decoded([_unpacked(index, value) for index, value in enumerate(values)], live, limits)
     pair = preprocess.takes_pairs(live.preprocess)
+    total = 0
     for index, value in enumerate(values):
-        if max(map(len, _texts(index, value, pair=pair))) > limits.max_text_chars:
+        lengths = [len(each) for each in _texts(index, value, pair=pair)]
+        if max(lengths) > limits.max_text_chars:
             raise RefusedError(413, f'"raw": row {index}: more than {limits.max_text_chars} characters')
-    return _run(values, live, limits)
+        total += sum(lengths)
+    if total > limits.max_request_chars:
+        raise RefusedError(413, f"texts of more than {limits.max_request_chars} characters together; send fewer")
+    if total <= INLINE_CHARS:
+        return _run(values, live, limits)
+    return await asyncio.to_thread(_run, values, live, limits)
 
 
 def is_image(live: Loaded) -> bool:
