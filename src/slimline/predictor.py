@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 class Runtime(Protocol):
     """What a runtime plug-in offers: built from an export directory, run on checked arrays, closed.
 
-    A remote one takes its address as ``url`` too.
+    A remote one takes its address as ``url`` too, and may have ``is_ready() -> bool``: whether it would answer now.
     """
 
     def __init__(self, directory: Path, threads: int | None) -> None: ...
@@ -54,6 +54,7 @@ class Predictor:
         address = {}
         if "://" in runtime:
             name, address = runtime.partition("+")[0], {"url": runtime}
+        self.runtime_name = name
         self.runtime: Runtime = plugins.find("runtimes", name)(folder, threads, **address)
 
     def predict(self, inputs: Arrays) -> Arrays:

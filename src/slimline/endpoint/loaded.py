@@ -79,6 +79,7 @@ class Loaded:
         self.variant = variant
         self.series = Series(metrics, self.revision, variant, self.answers.labels)
         self.in_use = 0
+        self._look: asyncio.Task[bool] | None = None
         if risk := goldens.risk(card["benchmark"].get("machine", {}), machine()):
             log.warning("release %s: %s", self.short, risk)
 
@@ -110,6 +111,15 @@ class Loaded:
             start = perf_counter()
             self.predictor.predict(single)
             self.speed.observe(1, perf_counter() - start)
+
+    async def is_ready(self) -> bool:
+        """Return whether the runtime would answer: a remote one is looked at, once for all who ask meanwhile."""
+        look = getattr(self.predictor.runtime, "is_ready", None)
+        if look is None:
+            return True
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(asyncio.to_thread(look))
+        return await asyncio.shield(self._look)
 
     async def retire(self) -> None:
         """Close once nobody uses it any more."""

@@ -113,6 +113,16 @@ class Triton:
             parts[0] if len(parts) == 1 else {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
         )
 
+    def is_ready(self) -> bool:
+        """Return whether the server runs our release, as the last call or else a short look says."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            self._trust(min(self.address.timeout, RECHECK))
+        except (InferenceServerException, RevisionError):
+            return False
+        return True
+
     def close(self) -> None:
         self._client.close()
 
