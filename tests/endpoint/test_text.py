@@ -14,14 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from slimline import preprocess, tokens
 from slimline.endpoint.app import create_app
+from slimline.endpoint.batching import Batcher, Run
+from slimline.endpoint.limits import Limits
+from slimline.endpoint.loaded import Loaded
+from slimline.endpoint.metrics import Metrics
 from slimline.endpoint.settings import Settings
+from slimline.endpoint.speed import Speed
 from slimline.errors import DataError
+from slimline.predictor import Predictor
 from slimline.scoring import score
+from slimline.tokens import fills
 from tests.encoders import LABELS
 from tests.endpoint.conftest import Serve, Server
 from tests.text_releases import without_ranges
@@ -153,3 +161,57 @@ def test_long_texts_hold_up_nobody_else(
         assert httpx.get(f"{server.url}/livez", timeout=5).status_code == 200
         answered.set()
         assert asked.result().status_code == 200
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["texts", "pairs"])
+def test_texts_of_several_lengths_in_one_batch_are_answered_as_each_alone(
+    text_release: Path, pair_release: Path, pair: bool
+) -> None:
+    release = pair_release if pair else text_release
+    document = preprocess.read(release / "chain" / "teacher")
+    values: list[Any] = ["goal bank atom", "the bank said a new rate", "the new rate of the bank"]
+    values = [[each, "goal"] for each in values] if pair else values
+    inputs = [preprocess.run(document, [each]) for each in values]
+    assert len({each["input_ids"].shape for each in inputs}) > 1
+    predictor = Predictor(release, threads=1)
+    batcher = Batcher(
+        predictor.runtime.run, Speed({}), max_rows=8, max_waiting=8, fills=fills(document, predictor.signature)
+    )
+
+    async def run() -> list[Run]:
+        return await asyncio.gather(*(batcher.predict(each, 1) for each in [inputs[0], *inputs]))
+
+    _, *together = asyncio.run(run())
+    assert [each.rows for each in together] == [3, 3, 3]
+    for each, alone in zip(together, inputs, strict=True):
+        np.testing.assert_allclose(each.outputs["logits"], predictor.predict(alone)["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_short_text_is_not_filled_up_to_more_than_twice_its_length(text_release: Path) -> None:
+    asked: list[int] = []
+
+    def model(inputs: dict[str, Any]) -> dict[str, Any]:
+        asked.append(inputs["input_ids"].shape[1])
+        return {"y": inputs["input_ids"][:, 0]}
+
+    batcher = Batcher(model, Speed({}), max_rows=8, max_waiting=8, fills={"input_ids": 0})
+
+    async def run() -> None:
+        rows = [np.ones((1, length), np.int64) for length in (3, 4, 8, 9)]
+        await asyncio.gather(*(batcher.predict({"input_ids": each}, 1) for each in rows))
+
+    asyncio.run(run())
+    assert asked == [3, 8, 9]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_rows_are_filled_up_only_where_that_changes_no_answer(
+    text_release: Path, monkeypatch: pytest.MonkeyPatch, noise: float
+) -> None:
+    """Of a model whose ranges are each batch's own, it would."""
+    live = Loaded(text_release, "default", Limits(), Metrics())
+    run = live.predictor.runtime.run
+    changed = lambda inputs: {name: each + noise * inputs["input_ids"].shape[1] for name, each in run(inputs).items()}  # noqa: E731
+    monkeypatch.setattr(live.predictor.runtime, "run", changed)
+    assert live._fills() == ({} if noise else {"input_ids": 0})
+    live.close()

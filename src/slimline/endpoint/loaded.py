@@ -21,8 +21,10 @@ from slimline.endpoint.metrics import Metrics, Series
 from slimline.endpoint.speed import Speed
 from slimline.predictor import Arrays, Predictor
 from slimline.release import FORMAT
+from slimline.tokens import fills
 
 WARM_UP = 10
+SAME = 1e-3  # of the largest output: float sums in another order
 INDICES, RECORDED = "slimline:indices", "slimline:recorded"  # beside the model's own outputs
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Loaded:
             self.predictor.runtime.run, self.speed, max_rows=batch, max_waiting=limits.max_waiting_rows,
             max_wait=limits.answer_seconds,
             inline=inline and "://" not in runtime,  # a remote one may be gone, which the event loop must not wait for
-            name=self.short, finish=self._scored,
+            name=self.short, finish=self._scored, fills=self._fills(),
         )  # fmt: skip
         self.variant = variant
         self.series = Series(metrics, self.revision, variant, self.answers.labels)
@@ -102,6 +104,20 @@ class Loaded:
     def answered(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
         """Take out of a request's ``outputs`` what ``_scored`` added: a label a row (or None), what is recorded."""
         return self.answers.named(outputs.pop(INDICES), outputs.pop(RECORDED))
+
+    def _fills(self) -> dict[str, int]:
+        """Return what may fill up rows: nothing where the model's answer changes by it, as by ranges of each batch."""
+        found = fills(self.preprocess, self.signature)
+        if not found:
+            return {}
+        name = self.preprocess["input"]
+        inputs, _ = goldens.read(self.directory, self.card["last"])
+        lengths = (inputs[name] != found[name]).sum(1)
+        row = {each: array[lengths.argmin()][None] for each, array in inputs.items()}
+        filled = self.predictor.predict(row)
+        alone = self.predictor.predict({each: array[:, : lengths.min()] for each, array in row.items()})
+        near = all(np.allclose(filled[each], alone[each], atol=SAME * np.abs(alone[each]).max()) for each in alone)
+        return found if near else {}
 
     def _warm(self) -> None:
         """Run single rows until memory is laid out and the speed here is known."""
