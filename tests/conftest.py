@@ -32,6 +32,7 @@ from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit
 from slimline.training.losses import SoftTargets
+from tests.text_releases import write_release as write_text_release
 
 # Machines are shared: how long an example takes says nothing about it.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -273,3 +274,15 @@ def resealed() -> Callable[..., Path]:
         return target
 
     return copy_release
+
+
+@pytest.fixture(scope="session")
+def text_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release whose raw input is text."""
+    return write_text_release(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
+def pair_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release whose raw input is pairs of texts."""
+    return write_text_release(tmp_path_factory.mktemp("pairs"), pair=True)

@@ -82,6 +82,14 @@ def test_a_wrong_input_is_named(predictor: Predictor, inputs: dict[str, Any], me
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("odd", [-1, 97, 99_999_999])
+def test_a_number_out_of_range_is_named(text_release: Path, odd: int) -> None:
+    """The model itself takes -1 for its last row, and fails on the others."""
+    predictor = Predictor(text_release, threads=1)
+    with pytest.raises(InputError, match=rf"^input 'input_ids': holds {odd}, expected numbers from 0 to 88$"):
+        predictor.predict({"input_ids": np.array([[2, 3], [2, odd]])})
+
+
 def test_several_inputs_must_agree_on_a_named_axis(predictor: Predictor) -> None:
     two = {"inputs": [{"name": name, "dtype": "float32", "shape": ["batch"]} for name in ("a", "b")]}
     other = object.__new__(Predictor)

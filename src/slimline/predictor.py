@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[Any]]
 class Runtime(Protocol):
     """What a runtime plug-in offers: built from an export directory, run on checked arrays, closed.
 
-    A remote one takes its address as ``url`` too.
+    A remote one takes its address as ``url`` too, and may have ``is_ready() -> bool``: whether it would answer now.
     """
 
     def __init__(self, directory: Path, threads: int | None) -> None: ...
@@ -54,12 +54,14 @@ class Predictor:
         address = {}
         if "://" in runtime:
             name, address = runtime.partition("+")[0], {"url": runtime}
+        self.runtime_name = name
         self.runtime: Runtime = plugins.find("runtimes", name)(folder, threads, **address)
 
     def predict(self, inputs: Arrays) -> Arrays:
         """Return {output name: array} for {input name: array with the batch first}.
 
-        Raises InputError naming the input that is missing, unknown, of another dtype or shape, or not finite.
+        Raises InputError naming the input that is missing, unknown, of another dtype or shape, not finite, or out of
+        its range.
         """
         self.check(inputs)
         return self.runtime.run(inputs)
@@ -71,25 +73,30 @@ class Predictor:
             raise InputError(f"input {min(unknown)!r} is unknown; the model takes {', '.join(expected)}")
         axes: dict[str, int] = {}
         most: dict[str, int] = self.signature.get("axes", {})
-        for name, (dtype, shape) in expected.items():
+        for name, (dtype, shape, span) in expected.items():
             if name not in inputs:
                 raise InputError(f"input {name!r} is missing")
-            if mistake := _mistake(inputs[name], dtype, shape, axes):
+            if mistake := _mistake(inputs[name], dtype, shape, axes, span):
                 raise InputError(f"input {name!r}: {mistake}")
         for axis, size in axes.items():
             if size > most.get(axis, size):
                 raise InputError(f"axis {axis!r}: {size}, at most {most[axis]} is taken")
 
     @cached_property
-    def _expected(self) -> dict[str, tuple[np.dtype[Any], tuple[int | str, ...]]]:
-        return {spec["name"]: (np.dtype(spec["dtype"]), tuple(spec["shape"])) for spec in self.signature["inputs"]}
+    def _expected(self) -> dict[str, tuple[np.dtype[Any], tuple[int | str, ...], tuple[int, int] | None]]:
+        return {
+            spec["name"]: (np.dtype(spec["dtype"]), tuple(spec["shape"]), spec.get("range"))
+            for spec in self.signature["inputs"]
+        }
 
     def close(self) -> None:
         """Release the runtime's memory and threads."""
         self.runtime.close()
 
 
-def _mistake(array: Any, dtype: np.dtype[Any], shape: tuple[int | str, ...], axes: dict[str, int]) -> str | None:
+def _mistake(
+    array: Any, dtype: np.dtype[Any], shape: tuple[int | str, ...], axes: dict[str, int], span: tuple[int, int] | None
+) -> str | None:
     """Return what is wrong with an array, or None; ``axes`` remembers the sizes of named axes over all inputs."""
     if not isinstance(array, np.ndarray):
         return f"expected an array, found {type(array).__name__}"
@@ -104,4 +111,7 @@ def _mistake(array: Any, dtype: np.dtype[Any], shape: tuple[int | str, ...], axe
         return f"empty, shape {list(array.shape)}"
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return "holds NaN or infinity"
+    if span is not None:
+        odd = next((each for each in (array.min(), array.max()) if not span[0] <= each <= span[1]), None)
+        return None if odd is None else f"holds {odd}, expected numbers from {span[0]} to {span[1]}"
     return None

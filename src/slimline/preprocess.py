@@ -3,7 +3,8 @@
 ``preprocess.json`` is ``{"format": 1, "input": NAME, "steps": [{"op": OP, …}]}``. Each op is a plug-in
 ``op(values, **arguments) -> values`` over a list of raw values or a batch array; the last one leaves the array that
 the model's input NAME takes, or {input: array} for a model of several. Training and serving run the same steps, so
-they can't drift apart. A step's ``file`` is one that it reads: it travels beside preprocess.json.
+they can't drift apart. A step's ``file`` is one that it reads: it travels beside preprocess.json, and the step must
+take no values too, for ``load``.
 """
 
 from __future__ import annotations
@@ -61,11 +62,33 @@ def run(document: dict[str, Any], raw: Sequence[Any], trust: Collection[str] | N
     manifest.check_format(document, Path(FILE), FORMAT)
     values: Any = list(raw)
     for step in document["steps"]:
-        arguments = {key: value for key, value in step.items() if key != "op"}
-        op = plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=trust)
-        values = op(values, **arguments)
+        values = _op(step, trust)(values, **_arguments(step))
     found = values if isinstance(values, Mapping) else {document["input"]: values}
     return {name: np.asarray(array) for name, array in found.items()}
+
+
+def takes_pairs(document: Mapping[str, Any]) -> bool:
+    """Return whether a raw value is two texts."""
+    steps = document.get("steps") or [{}]
+    return bool(steps[0].get("pair"))
+
+
+def load(document: dict[str, Any], trust: Collection[str] | None = ()) -> None:
+    """Let the steps read their files now: no request has to wait for it, or is told what a server lacks.
+
+    Raises DataError for a file that can't be read, or whose package is missing.
+    """
+    for step in document.get("steps", []):
+        if "file" in step:
+            _op(step, trust)([], **_arguments(step))
+
+
+def _op(step: Mapping[str, Any], trust: Collection[str] | None) -> Any:
+    return plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=trust)
+
+
+def _arguments(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key != "op"}
 
 
 def decode_image(

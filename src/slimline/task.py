@@ -93,7 +93,10 @@ class Task(ABC):
 
     @abstractmethod
     def signature(self) -> dict[str, Any]:
-        """Return signature.json: ``inputs`` and ``outputs``, each with name, dtype and shape (batch axis by name)."""
+        """Return signature.json: ``inputs`` and ``outputs``, each with name, dtype and shape (batch axis by name).
+
+        An input may have a ``range`` [least, largest] of its numbers: others are refused before the model sees them.
+        """
 
     @abstractmethod
     def preprocess(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,8 +23,9 @@ def tokenize(
     longer text of a pair is cut first. Raises DataError naming the value that is no text.
     """
     texts = [_text(index, value, pair=pair) for index, value in enumerate(values)]
+    tokenizer = _tokenizer(file, max_length)
     try:
-        rows = _tokenizer(file, max_length).encode_batch_fast(texts)
+        rows = tokenizer.encode_batch_fast(texts)
     except Exception as error:  # tokenizers raises plain exceptions, for a lone surrogate too
         raise DataError(f"text can't be tokenized: {' '.join(str(error).split())}") from error
     longest = max((len(row.ids) for row in rows), default=0)
@@ -34,6 +35,19 @@ def tokenize(
         ids[at, : len(row.ids)] = row.ids
         types[at, : len(row.ids)] = row.type_ids
     return {IDS: ids, TYPES: types} if pair else ids
+
+
+def fills(document: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[str, int]:
+    """Return what fills up rows of each input, by a preprocess.json whose last step is ``tokenize``; else nothing.
+
+    Nothing too where an output is as long as its row: it would show what was filled up.
+    """
+    step = (document.get("steps") or [{}])[-1]
+    names = {spec["name"] for spec in signature["inputs"]}
+    axes = {axis for spec in signature["inputs"] for axis in spec["shape"][1:] if isinstance(axis, str)}
+    known = {document.get("input", IDS): step.get("pad_id"), **({TYPES: 0} if step.get("pair") else {})}
+    as_long = any(axes & set(map(str, spec["shape"])) for spec in signature["outputs"])
+    return known if step.get("op") == "tokenize" and names == known.keys() and not as_long else {}
 
 
 def lengths(values: Sequence[Any], file: str) -> list[int]:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from slimline.manifest import digest
 from slimline.predictor import Predictor
-from tests.endpoint.conftest import Server
+from tests.endpoint.conftest import Serve, Server
 
 
 @pytest.fixture
@@ -54,6 +54,20 @@ def test_the_triton_client_works(
     with pytest.raises(triton.InferenceServerException, match="axis 3 has size 9, expected 8"):
         client.infer("digits", [wrong])
     client.close()
+
+
+def test_the_platform_is_the_runtime_in_use(client: TestClient, serve: Serve) -> None:
+    assert client.get("/v2/models/digits").json()["platform"] == "onnxruntime_onnx"
+    pytest.importorskip("openvino")
+    assert serve(runtime="openvino").get("/v2/models/digits").json()["platform"] == "openvino"
+
+
+def test_a_model_whose_runtime_is_away_is_not_ready(serve: Serve) -> None:
+    """The process is."""
+    client = serve()
+    client.app.state.core.variants.primary.live.predictor.runtime.is_ready = lambda: False  # type: ignore[attr-defined]
+    assert client.get("/v2/models/digits/ready").status_code == client.get("/v2/health/ready").status_code == 503
+    assert client.get("/v2/health/live").status_code == client.get("/readyz").status_code == 200
 
 
 def tensor(**changes: Any) -> dict[str, Any]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import io
 import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from slimline.endpoint import codecs
 from slimline.manifest import digest
 from slimline.predictor import Predictor
-from tests.endpoint.conftest import Serve
+from tests.endpoint.conftest import Serve, Server
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -156,3 +161,29 @@ def test_a_failure_shows_no_stack_trace(client: TestClient, rows: NDArray[np.flo
     monkeypatch.setattr(core.variants.primary.live.batcher, "_run", broken)
     answer = client.post("/predict", json={"inputs": {"image": rows.tolist()}})
     assert (answer.status_code, answer.json()) == (500, {"error": "the server failed; its log says why"})
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v2/models/digits/infer"])
+def test_a_large_body_holds_up_nobody_else(
+    listen: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """While its numbers are read, /livez answers."""
+    reads, answered = threading.Event(), threading.Event()
+    from_flat = codecs.from_flat
+
+    def slow(*args: Any) -> Any:
+        reads.set()
+        assert answered.wait(10), "/livez didn't answer"
+        return from_flat(*args)
+
+    server = listen()
+    monkeypatch.setattr(codecs, "from_flat", slow)
+    image = np.random.default_rng(0).random((1024, 1, 8, 8)).tolist()
+    tensor = {"name": "image", "shape": [1024, 1, 8, 8], "datatype": "FP64", "data": image}
+    sent = {"inputs": {"image": image} if path == "/predict" else [tensor]}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{server.url}{path}", json=sent, timeout=30)
+        assert reads.wait(10)
+        assert httpx.get(f"{server.url}/livez", timeout=5).status_code == 200
+        answered.set()
+        assert asked.result().status_code == 200

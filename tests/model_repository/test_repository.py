@@ -16,6 +16,7 @@ from slimline.errors import ArtifactError, ReleaseError
 from slimline.model_repository import vendoring
 from slimline.model_repository.repository import BACKEND, Options, write
 from tests.lint.models import convolution
+from tests.text_releases import without_ranges
 
 Measured = Callable[..., Path]
 ENGINE = {"engine": "model.engine", "library": "tensorrt 10.13.0", "profile": {"image": [[1] * 4, [4] * 4, [6] * 4]}}
@@ -251,6 +252,13 @@ def test_versions_share_their_face(
         write([two_releases[0], other], tmp_path / "out", Options())
     with pytest.raises(ReleaseError, match="it is version 1 already"):
         write([two_releases[0], two_releases[0]], tmp_path / "out", Options())
+
+
+def test_versions_may_have_vocabularies_of_their_own(
+    text_release: Path, resealed: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = without_ranges(text_release, tmp_path / "other", resealed)
+    assert any("version 2" in line for line in write([text_release, other], tmp_path / "out", Options()))
 
 
 def test_a_damaged_release_is_refused(two_releases: tuple[Path, Path], tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def test_a_batch_is_as_long_as_its_longest_row(folder: Path) -> None:
     assert wider["input_ids"].shape[1] == int((whole[:50] != 0).sum(1).max())
 
 
+@pytest.mark.parametrize("vocabulary", ["all", "train"])
+def test_the_signature_says_which_numbers_there_are(folder: Path, vocabulary: str) -> None:
+    """Trimming the tokenizer changes no numbers."""
+    task = make(str(write_table(folder / "t.csv", texts(200))), vocabulary=vocabulary)
+    words = json.loads((folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+    (spec,) = task.signature()["inputs"]
+    assert spec["range"] == [0, max(words.values())]
+
+
 def test_pairs_have_types(folder: Path) -> None:
     found = [(a, b[::-1], label) for (a, label), (b, _) in zip(texts(200), texts(200, seed=2), strict=True)]
     table = write_table(folder / "t.csv", found, ("first", "second", "label"))

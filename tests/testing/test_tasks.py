@@ -92,6 +92,12 @@ class OtherShape(Small):
         return {**super().signature(), "inputs": [spec]}
 
 
+class OtherRange(Small):
+    def signature(self) -> dict[str, Any]:
+        spec = {**super().signature()["inputs"][0], "range": [5, 9]}
+        return {**super().signature(), "inputs": [spec]}
+
+
 class FixedBatch(Small):
     def signature(self) -> dict[str, Any]:
         return {**super().signature(), "outputs": [{"name": "logits", "dtype": "float32", "shape": [1, 10]}]}
@@ -215,6 +221,7 @@ BAD_TASKS: dict[type[Digits], str] = {
     DoubleInputs: "input 'image' is float64, the signature has float32",
     OtherInputs: r"has inputs \['picture'\], not \['image'\]",
     OtherShape: r"input 'image' has shape \[40, 1, 8, 8\], the signature has \['batch', 1, 8, 9\]",
+    OtherRange: r"input 'image' has numbers outside of the signature's range \[5, 9\]",
     FixedBatch: "logits: the first axis is the batch, by name",
     NoDtype: "the signature's outputs need name, dtype and shape",
     SignatureOfArrays: "the signature is not JSON data",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
 from slimline.events import EventStore
 from slimline.predictor import Predictor
+from tests.e2e.servers import SERVE, Process
 from tests.endpoint.conftest import until
 
 from .conftest import MODEL, Server
@@ -86,6 +88,37 @@ def test_a_killed_triton_is_503_in_one_line_until_it_is_back(
     assert front.get("/livez").status_code == 200
     behind.start()
     assert best(until_back(front, rows)) == before
+
+
+def test_a_front_of_its_own_process_says_that_triton_is_gone(
+    serve: Callable[..., Server], two_releases: tuple[Path, Path], rows: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """As docs/triton.md starts it. The model isn't ready, the process is: it takes labels."""
+    behind = serve([two_releases[0]], largest=16)
+    environment = os.environ | {
+        "SLIMLINE_RUNTIME": f"triton+grpc://{behind.grpc}/{MODEL}", "SLIMLINE_RELEASE": str(two_releases[0]),
+        "SLIMLINE_EVENT_STORE": f"sqlite:///{tmp_path}/events.db",
+    }  # fmt: skip
+    process = Process(SERVE, environment, tmp_path / "front.log")
+    ready = ["/v2/health/ready", f"/v2/models/{MODEL}/ready"]
+    document = {"inputs": {"image": rows.tolist()}, "id": "mine"}
+    try:
+        with httpx.Client(base_url=process.url, timeout=30) as client:
+            assert client.get(f"/v2/models/{MODEL}").json()["platform"] == "triton"
+            before = best(client.post("/predict", json=document))
+            assert [client.get(path).status_code for path in ready] == [200, 200]
+            behind.stop(signal.SIGKILL)
+            answer = client.post("/predict", json=document)
+            assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, AWAY, "1")
+            assert [client.get(path).status_code for path in ready] == [503, 503]
+            assert [client.get(path).status_code for path in ("/livez", "/readyz")] == [200, 200]
+            assert client.post("/feedback", json={"id": "mine", "label": "3"}).status_code == 200
+            behind.start()
+            until(lambda: [client.get(path).status_code for path in ready] == [200, 200])
+            assert best(client.post("/predict", json=document)) == before
+    finally:
+        process.stop()
+    assert "Traceback" not in process.log.read_text()
 
 
 def test_a_triton_that_hangs_holds_up_nothing_but_its_own_requests(

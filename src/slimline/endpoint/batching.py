@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimline.endpoint.exchange import RefusedError
 from slimline.endpoint.speed import Speed
@@ -55,6 +56,9 @@ class Batcher:
 
     ``finish`` turns a batch's outputs into more of them, or others, outside of the time that counts as the model's.
 
+    ``fills`` {input: value}: rows of these may be of several lengths in one batch, the shorter filled up with the
+    value, up to twice their own length: more would cost more than it saves.
+
     ``max_rows`` is the largest batch put together; a single request may be larger. Rows beyond ``max_waiting`` are
     shed with 429, and so is who would wait longer than ``max_wait`` seconds by the model's speed. ``inline`` False
     leaves every run to the worker thread.
@@ -63,10 +67,11 @@ class Batcher:
     def __init__(
         self, run: Callable[[Arrays], Arrays], speed: Speed, *, max_rows: int, max_waiting: int,
         max_wait: float = 30.0, inline: bool = True, name: str = "model",
-        finish: Callable[[Arrays], Arrays] = lambda outputs: outputs,
+        finish: Callable[[Arrays], Arrays] = lambda outputs: outputs, fills: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         self._run = run
         self._finish = finish
+        self._fills = fills or {}
         self._speed = speed
         self._max_rows = max_rows
         self._max_waiting = max_waiting
@@ -137,17 +142,19 @@ class Batcher:
     def _pick(self) -> list[Waiting]:
         """Take the first in the queue and those behind it that fit beside it; who has left is dropped."""
         batch: list[Waiting] = []
-        rows, shape = 0, None
+        rows, shape, shortest, longest = 0, None, 0, 0
         while self._queue:
             first = self._queue[0]
             if first.future.done():
                 self.waiting_rows -= self._queue.popleft().rows
                 continue
-            own = {name: array.shape[1:] for name, array in first.inputs.items()}
-            if batch and (rows + first.rows > self._max_rows or own != shape):
+            own = {name: array.shape[2 if name in self._fills else 1 :] for name, array in first.inputs.items()}
+            length = max((first.inputs[name].shape[1] for name in self._fills), default=0)
+            least, most = (min(shortest, length), max(longest, length)) if batch else (length, length)
+            if batch and (rows + first.rows > self._max_rows or own != shape or most > 2 * least):
                 break
             batch.append(self._queue.popleft())
-            rows, shape = rows + first.rows, own
+            rows, shape, shortest, longest = rows + first.rows, own, least, most
         self.waiting_rows -= rows
         return batch
 
@@ -156,7 +163,7 @@ class Batcher:
         start = perf_counter()
         rows = sum(each.rows for each in batch)
         try:
-            outputs = self._run(stacked([each.inputs for each in batch]))
+            outputs = self._run(stacked([each.inputs for each in batch], self._fills))
         except Exception as error:  # noqa: BLE001  (a runtime raises classes of its own)
             if len(batch) == 1 or isinstance(error, UnavailableError):  # which each alone would wait for in vain
                 return [error] * len(batch)
@@ -197,11 +204,19 @@ def _settle(batch: list[Waiting], outcome: list[Run | Exception]) -> None:
             each.future.set_result(result)
 
 
-def stacked(parts: list[Arrays]) -> Arrays:
-    """Return one batch of several requests' inputs."""
+def stacked(parts: list[Arrays], fills: Mapping[str, int]) -> Arrays:
+    """Return one batch of several requests' inputs, rows filled up with ``fills`` to the longest."""
     if len(parts) == 1:
         return parts[0]
+    for name, value in fills.items():
+        longest = max(part[name].shape[1] for part in parts)
+        parts = [{**part, name: _filled(part[name], longest, value)} for part in parts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _filled(array: NDArray[Any], length: int, value: int) -> NDArray[Any]:
+    rest = length - array.shape[1]
+    return np.pad(array, ((0, 0), (0, rest)), constant_values=value) if rest else array
 
 
 def batch_limit(signature: dict[str, Any], limit: int) -> int:

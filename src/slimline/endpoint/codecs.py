@@ -5,13 +5,14 @@ Whatever the bytes are, the outcome is an array that fits the model's signature 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,24 @@ NUMBERS = frozenset(
 )
 NPY_MAGIC = b"\x93NUMPY"
 MAX_RANK = 32
+INLINE_BYTES = 2**20  # of JSON, which is read in some milliseconds
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Spec(Protocol):
     """An input as signature.json describes it."""
 
     def __getitem__(self, key: str, /) -> Any: ...
+
+
+async def aside(size: int, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return ``read(…)``, in a thread where ``size`` bytes of JSON would hold up the event loop."""
+    if size <= INLINE_BYTES:
+        return read(*args, **kwargs)
+    return await asyncio.to_thread(read, *args, **kwargs)
 
 
 def parse_json(body: bytes, unread: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ class Limits:
     max_rows: int = 1024
     max_axis: int = 4096  # any axis of a size that the model leaves open, such as a sequence's length
     max_text_chars: int = 100_000
+    max_request_chars: int = 2**21  # of all texts of a request: half a second of a thread
     max_pixels: int = 2**24  # of one image, before it is decoded: a small file can unpack to gigabytes
     max_request_pixels: int = 2**26  # of all images of a request
     max_id_chars: int = 128

@@ -21,8 +21,10 @@ from slimline.endpoint.metrics import Metrics, Series
 from slimline.endpoint.speed import Speed
 from slimline.predictor import Arrays, Predictor
 from slimline.release import FORMAT
+from slimline.tokens import fills
 
 WARM_UP = 10
+SAME = 1e-3  # of the largest output: float sums in another order
 INDICES, RECORDED = "slimline:indices", "slimline:recorded"  # beside the model's own outputs
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Loaded:
             self.revision = self.predictor.revision
             self.signature = self.predictor.signature
             self.preprocess: dict[str, Any] = preprocess.read(directory / "chain" / card["last"])
+            preprocess.load(self.preprocess, self.trust)
             self.answers = Answers(self.signature)
             self.specs = {spec["name"]: spec for spec in self.signature["inputs"]}
             self.speed = Speed(measured["latency_ms"] if runtime == "auto" else {})
@@ -73,11 +76,12 @@ class Loaded:
             self.predictor.runtime.run, self.speed, max_rows=batch, max_waiting=limits.max_waiting_rows,
             max_wait=limits.answer_seconds,
             inline=inline and "://" not in runtime,  # a remote one may be gone, which the event loop must not wait for
-            name=self.short, finish=self._scored,
+            name=self.short, finish=self._scored, fills=self._fills(),
         )  # fmt: skip
         self.variant = variant
         self.series = Series(metrics, self.revision, variant, self.answers.labels)
         self.in_use = 0
+        self._look: asyncio.Task[bool] | None = None
         if risk := goldens.risk(card["benchmark"].get("machine", {}), machine()):
             log.warning("release %s: %s", self.short, risk)
 
@@ -101,6 +105,20 @@ class Loaded:
         """Take out of a request's ``outputs`` what ``_scored`` added: a label a row (or None), what is recorded."""
         return self.answers.named(outputs.pop(INDICES), outputs.pop(RECORDED))
 
+    def _fills(self) -> dict[str, int]:
+        """Return what may fill up rows: nothing where the model's answer changes by it, as by ranges of each batch."""
+        found = fills(self.preprocess, self.signature)
+        if not found:
+            return {}
+        name = self.preprocess["input"]
+        inputs, _ = goldens.read(self.directory, self.card["last"])
+        lengths = (inputs[name] != found[name]).sum(1)
+        row = {each: array[lengths.argmin()][None] for each, array in inputs.items()}
+        filled = self.predictor.predict(row)
+        alone = self.predictor.predict({each: array[:, : lengths.min()] for each, array in row.items()})
+        near = all(np.allclose(filled[each], alone[each], atol=SAME * np.abs(alone[each]).max()) for each in alone)
+        return found if near else {}
+
     def _warm(self) -> None:
         """Run single rows until memory is laid out and the speed here is known."""
         inputs, _ = goldens.read(self.directory, self.card["last"])
@@ -109,6 +127,15 @@ class Loaded:
             start = perf_counter()
             self.predictor.predict(single)
             self.speed.observe(1, perf_counter() - start)
+
+    async def is_ready(self) -> bool:
+        """Return whether the runtime would answer: a remote one is looked at, once for all who ask meanwhile."""
+        look = getattr(self.predictor.runtime, "is_ready", None)
+        if look is None:
+            return True
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(asyncio.to_thread(look))
+        return await asyncio.shield(self._look)
 
     async def retire(self) -> None:
         """Close once nobody uses it any more."""

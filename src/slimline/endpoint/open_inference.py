@@ -30,6 +30,7 @@ DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 BY_DTYPE = {np.dtype(dtype): datatype for dtype, datatype in DATATYPES.items()}  # a dtype's name is slow to make
 HEAD_LENGTH = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}  # as Triton calls them; else the runtime
 
 
 class OpenInference:
@@ -47,8 +48,8 @@ class OpenInference:
         return json_reply({"live": True})
 
     async def ready(self, _: Exchange) -> Reply:
-        """GET /v2/health/ready"""
-        ready = self.core.ready and not self.core.draining
+        """GET /v2/health/ready: every model would answer."""
+        ready = self._takes_requests() and all([await each.live.is_ready() for each in self.core.variants.routed])
         return json_reply({"ready": ready}, 200 if ready else 503)
 
     async def model(self, exchange: Exchange) -> Reply:
@@ -58,7 +59,7 @@ class OpenInference:
             {
                 "name": exchange.path_params["model"],
                 "versions": [live.short],
-                "platform": "onnxruntime_onnx",
+                "platform": PLATFORMS.get(live.predictor.runtime_name, live.predictor.runtime_name),
                 "inputs": [_tensor(spec) for spec in live.signature["inputs"]],
                 "outputs": [_tensor(spec) for spec in live.signature["outputs"]],
                 "parameters": {"revision": live.revision, "labels": live.answers.labels or []},
@@ -66,9 +67,9 @@ class OpenInference:
         )
 
     async def model_ready(self, exchange: Exchange) -> Reply:
-        """GET /v2/models/NAME/ready"""
-        self._variant(exchange, "")
-        ready = self.core.ready and not self.core.draining
+        """GET /v2/models/NAME/ready: the model would answer, also where another server runs it."""
+        live = self._variant(exchange, "").live
+        ready = self._takes_requests() and await live.is_ready()
         return json_reply({"name": exchange.path_params["model"], "ready": ready}, 200 if ready else 503)
 
     async def infer(self, exchange: Exchange) -> Reply:
@@ -76,13 +77,16 @@ class OpenInference:
         core = self.core
         with core.admitted(exchange, "predict"):
             body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
-            document, binary = _split(body, exchange.headers.get(HEAD_LENGTH))
+            document, binary = await codecs.aside(len(body), _split, body, exchange.headers.get(HEAD_LENGTH))
             given = document.get("id")
             request_id = new_id() if given is None or given == "" else check_id(given, core)
             with self._variant(exchange, request_id).used() as live:
-                inputs = self._inputs(document, binary, live)
+                inputs = await codecs.aside(len(body), self._inputs, document, binary, live)
                 encode = _encoder(document, exchange.path_params["model"], live)
                 return await core.infer(exchange, live, request_id, inputs, encode)
+
+    def _takes_requests(self) -> bool:
+        return self.core.ready and not self.core.draining
 
     def _variant(self, exchange: Exchange, request_id: str) -> Variant:
         """Return who answers for the model in the path. Raises RefusedError 404."""

@@ -46,8 +46,9 @@ SCHEMAS: dict[str, Any] = {
         "type": "object", "required": ["raw"], "additionalProperties": False,
         "properties": {
             "raw": {
-                "type": "array", "minItems": 1, "items": STRING,
-                "description": "Image files as base64, or text, as the release's task takes.",
+                "type": "array", "minItems": 1,
+                "items": {"anyOf": [STRING, {"type": "array", "minItems": 2, "maxItems": 2, "items": STRING}]},
+                "description": "Image files as base64, texts, or pairs of texts, as the release's task takes.",
             },
             "id": ID,
         },

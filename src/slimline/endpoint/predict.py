@@ -29,13 +29,14 @@ class Predict:
         with core.admitted(exchange, "predict"):
             body = await exchange.body(core.limits.max_body_bytes, core.limits.body_seconds, core.room)
             kind = exchange.headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-            document = codecs.parse_json(body, unread="inputs") if kind == b"application/json" else None
+            is_json = kind == b"application/json"
+            document = await codecs.aside(len(body), codecs.parse_json, body, unread="inputs") if is_json else None
             request_id = self._id(exchange, document)
             with core.variants.choose(request_id).used() as live:
                 if document is None:
                     inputs = await self._binary(exchange, kind, body, live)
                 else:
-                    inputs = await self._document(document, live)
+                    inputs = await self._document(document, len(body), live)
                 return await core.infer(exchange, live, request_id, inputs, reply)
 
     def _id(self, exchange: Exchange, document: dict[str, Any] | None) -> str:
@@ -45,13 +46,16 @@ class Predict:
             return new_id() if header is None else check_id(header.decode("latin-1"), self.core)
         return check_id(given, self.core)
 
-    async def _document(self, document: dict[str, Any], live: Loaded) -> Arrays:
+    async def _document(self, document: dict[str, Any], size: int, live: Loaded) -> Arrays:
         if unknown := document.keys() - JSON_KEYS:
             raise InputError(f'"{min(unknown)[:40]}": unknown key; a request has "inputs" or "raw", and "id"')
         if ("inputs" in document) == ("raw" in document):
             raise InputError('expected either "inputs" or "raw"')
         if "raw" in document:
             return await raw_input.arrays_of(document["raw"], live, self.core.limits)
+        return await codecs.aside(size, self._arrays, document, live)
+
+    def _arrays(self, document: dict[str, Any], live: Loaded) -> Arrays:
         given = codecs.opened(document["inputs"])
         if not isinstance(given, dict):
             raise InputError('"inputs": expected an object of arrays by input name')

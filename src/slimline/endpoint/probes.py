@@ -21,7 +21,10 @@ class Probes:
         return json_reply({"status": "alive"})
 
     async def readyz(self, _: Exchange) -> Reply:
-        """GET /readyz: the golden requests were answered in this process, and it isn't ending."""
+        """GET /readyz: the golden requests were answered in this process, and it isn't ending.
+
+        A remote runtime may be away: labels are still taken, and who asks is told to come again.
+        """
         if self.core.ready and not self.core.draining:
             return json_reply({"status": "ready"})
         return json_reply({"status": "draining" if self.core.draining else "starting"}, 503)

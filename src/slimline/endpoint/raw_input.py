@@ -16,10 +16,11 @@ from slimline.errors import DataError, InputError
 from slimline.predictor import Arrays
 
 INLINE_PIXELS = 2**16  # an image of 256×256 decodes in less time than handing it to a thread takes
+INLINE_CHARS = 2**12  # so many are split into tokens in a millisecond
 
 
 async def arrays_of(values: Any, live: Loaded, limits: Limits) -> Arrays:
-    """Return the model's inputs for a list of raw values: base64 of image files, or text, as the release's task takes.
+    """Return the model's inputs for a list of raw values: base64 of image files, texts or pairs of texts.
 
     Raises InputError or RefusedError (413 for too many pixels or characters).
     """
@@ -29,12 +30,18 @@ async def arrays_of(values: Any, live: Loaded, limits: Limits) -> Arrays:
         raise InputError(f'"raw": {len(values)} rows, at most {limits.max_rows} are taken at once')
     if is_image(live):
         return await decoded([_unpacked(index, value) for index, value in enumerate(values)], live, limits)
+    pair = preprocess.takes_pairs(live.preprocess)
+    total = 0
     for index, value in enumerate(values):
-        if not isinstance(value, str):
-            raise InputError(f'"raw": row {index}: expected text')
-        if len(value) > limits.max_text_chars:
+        lengths = [len(each) for each in _texts(index, value, pair=pair)]
+        if max(lengths) > limits.max_text_chars:
             raise RefusedError(413, f'"raw": row {index}: more than {limits.max_text_chars} characters')
-    return _run(values, live, limits)
+        total += sum(lengths)
+    if total > limits.max_request_chars:
+        raise RefusedError(413, f"texts of more than {limits.max_request_chars} characters together; send fewer")
+    if total <= INLINE_CHARS:
+        return _run(values, live, limits)
+    return await asyncio.to_thread(_run, values, live, limits)
 
 
 def is_image(live: Loaded) -> bool:
@@ -51,6 +58,14 @@ async def decoded(images: Sequence[bytes], live: Loaded, limits: Limits) -> Arra
     if pixels <= INLINE_PIXELS:
         return _run(images, live, limits)
     return await asyncio.to_thread(_run, images, live, limits)
+
+
+def _texts(index: int, value: Any, *, pair: bool) -> list[str]:
+    """Return the text of a row, or its two."""
+    texts = value if pair and isinstance(value, list) else [value]
+    if len(texts) != 1 + pair or not all(isinstance(each, str) for each in texts):
+        raise InputError(f'"raw": row {index}: expected {"a list of two texts" if pair else "text"}')
+    return texts
 
 
 def _unpacked(index: int, value: Any) -> bytes:

@@ -50,11 +50,17 @@ class Model:
             except Exception as error:  # noqa: BLE001  (Triton would send the traceback to the client)
                 answers[index] = _failed(error)
         if accepted:
-            try:
-                answers |= self._run(accepted)
-            except Exception as error:  # noqa: BLE001
-                answers |= {index: _failed(error) for index in accepted}
+            answers |= self._attempt(accepted)
         return [answers[index] for index in range(len(requests))]
+
+    def _attempt(self, accepted: dict[int, Arrays]) -> dict[int, Any]:
+        """Run a batch; when it fails, run each request alone."""
+        try:
+            return self._run(accepted)
+        except Exception as error:  # noqa: BLE001
+            if len(accepted) == 1:
+                return dict.fromkeys(accepted, _failed(error))
+            return {index: self._attempt({index: inputs})[index] for index, inputs in accepted.items()}
 
     def _run(self, accepted: dict[int, Arrays]) -> dict[int, Any]:
         joined = {name: np.concatenate([inputs[name] for inputs in accepted.values()]) for name in self._names}
@@ -80,11 +86,13 @@ class Preprocess:
     """The release's preprocess.json, from raw bytes to the model's inputs."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the steps and import them."""
+        """Read the steps, import them, and let them read their files."""
         with _told():
             self._document = preprocess.read(version_folder(args))
             for step in self._document["steps"]:
                 plugins.find("preprocess", step["op"], where=f"preprocess.json: {step['op']}", trust=())
+            preprocess.load(self._document)
+        self._pair = preprocess.takes_pairs(self._document)
         self._is_image = self._document["steps"][0]["op"] == "decode_image"
         if self._is_image:
             from PIL import Image
@@ -97,21 +105,21 @@ class Preprocess:
 
     def _answer(self, request: Any) -> Any:
         try:
-            values = triton.get_input_tensor_by_name(request, RAW).as_numpy().reshape(-1)
+            rows = triton.get_input_tensor_by_name(request, RAW).as_numpy()
             if self._is_image:
-                _check_pixels(values)
-            raw = [self._decode(index, each) for index, each in enumerate(values)]
-            return _response(preprocess.run(self._document, raw))
+                _check_pixels(rows[:, 0])
+                return _response(preprocess.run(self._document, list(rows[:, 0])))
+            texts = [[_text(index, each) for each in row] for index, row in enumerate(rows)]
+            return _response(preprocess.run(self._document, texts if self._pair else [text for (text,) in texts]))
         except Exception as error:  # noqa: BLE001
             return _failed(error)
 
-    def _decode(self, index: int, value: bytes) -> bytes | str:
-        if self._is_image:
-            return value
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"text {index}: no UTF-8 ({error.reason} at byte {error.start})") from error
+
+def _text(index: int, value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"text {index}: no UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 def _check_pixels(images: Iterable[bytes]) -> None:

@@ -16,6 +16,7 @@ from slimline.model_repository import names
 from slimline.model_repository.batching import Batching
 from slimline.model_repository.pbtxt import Word
 from slimline.model_repository.source import Backend, Device, Source
+from slimline.preprocess import takes_pairs
 
 Message = dict[str, Any]
 TYPES = {
@@ -71,7 +72,7 @@ def preprocessing(plan: Plan) -> Message:
     """Return the configuration of the steps before the model; they run on the CPU, a request at a time."""
     return _common(plan, names.preprocessing(plan.name)) | {
         "backend": "python",
-        "input": [_raw()],
+        "input": [_raw(plan)],
         "output": [tensor(spec) for spec in plan.newest.signature["inputs"]],
         "instance_group": [{"count": plan.instances, "kind": Word("KIND_CPU")}],
         "parameters": _parameters(_revisions(plan)),
@@ -92,7 +93,7 @@ def ensemble(plan: Plan, version: int) -> Message:
         "platform": "ensemble",
         "max_batch_size": plan.batching.largest,
         "version_policy": {"specific": {"versions": [version]}},
-        "input": [_raw()],
+        "input": [_raw(plan)],
         "output": [tensor(spec) | _labels(plan.newest.signature, spec) for spec in plan.newest.signature["outputs"]],
         "ensemble_scheduling": {
             "step": [
@@ -129,8 +130,9 @@ def _common(plan: Plan, name: str) -> Message:
     return {"name": name, "max_batch_size": plan.batching.largest, "version_policy": policy}
 
 
-def _raw() -> Message:
-    return {"name": names.RAW, "data_type": Word("TYPE_STRING"), "dims": [1]}
+def _raw(plan: Plan) -> Message:
+    width = 2 if takes_pairs(plan.newest.preprocess) else 1
+    return {"name": names.RAW, "data_type": Word("TYPE_STRING"), "dims": [width]}
 
 
 def _labels(signature: Mapping[str, Any], spec: Mapping[str, Any]) -> Message:

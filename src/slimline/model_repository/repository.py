@@ -175,7 +175,7 @@ def _check_alike(sources: Mapping[int, Source]) -> None:
     first = sources[1]
     for version, source in sources.items():
         for part in ("inputs", "outputs", "labels"):
-            if source.signature.get(part) != first.signature.get(part):
+            if _face(source, part) != _face(first, part):
                 raise ReleaseError(
                     f"{source.release}: its {part} differ from those of {first.release}: versions of one model share "
                     "them; write it under another --name"
@@ -183,6 +183,12 @@ def _check_alike(sources: Mapping[int, Source]) -> None:
         same = next((other for other, each in sources.items() if each.revision == source.revision), version)
         if same != version:
             raise ReleaseError(f"{source.release}: it is version {same} already: {source.revision}")
+
+
+def _face(source: Source, part: str) -> Any:
+    """Return a part of the signature without the ranges of numbers, which each version checks by itself."""
+    found = source.signature.get(part)
+    return found if part == "labels" else [{**spec, "range": None} for spec in found or []]
 
 
 def _check_target(out: Path) -> None:

@@ -3,7 +3,8 @@
 Triton's python backend runs in whatever Python its image has. So that nothing of Slimline has to be installed there
 (and two versions of a model may need two versions of it), a version's folder carries the few modules that it runs,
 laid out as ``pip install --target`` would: modules, and a ``.dist-info`` for each distribution whose preprocessing
-steps are named, so that plug-ins are found by entry point as everywhere. numpy, onnxruntime and Pillow stay Triton's.
+steps are named, so that plug-ins are found by entry point as everywhere. numpy, onnxruntime, Pillow and tokenizers stay
+Triton's.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from slimline.errors import ArtifactError
+from slimline.errors import ArtifactError, InputError
 
 FORMATS = ("onnx",)
 
@@ -17,7 +17,9 @@ class OnnxRuntime:
 
     def __init__(self, directory: Path, threads: int | None, file: str = "model.onnx") -> None:
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+        self._refused: type[Exception] = InvalidArgument
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -33,7 +35,12 @@ class OnnxRuntime:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        """Raises InputError for values that a node can't take, such as a number that no row of an embedding has."""
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        except self._refused as error:
+            said = " ".join(str(error).split()).rpartition("Status Message: ")[2]
+            raise InputError(f"the model can't take these values: {said}") from error
 
     def close(self) -> None:
         del self._session

@@ -113,6 +113,16 @@ class Triton:
             parts[0] if len(parts) == 1 else {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
         )
 
+    def is_ready(self) -> bool:
+        """Return whether the server runs our release, as the last call or else a short look says."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            self._trust(min(self.address.timeout, RECHECK))
+        except (InferenceServerException, RevisionError):
+            return False
+        return True
+
     def close(self) -> None:
         self._client.close()
 
@@ -215,7 +225,7 @@ def _told(address: Address, error: Any) -> Exception:
     message = " ".join(str(error.message()).split())
     status = str(error.status() or "").removeprefix("StatusCode.")
     if status == "INVALID_ARGUMENT":
-        return InputError(f"{address}: {message}")
+        return InputError(message)  # goes to clients, who needn't know the host
     if status == "DEADLINE_EXCEEDED":
         return UnavailableError(f"{address}: no answer within {address.timeout:g} s")
     if status == "UNAVAILABLE":

@@ -78,9 +78,19 @@ class Text(OwnRows):
         step = {"op": "tokenize", "file": str(found.file), "max_length": self.max_length, "pad_id": found.pad_id}
         return {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
 
+    @cached_property
+    def _ranges(self) -> dict[str, list[int]]:
+        """The least and the largest number in each input; trimming changes no numbers."""
+        whole = self._whole
+        largest = max(trimming.numbers(json.loads(whole.file.read_text(encoding="utf-8")))[-1], whole.pad_id)
+        return {IDS: [0, largest], TYPES: [0, 1]}
+
     def signature(self) -> dict[str, Any]:
         return {
-            "inputs": [{"name": name, "dtype": "int64", "shape": ["batch", "length"]} for name in self.stored()],
+            "inputs": [
+                {"name": name, "dtype": "int64", "shape": ["batch", "length"], "range": self._ranges[name]}
+                for name in self.stored()
+            ],
             "outputs": [{"name": self.output, "dtype": "float32", "shape": ["batch", self.width]}],
             "axes": {"length": self.max_length},
             **self.said,

@@ -107,6 +107,9 @@ def _check_array(array: NDArray[Any], spec: dict[str, Any], axes: dict[str, int]
         fits(array.shape, expected, axes),
         f"{where}: input {key!r} has shape {list(array.shape)}, the signature has {expected}",
     )
+    if span := spec.get("range"):
+        within = span[0] <= array.min() and array.max() <= span[1]
+        require(within, f"{where}: input {key!r} has numbers outside of the signature's range {span}")
 
 
 def _check_preprocess(task: Task, raw: Sequence[Any] | None, axes: dict[str, int], name: str) -> None:
