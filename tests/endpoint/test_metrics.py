@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from slimline.endpoint.metrics import Metrics, sweep
+from slimline.events import REASONS
 from slimline.manifest import digest
 from tests.endpoint.conftest import Serve, until
 
@@ -49,6 +50,19 @@ def test_every_series_names_revision_and_variant(serve: Serve, rows: NDArray[np.
         assert {"revision", "variant"} <= dict(labels).keys(), name
 
 
+def test_what_alerts_ask_the_growth_of_is_there_before_the_first_event(serve: Serve, release: Path) -> None:
+    own = {("revision", digest(release)), ("variant", "default")}
+    wanted = {
+        "slimline_events_dropped_total": {("reason", each) for each in REASONS},
+        "slimline_reloads_total": {("outcome", "loaded"), ("outcome", "refused")},
+        "slimline_errors_total": {("status", "500"), ("status", "503")},
+    }
+    found = samples(serve())
+    for name, labels in wanted.items():
+        series = {key[1]: value for key, value in found.items() if key[0] == name}
+        assert series == {frozenset({label, *own}): 0 for label in labels}
+
+
 def test_a_scan_grows_no_series(serve: Serve) -> None:
     client = serve()
     client.get("/nope")
@@ -77,7 +91,7 @@ def test_what_is_not_stored_as_it_came_is_counted(
     until(lambda: samples(client)["slimline_events_duplicates_total", own] == 2)
     found = samples(client)
     assert found["slimline_samples_failed_total", own] >= 1  # after one that fails it rests
-    assert not [name for name, _ in found if name == "slimline_events_dropped_total"]
+    assert not [found[key] for key in found if key[0] == "slimline_events_dropped_total" and found[key]]
 
 
 def test_help_and_units_are_declared() -> None:
