@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 
 from slimline import monitoring
 from slimline.endpoint.metrics import Metrics, Series
+from slimline.monitor.responding import UNBLAMED
 from slimline.monitoring import rules
 from tests.monitoring.conftest import SECTIONS, run
 
@@ -75,6 +76,17 @@ def test_an_alert_links_to_its_runbook_and_says_who_is_to_blame(folder: Path) ->
             assert rule["labels"]["severity"] in {"page", "ticket"}
             watched = "signal" in rule["labels"] or "state:max" in rule["expr"]
             assert watched == ("slimline_blame_info" in rule["annotations"].get("blame", ""))
+
+
+def test_a_verdict_is_told_as_urgently_as_what_it_is_about(folder: Path) -> None:
+    told: dict[str, set[str]] = {"page": set(), "ticket": set()}
+    asked: dict[str, set[str]] = {"page": set(), "ticket": set()}
+    for rule in rules_of(folder):
+        if rule.get("alert") == "SlimlineBlamed":
+            told[rule["labels"]["severity"]] |= set(re.findall(r'signal=~"([^"]+)"', rule["expr"])[0].split("|"))
+        elif "alert" in rule:
+            asked[rule["labels"]["severity"]] |= set(re.findall(r'state:max\{signal="(\w+)"', rule["expr"]))
+    assert told == {severity: signals - set(UNBLAMED) for severity, signals in asked.items()}
 
 
 def test_an_objective_that_is_not_set_makes_no_alert(make: Any, tmp_path: Path) -> None:

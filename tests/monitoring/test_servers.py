@@ -32,6 +32,7 @@ def test_prometheus_and_alertmanager_take_their_files(folder: Path) -> None:
         ({"alertname": "SlimlineErrorsRegressed", "severity": "page", "signal": "errors"}, "undo,pages"),
         ({"alertname": "SlimlineLatencyRegressed", "severity": "page", "signal": "latency"}, "pages"),
         ({"alertname": "SlimlineErrorBurn", "severity": "page", "signal": "errors"}, "pages"),
+        ({"alertname": "SlimlineBlamed", "severity": "page", "signal": "accuracy"}, "pages"),
         ({"alertname": "SlimlineDrift", "severity": "ticket", "signal": "drift"}, "tickets"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["alertname"],

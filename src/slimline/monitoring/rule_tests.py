@@ -38,6 +38,8 @@ def _alerts(objectives: Mapping[str, Any], alerts: list[dict[str, Any]]) -> Iter
             named = [each for each in alerts if each["alert"] == entry["alert"]]
             if values["part"]:
                 named = [each for each in named if f'part="{values["part"]}"' in each["expr"]]
+            if severity := entry.get("severity"):
+                named = [each for each in named if each["labels"]["severity"] == severity]
             if not named:
                 continue  # an objective that isn't set
             filled = rules.filled(

@@ -44,8 +44,8 @@ def groups(objectives: Mapping[str, Any], runbooks: str) -> list[dict[str, Any]]
 
 
 def names() -> list[str]:
-    """Return the names of all alerts that a release can have."""
-    return [entry["alert"] for entry in yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["alerts"]]
+    """Return the names of all alerts that a release can have, each once."""
+    return list({entry["alert"]: None for entry in yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["alerts"]})
 
 
 def expanded(entry: Mapping[str, Any], objectives: Mapping[str, Any]) -> Iterator[Values]:
