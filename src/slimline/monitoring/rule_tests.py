@@ -115,7 +115,18 @@ def _errors(recorded: list[dict[str, Any]]) -> dict[str, Any]:
         test = _value(rule, SLOW / COUNT, revision="r", variant="v")
         test["exp_samples"] += _value(rule, 1.0, revision="all", variant="v")["exp_samples"]
         values.append(test)
+    for rule in (each for each in recorded if ":requests_and_errors:" in each["record"]):
+        steps = _seconds(rule) // STEP
+        test = _value(rule, float(COUNT * steps), revision="r", variant="v")
+        test["exp_samples"] += _value(rule, float(SLOW * steps), revision="all", variant="v")["exp_samples"]
+        values.append(test)
     return _test("the share of requests that fail, of a release that answers none too", series, values=values)
+
+
+def _seconds(rule: Mapping[str, Any]) -> int:
+    """Return how much of the window of an ``increase`` is full when it is looked at."""
+    window = rule["record"].rpartition("increase")[2]
+    return min(int(window[:-1]) * rules.SECONDS[window[-1]], AT)
 
 
 def _quantiles(recorded: list[dict[str, Any]]) -> dict[str, Any]:
@@ -141,9 +152,7 @@ def _others(recorded: list[dict[str, Any]]) -> dict[str, Any]:
     values = []
     for rule in recorded:
         if ":requests:" in rule["record"]:
-            window = rule["record"].rpartition("increase")[2]
-            seconds = min(int(window[:-1]) * rules.SECONDS[window[-1]], AT)
-            values.append(_value(rule, float(COUNT * seconds // STEP), revision="r", variant="v"))
+            values.append(_value(rule, float(COUNT * _seconds(rule) // STEP), revision="r", variant="v"))
         elif ":state:" in rule["record"]:
             values.append(_value(rule, 1.0, signal="accuracy", revision="r", variant="v"))
     return _test("requests, and the worst state that several monitors report", series, values=values)
