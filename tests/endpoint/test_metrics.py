@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from slimline.endpoint.metrics import Metrics, sweep
+from slimline.buckets import SECONDS
+from slimline.endpoint.metrics import PARTS, Metrics, Series, sweep
 from slimline.events import REASONS
-from slimline.manifest import digest
+from slimline.manifest import digest, read_json
 from tests.endpoint.conftest import Serve, until
 
 
@@ -48,6 +49,33 @@ def test_every_series_names_revision_and_variant(serve: Serve, rows: NDArray[np.
     client.get("/nope")
     for name, labels in samples(client):
         assert {"revision", "variant"} <= dict(labels).keys(), name
+
+
+def test_latencies_are_counted_at_the_objective_of_the_release(serve: Serve, release: Path) -> None:
+    held = read_json(release / "monitoring" / "objectives.json")["latency"]
+    keys = [dict(labels) for name, labels in samples(serve()) if name == "slimline_request_duration_seconds_bucket"]
+    for part in PARTS:
+        objective = {held[part]["seconds"]} if part in held else set()
+        bounds = {float(labels["le"]) for labels in keys if labels["part"] == part}
+        assert bounds == {*SECONDS, float("inf")} | objective
+    assert not {each["seconds"] for each in held.values()} <= set(SECONDS), "or nothing was tried"
+
+
+def test_releases_with_other_objectives_share_a_process() -> None:
+    metrics = Metrics()
+    for revision, objective in (("a", 0.0016), ("b", 0.0024), ("c", None)):
+        series = Series(metrics, revision, "v", None, {} if objective is None else {"predict": objective})
+        for seconds in (0.0015, 0.002):
+            series.answered({"predict": seconds}, 1, None, 1)
+        series.flush()
+
+    def within(revision: str, le: str) -> float | None:
+        labels = {"part": "predict", "revision": revision, "variant": "v", "le": le}
+        return metrics.registry.get_sample_value("slimline_request_duration_seconds_bucket", labels)
+
+    assert [within(each, "0.0016") for each in "abc"] == [1, None, None]
+    assert [within(each, "0.0024") for each in "abc"] == [None, 2, None]
+    assert [within(each, "0.0025") for each in "abc"] == [2, 2, 2]
 
 
 def test_what_alerts_ask_the_growth_of_is_there_before_the_first_event(serve: Serve, release: Path) -> None:

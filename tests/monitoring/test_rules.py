@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def test_every_rule_is_held_by_a_test(make: Any, tmp_path: Path) -> None:
 
 def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
     metrics = Metrics()
-    Series(metrics, "r", "v", ["a"]).error(500)
+    held = json.loads((folder / monitoring.OBJECTIVES).read_text())["latency"]
+    objectives = {part: each["seconds"] for part, each in held.items()}
+    Series(metrics, "r", "v", ["a"], objectives).error(500)
     exposed = generate_latest(metrics.registry).decode()
     known = set(re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE)) | {
         name.removesuffix(suffix) for name in re.findall(r"^(slimline_\w+)", exposed, re.MULTILINE)
@@ -64,9 +67,9 @@ def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
     text = " ".join(rule["expr"] for rule in rules_of(folder))
     read = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bslimline_\w+", text)}
     assert read - MONITORS <= known
-    bounds = set(re.findall(r'le="([\d.]+)"', text))
-    assert bounds
-    assert bounds <= set(re.findall(r'le="([\d.]+)"', exposed))
+    asked = set(re.findall(r'part="(\w+)", le="([^"]+)"', text))
+    assert {part: float(bound) for part, bound in asked} == objectives
+    assert asked <= {(part, bound) for bound, part in re.findall(r'le="([^"]+)",part="(\w+)"', exposed)}
 
 
 def test_an_alert_links_to_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:

@@ -76,7 +76,7 @@ class Loaded:
             name=self.short, finish=self._scored,
         )  # fmt: skip
         self.variant = variant
-        self.series = Series(metrics, self.revision, variant, self.answers.labels)
+        self.series = Series(metrics, self.revision, variant, self.answers.labels, objectives(directory))
         self.in_use = 0
         if risk := goldens.risk(card["benchmark"].get("machine", {}), machine()):
             log.warning("release %s: %s", self.short, risk)
@@ -121,3 +121,10 @@ class Loaded:
         self.series.flush()
         self.batcher.close()
         self.predictor.close()
+
+
+def objectives(directory: Path) -> dict[str, float]:
+    """Return {part of a request: seconds} that a release is held to; none where nothing was made to watch it."""
+    path = directory / "monitoring" / "objectives.json"
+    held = manifest.read_json(path)["latency"] if path.is_file() else {}
+    return {part: each["seconds"] for part, each in held.items()}

@@ -21,7 +21,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-from slimline.buckets import SECONDS
+from slimline.buckets import SECONDS, bounds
 from slimline.endpoint.tally import Histogram, Tally
 from slimline.events import REASONS
 
@@ -122,15 +122,21 @@ class Series:
     """One variant's series, looked up once: labels() costs more than counting does.
 
     What each request counts is gathered, and reaches the registry with ``flush``. What alerts ask the growth of is
-    there from the start: of a series that appears with its first event, Prometheus sees no growth.
+    there from the start: of a series that appears with its first event, Prometheus sees no growth. Latencies are
+    counted at the release's own ``objectives`` {part: seconds} too.
     """
 
-    def __init__(self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None) -> None:
-        own = (revision, variant)
-        self._parts = {part: Tally(metrics.duration.labels(part, *own), SECONDS) for part in PARTS}
+    def __init__(
+        self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None,
+        objectives: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        own, held = (revision, variant), objectives or {}
+        self._parts = {
+            part: Tally(metrics.duration.bounded(bounds(held.get(part)), part, *own)) for part in PARTS
+        }
         self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
         self._answers: Counts[str] = Counts()
-        self._batch_rows = Tally(metrics.batch_rows.labels(*own), ROWS)
+        self._batch_rows = Tally(metrics.batch_rows.labels(*own))
         self.in_progress = metrics.in_progress.labels(*own)
         self.waiting_rows = metrics.waiting_rows.labels(*own)
         self.waiting_events = metrics.waiting_events.labels(*own)

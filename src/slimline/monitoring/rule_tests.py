@@ -95,7 +95,7 @@ def _value(rule: Mapping[str, Any], value: float, **labels: str) -> dict[str, An
 def _slow(part: str, held: Mapping[str, Any], recorded: list[dict[str, Any]]) -> dict[str, Any]:
     own = f'part="{part}",revision="r",variant="v"'
     series = {
-        f'slimline_request_duration_seconds_bucket{{le="{held["bucket"]}",{own}}}': f"0+{SLOW}x{STEPS}",
+        f'slimline_request_duration_seconds_bucket{{le="{held["seconds"]}",{own}}}': f"0+{SLOW}x{STEPS}",
         f"slimline_request_duration_seconds_count{{{own}}}": f"0+{COUNT}x{STEPS}",
     }
     named = [each for each in recorded if ":slow:" in each["record"] and each["labels"]["part"] == part]

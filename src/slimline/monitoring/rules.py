@@ -55,7 +55,7 @@ def expanded(entry: Mapping[str, Any], objectives: Mapping[str, Any]) -> Iterato
         allowed = round(1 - held["share"], 9) if held else objectives["error_share"]
         fixed = {
             "part": part,
-            "bound": str(held["bucket"]) if held else "",
+            "bound": str(held["seconds"]) if held else "",
             "allowed": f"{100 * allowed:g}%",
             "requests": str(REQUESTS),
             "idle": _duration(60 * objectives["idle_minutes"]),
