@@ -93,11 +93,11 @@ def test_a_verdict_is_told_as_urgently_as_what_it_is_about(folder: Path) -> None
 
 
 def test_an_objective_that_is_not_set_makes_no_alert(make: Any, tmp_path: Path) -> None:
-    make(tmp_path / "with", SECTIONS["labels expected"])
-    make(tmp_path / "without", {})
-    names = [{rule.get("alert") for rule in rules_of(tmp_path / each)} for each in ("with", "without")]
-    assert names[0] - names[1] == {"SlimlineLowCoverage"}
-    assert {*rules.names(), None} == names[0]
+    held = make(tmp_path, {})
+    assert {*rules.names(), None} == {rule.get("alert") for rule in rules_of(tmp_path)}, "all are there by default"
+    monitoring.write(tmp_path, held | {"latency": {}}, "fashion-mnist")
+    names = {rule.get("alert") for rule in rules_of(tmp_path)}
+    assert {*rules.names(), None} - names == {"SlimlineLatencyBurn", "SlimlineTritonQueue"}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ BURNS = (
     ("3d", "6h", 1.0, "ticket"),
 )
 WORST = 0.5  # no share above it is waited for
+STOPPED = "a tenth of what it was"  # what the monitor calls low where no share of labels is asked for
 REQUESTS = 100  # fewer say nothing about one percent
 WINDOWS = sorted({each for pair in BURNS for each in pair[:2]}, key=lambda each: int(each[:-1]) * SECONDS[each[-1]])
 Values = dict[str, str]
@@ -59,7 +60,7 @@ def expanded(entry: Mapping[str, Any], objectives: Mapping[str, Any]) -> Iterato
             "allowed": f"{100 * allowed:g}%",
             "requests": str(REQUESTS),
             "idle": _duration(60 * objectives["idle_minutes"]),
-            "min_coverage": f"{objectives['min_coverage']:.0%}",
+            "min_coverage": f"{objectives['min_coverage']:.0%}" if objectives["min_coverage"] else STOPPED,
             "label_delay": _duration(3600 * objectives["label_delay_hours"]),
             "queue": f"{max((each['seconds'] for each in objectives['latency'].values()), default=0):g}",
         }
