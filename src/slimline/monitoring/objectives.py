@@ -8,6 +8,7 @@ from typing import Any
 from slimline.params import Monitor
 
 FORMAT = 1
+AROUND = 0.1  # seconds of a probe's request for what is around the model call: JSON, the network
 SLACK = 2.0  # what a request's model call may take, over the benchmark's p99 at the largest batch
 
 
@@ -52,6 +53,15 @@ def latency(settings: Monitor, measured: Mapping[str, Mapping[str, float]]) -> d
         return {}
     largest = measured[max(measured, key=int)]
     return {"predict": _rounded(SLACK * largest[max(largest, key=lambda name: int(name[1:]))] / 1e3)}
+
+
+def whole(settings: Monitor, measured: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Return the seconds that a whole request of one row may take, as a probe sees it.
+
+    That is params.yaml's ``total``, or a tenth of a second beside its ``predict``, else the benchmark's.
+    """
+    held = {**latency(Monitor(), measured), **latency(settings, measured)}
+    return held["total"] if "total" in held else held["predict"] + AROUND if "predict" in held else None
 
 
 def _rounded(seconds: float) -> float:
