@@ -24,8 +24,8 @@ class Coverage:
     """Counts rows and their labels by when the row was answered, in slices of time.
 
     Judged are the rows of one ``label_delay_hours``, those that are older than that by one at most. ``regressed``:
-    their labelled share is below ``min_coverage`` with its whole interval. Where none is asked for, it is a tenth of what
-    older rows had: nothing while no label ever came, and labels that stop coming are noticed.
+    their labelled share is below ``min_coverage`` with its whole interval. Where that is 0, a tenth of the share that
+    older rows had stands in for it: nothing while no label ever came, and labels that stop coming are noticed.
     """
 
     name: ClassVar[str] = "coverage"
