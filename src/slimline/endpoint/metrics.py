@@ -131,9 +131,7 @@ class Series:
         objectives: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         own, held = (revision, variant), objectives or {}
-        self._parts = {
-            part: Tally(metrics.duration.bounded(bounds(held.get(part)), part, *own)) for part in PARTS
-        }
+        self._parts = {part: Tally(metrics.duration.bounded(bounds(held.get(part)), part, *own)) for part in PARTS}
         self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
         self._answers: Counts[str] = Counts()
         self._batch_rows = Tally(metrics.batch_rows.labels(*own))
