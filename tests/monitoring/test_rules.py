@@ -72,13 +72,23 @@ def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
     assert asked <= {(part, bound) for bound, part in re.findall(r'le="([^"]+)",part="(\w+)"', exposed)}
 
 
-def test_an_alert_links_to_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:
+def test_an_alert_carries_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:
     for rule in rules_of(folder):
         if "alert" in rule:
-            assert (ROOT / rule["annotations"]["runbook_url"]).is_file()
+            page = (ROOT / "docs" / "runbooks" / f"{rule['alert']}.md").read_text()
+            assert "runbook_url" not in rule["annotations"], "a path is no URL"
+            assert page == f"# {rule['alert']}\n\n{rule['annotations']['runbook']}\n"
             assert rule["labels"]["severity"] in {"page", "ticket"}
             watched = "signal" in rule["labels"] or "state:max" in rule["expr"]
             assert watched == ("slimline_blame_info" in rule["annotations"].get("blame", ""))
+
+
+def test_an_alert_links_to_its_runbook_where_runbooks_have_a_url(make: Any, tmp_path: Path) -> None:
+    make(tmp_path, {"runbooks": "https://git.example.org/runbooks/"})
+    for rule in rules_of(tmp_path):
+        if "alert" in rule:
+            assert rule["annotations"]["runbook_url"] == f"https://git.example.org/runbooks/{rule['alert']}.md"
+            assert "runbook" not in rule["annotations"]
 
 
 def test_a_verdict_is_told_as_urgently_as_what_it_is_about(folder: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-TEMPLATE = Path(__file__).with_name("rules.yaml")
+HERE = Path(__file__).parent
+TEMPLATE = HERE / "rules.yaml"
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
 # A month's budget of slow or failed requests goes up in smoke `factor` times too fast: the pairs of windows of the SRE
 # Workbook (Beyer et al. 2018, chapter 5), and a first one for when half of all requests are bad.
@@ -28,7 +29,11 @@ Values = dict[str, str]
 
 
 def groups(objectives: Mapping[str, Any], runbooks: str) -> list[dict[str, Any]]:
-    """Return rule groups: what is recorded, and the alerts, which link to ``runbooks`` + NAME.md."""
+    """Return rule groups: what is recorded, and the alerts.
+
+    They link to ``runbooks`` + NAME.md where that is a URL; a path leads nobody anywhere who reads a notification, so
+    else they carry the page itself.
+    """
     template = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     recorded = [
         {key: filled(value, values) for key, value in entry.items() if key != "each"}
@@ -85,14 +90,22 @@ def filled(value: Any, values: Mapping[str, str]) -> Any:
 
 def _alert(entry: Mapping[str, Any], values: Values, runbooks: str) -> dict[str, Any]:
     entry = {key: filled(value, values) for key, value in entry.items() if key not in {"each", "if"}}
-    labels = {"severity": entry["severity"], **entry.get("labels", {})}
+    name, labels = entry["alert"], {"severity": entry["severity"], **entry.get("labels", {})}
     if signal := entry.get("signal"):
         labels["signal"] = signal
-    notes = {"summary": entry["summary"], "runbook_url": f"{runbooks}{entry['alert']}.md"}
+    notes = {"summary": entry["summary"]}
+    notes |= {"runbook_url": f"{runbooks}{name}.md"} if "://" in runbooks else {"runbook": page(name)}
     if signal or "slimline:state:max" in entry["expr"]:
         notes["blame"] = blame(signal or "%s")
-    made = {"alert": entry["alert"], "expr": entry["expr"]}
+    made = {"alert": name, "expr": entry["expr"]}
     return made | ({"for": entry["for"]} if "for" in entry else {}) | {"labels": labels, "annotations": notes}
+
+
+def page(alert: str) -> str:
+    """Return the text of an alert's runbook, less its title: from the package, or a checkout of the repository."""
+    packaged = HERE / "runbooks"
+    folder = packaged if packaged.is_dir() else HERE.parents[2] / "docs" / "runbooks"
+    return (folder / f"{alert}.md").read_text(encoding="utf-8").partition("\n")[2].strip()
 
 
 def blame(signal: str) -> str:
