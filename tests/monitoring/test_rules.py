@@ -11,17 +11,18 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from slimline import monitoring
+from slimline import manifest, monitoring
 from slimline.endpoint.metrics import Metrics, Series
+from slimline.monitor import signals, watched
+from slimline.monitor.metrics import METRICS
 from slimline.monitor.responding import UNBLAMED
 from slimline.monitoring import rules
+from tests.monitor.conftest import answered, watched_releases
 from tests.monitoring.conftest import SECTIONS, run
 
+__all__ = ["answered", "watched_releases"]
+
 ROOT = Path(__file__).parents[2]
-MONITORS = {
-    "slimline_regression_state", "slimline_blame_info", "slimline_monitor_store_up",
-    "slimline_monitor_last_poll_seconds",
-}  # fmt: skip
 
 
 def rules_of(folder: Path) -> list[dict[str, Any]]:
@@ -66,10 +67,24 @@ def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
     }  # fmt: skip
     text = " ".join(rule["expr"] for rule in rules_of(folder))
     read = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bslimline_\w+", text)}
-    assert read - MONITORS <= known
+    assert read <= known | set(METRICS)
     asked = set(re.findall(r'part="(\w+)", le="([^"]+)"', text))
     assert {part: float(bound) for part, bound in asked} == objectives
     assert asked <= {(part, bound) for bound, part in re.findall(r'le="([^"]+)",part="(\w+)"', exposed)}
+
+
+def test_every_signal_has_an_alert_and_every_alert_its_signal(
+    folder: Path, watched_releases: tuple[Path, Path]
+) -> None:
+    """Traffic is counted by Prometheus itself, so that silence is noticed without the monitor."""
+    release = watched_releases[0]
+    made = signals.make(watched.read(manifest.digest(release), "v", shadow=False, release=release, chosen=None))
+    assert len(made) == len(signals.SIGNALS), "or some have nothing to go by here"
+    text = " ".join(rule["expr"] for rule in rules_of(folder) if "alert" in rule)
+    asked = set(re.findall(r'signal="(\w+)"', text))
+    assert asked == {signal.name for signal in made} - {"traffic"}
+    named = {rule["labels"]["signal"] for rule in rules_of(folder) if "signal" in rule.get("labels", {})}
+    assert named <= asked
 
 
 def test_an_alert_carries_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:
