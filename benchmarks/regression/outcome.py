@@ -50,6 +50,7 @@ def watched(loop: Loop, traffic: Traffic, scenario: Scenario, planted_at: float,
         "planted_requests": len(wrong),
         "pages": _told(loop, "pages"),
         "tickets": _told(loop, "tickets"),
+        "verdicts_told": _verdicts_told(loop),
         "history": [each["action"] for each in loop.deployment.history()],
     }
     return Outcome(document | {"goals": (goals := _goals(document, scenario))}, goals)
@@ -93,6 +94,12 @@ def _told(loop: Loop, receiver: str) -> list[str]:
     return sorted(set(names))
 
 
+def _verdicts_told(loop: Loop) -> list[str]:
+    """Return the verdicts that a notification named: a stage, or data, serving, nothing."""
+    labels = [each["labels"] for note in loop.pager.told for each in note["alerts"]]
+    return sorted({each.get("stage") or each["verdict"] for each in labels if "verdict" in each})
+
+
 def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
     quality = [each for each in found["alarms"] if each["signal"] in QUALITY]
     first = quality[0] if quality else None
@@ -111,6 +118,7 @@ def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
             f"blamed on {scenario.blame}": first is not None and first["blame"] == scenario.blame,
             f"traffic back within {BACK:.0f} s of the alarm": back is not None and back <= BACK,
             "people were told": bool(found["pages"]),
+            "a notification named the verdict": scenario.blame in found["verdicts_told"],
         }
     elif scenario.letter == "c":
         goals |= {
@@ -126,6 +134,7 @@ def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
         goals |= {
             f"alarm within {LATENCY:.0f} s": slow is not None and slow["at"] <= LATENCY,
             f"blamed on {scenario.blame}": slow is not None and slow["blame"] == scenario.blame,
+            "a notification named the verdict": scenario.blame in found["verdicts_told"],
             "nothing was rolled back": found["history"] == ["activate"],
         }
     else:

@@ -223,8 +223,8 @@ class Monitor(Section):
     release's benchmark says at the largest batch. ``error_share`` is what may be answered with 5xx.
     ``agreement_drop`` is how far agreement with the teacher may fall below the benchmark's. ``drift_rate`` is the
     chance that the release's references, being a sample, make drift of nothing. ``min_coverage`` is the share of rows
-    that must have a label after ``label_delay_hours``; 0: labels aren't expected. ``runbooks`` is the URL that alerts
-    link to, with ``ALERT.md`` after it.
+    that must have a label after ``label_delay_hours``; 0: a tenth of what came before. ``runbooks`` is the URL that
+    alerts link to, with ``ALERT.md`` after it; where it is none, they carry the page's text.
     """
 
     run_length: Annotated[float, Field(ge=100)] = 1e6

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from slimline.endpoint.metrics import Metrics, sweep
-from slimline.manifest import digest
+from slimline.buckets import SECONDS
+from slimline.endpoint.metrics import PARTS, Metrics, Series, sweep
+from slimline.events import REASONS
+from slimline.manifest import digest, read_json
 from tests.endpoint.conftest import Serve, until
 
 
@@ -49,6 +51,46 @@ def test_every_series_names_revision_and_variant(serve: Serve, rows: NDArray[np.
         assert {"revision", "variant"} <= dict(labels).keys(), name
 
 
+def test_latencies_are_counted_at_the_objective_of_the_release(serve: Serve, release: Path) -> None:
+    held = read_json(release / "monitoring" / "objectives.json")["latency"]
+    keys = [dict(labels) for name, labels in samples(serve()) if name == "slimline_request_duration_seconds_bucket"]
+    for part in PARTS:
+        objective = {held[part]["seconds"]} if part in held else set()
+        bounds = {float(labels["le"]) for labels in keys if labels["part"] == part}
+        assert bounds == {*SECONDS, float("inf")} | objective
+    assert not {each["seconds"] for each in held.values()} <= set(SECONDS), "or nothing was tried"
+
+
+def test_releases_with_other_objectives_share_a_process() -> None:
+    metrics = Metrics()
+    for revision, objective in (("a", 0.0016), ("b", 0.0024), ("c", None)):
+        series = Series(metrics, revision, "v", None, {} if objective is None else {"predict": objective})
+        for seconds in (0.0015, 0.002):
+            series.answered({"predict": seconds}, 1, None, 1)
+        series.flush()
+
+    def within(revision: str, le: str) -> float | None:
+        labels = {"part": "predict", "revision": revision, "variant": "v", "le": le}
+        return metrics.registry.get_sample_value("slimline_request_duration_seconds_bucket", labels)
+
+    assert [within(each, "0.0016") for each in "abc"] == [1, None, None]
+    assert [within(each, "0.0024") for each in "abc"] == [None, 2, None]
+    assert [within(each, "0.0025") for each in "abc"] == [2, 2, 2]
+
+
+def test_what_alerts_ask_the_growth_of_is_there_before_the_first_event(serve: Serve, release: Path) -> None:
+    own = {("revision", digest(release)), ("variant", "default")}
+    wanted = {
+        "slimline_events_dropped_total": {("reason", each) for each in REASONS},
+        "slimline_reloads_total": {("outcome", "loaded"), ("outcome", "refused")},
+        "slimline_errors_total": {("status", "500"), ("status", "503")},
+    }
+    found = samples(serve())
+    for name, labels in wanted.items():
+        series = {key[1]: value for key, value in found.items() if key[0] == name}
+        assert series == {frozenset({label, *own}): 0 for label in labels}
+
+
 def test_a_scan_grows_no_series(serve: Serve) -> None:
     client = serve()
     client.get("/nope")
@@ -77,7 +119,7 @@ def test_what_is_not_stored_as_it_came_is_counted(
     until(lambda: samples(client)["slimline_events_duplicates_total", own] == 2)
     found = samples(client)
     assert found["slimline_samples_failed_total", own] >= 1  # after one that fails it rests
-    assert not [name for name, _ in found if name == "slimline_events_dropped_total"]
+    assert not [found[key] for key in found if key[0] == "slimline_events_dropped_total" and found[key]]
 
 
 def test_help_and_units_are_declared() -> None:

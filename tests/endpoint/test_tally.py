@@ -18,7 +18,7 @@ def test_a_tally_ends_where_single_observations_do(rounds: list[list[float]]) ->
     registries = CollectorRegistry(), CollectorRegistry()
     many = Histogram("seconds", "How long.", ("part",), buckets=BOUNDS, registry=registries[0]).labels("total")
     single = Single("seconds", "How long.", ("part",), buckets=BOUNDS, registry=registries[1]).labels("total")
-    tally = Tally(many, BOUNDS)
+    tally = Tally(many)
     for values in rounds:
         for value in values:
             tally.observe(value)

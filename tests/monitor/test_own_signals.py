@@ -113,6 +113,23 @@ def test_too_few_labels_are_said_when_they_had_their_time() -> None:
     assert signal.dump()["slices"] == []
 
 
+@pytest.mark.parametrize(("every", "state"), [(0, State.OK), (4, State.REGRESSED)], ids=["none ever came", "they stop"])
+def test_labels_that_stop_coming_are_said_though_none_are_asked_for(every: int, state: State) -> None:
+    signal = Coverage(of(label_delay_hours=1))
+    for hour in range(4):
+        time = 1e9 + hour * 3600 + np.arange(0, 3600, 2.0)
+        signal.predicted(predicted(time))
+        if every and hour < 2:
+            signal.labelled(labelled(time[::every], 600.0))
+        signal.tick(time[-1])
+    signal.tick(1e9 + 5 * 3600)
+    again = Coverage(of(label_delay_hours=1))
+    again.restore(signal.dump())
+    again.tick(1e9 + 5 * 3600)
+    assert again.standings() == signal.standings()
+    assert signal.standings()[0].state is state
+
+
 def test_failures_are_counted_by_the_endpoint(two_releases: tuple[Path, Path], splits: dict[str, Split]) -> None:
     """A real endpoint: one request that is fine, one that is the caller's mistake."""
     server = Server(Settings(release=two_releases[0], event_store="", reload_seconds=0.0))

@@ -17,7 +17,9 @@ from slimline import manifest
 from slimline.cli.monitoring import app
 from slimline.endpoint.settings import Settings
 from slimline.monitor import probe
+from slimline.monitor.asking import Answered
 from slimline.monitor.standing import State
+from slimline.predictor import Arrays
 from slimline.task import Split
 from tests.endpoint.conftest import Server, until
 
@@ -51,6 +53,24 @@ def test_another_release_there_is_told(
 ) -> None:
     assert not probe.once(options(endpoint.url, two_releases[1]))
     assert f"{manifest.digest(two_releases[0])} answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(0.0, True), (0.2, False)])
+def test_latency_is_judged_by_the_benchmark_where_nothing_is_set(
+    endpoint: Server, two_releases: tuple[Path, Path], seconds: float, good: bool
+) -> None:
+    made = probe.made(options(endpoint.url, two_releases[0]))
+    asked = made.asker.ask
+
+    def late(inputs: Arrays) -> Answered:
+        answer = asked(inputs)
+        return answer._replace(seconds=0.001 + seconds)
+
+    made.asker.ask = late  # type: ignore[method-assign]
+    found = {each.signal: each for each in made.round()}["latency"]
+    made.asker.close()
+    assert found.limit == pytest.approx(0.1 + 2 * 0.1 / 1e3)
+    assert (found.state is State.OK) == good
 
 
 def test_answers_that_changed_are_bad(

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import Metric
 
 from slimline import monitoring
+from slimline.endpoint.metrics import Metrics, Series
+from slimline.monitor.metrics import METRICS
 from tests.monitoring.conftest import SECTIONS, run
 
 
@@ -41,6 +44,20 @@ def test_recorded_series_it_shows_are_recorded(folder: Path) -> None:
     }
     assert shown
     assert shown <= recorded
+
+
+def test_series_it_shows_are_those_of_endpoint_and_monitor(folder: Path) -> None:
+    counted = {sample.name for family in metrics_of_an_endpoint() for sample in family.samples}
+    text = (folder / "dashboard.json").read_text()
+    shown = set(re.findall(r"\bslimline_\w+", text))
+    assert len(shown) > 5
+    assert shown <= counted | set(METRICS)
+
+
+def metrics_of_an_endpoint() -> list[Metric]:
+    made = Metrics()
+    Series(made, "r", "v", ["a"])
+    return list(made.registry.collect())
 
 
 def test_panels_have_ids_of_their_own_and_objectives_as_lines(make: Any, tmp_path: Path) -> None:

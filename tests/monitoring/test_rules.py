@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from slimline import monitoring
+from slimline import manifest, monitoring
 from slimline.endpoint.metrics import Metrics, Series
+from slimline.monitor import signals, watched
+from slimline.monitor.metrics import METRICS
+from slimline.monitor.responding import UNBLAMED
 from slimline.monitoring import rules
+from tests.monitor.conftest import answered, watched_releases
 from tests.monitoring.conftest import SECTIONS, run
 
+__all__ = ["answered", "watched_releases"]
+
 ROOT = Path(__file__).parents[2]
-MONITORS = {
-    "slimline_regression_state", "slimline_blame_info", "slimline_monitor_store_up",
-    "slimline_monitor_last_poll_seconds",
-}  # fmt: skip
 
 
 def rules_of(folder: Path) -> list[dict[str, Any]]:
@@ -54,7 +57,9 @@ def test_every_rule_is_held_by_a_test(make: Any, tmp_path: Path) -> None:
 
 def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
     metrics = Metrics()
-    Series(metrics, "r", "v", ["a"]).error(500)
+    held = json.loads((folder / monitoring.OBJECTIVES).read_text())["latency"]
+    objectives = {part: each["seconds"] for part, each in held.items()}
+    Series(metrics, "r", "v", ["a"], objectives).error(500)
     exposed = generate_latest(metrics.registry).decode()
     known = set(re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE)) | {
         name.removesuffix(suffix) for name in re.findall(r"^(slimline_\w+)", exposed, re.MULTILINE)
@@ -62,27 +67,62 @@ def test_what_the_endpoint_counts_is_what_they_read(folder: Path) -> None:
     }  # fmt: skip
     text = " ".join(rule["expr"] for rule in rules_of(folder))
     read = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bslimline_\w+", text)}
-    assert read - MONITORS <= known
-    bounds = set(re.findall(r'le="([\d.]+)"', text))
-    assert bounds
-    assert bounds <= set(re.findall(r'le="([\d.]+)"', exposed))
+    assert read <= known | set(METRICS)
+    asked = set(re.findall(r'part="(\w+)", le="([^"]+)"', text))
+    assert {part: float(bound) for part, bound in asked} == objectives
+    assert asked <= {(part, bound) for bound, part in re.findall(r'le="([^"]+)",part="(\w+)"', exposed)}
 
 
-def test_an_alert_links_to_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:
+def test_every_signal_has_an_alert_and_every_alert_its_signal(
+    folder: Path, watched_releases: tuple[Path, Path]
+) -> None:
+    """Traffic is counted by Prometheus itself, so that silence is noticed without the monitor."""
+    release = watched_releases[0]
+    made = signals.make(watched.read(manifest.digest(release), "v", shadow=False, release=release, chosen=None))
+    assert len(made) == len(signals.SIGNALS), "or some have nothing to go by here"
+    text = " ".join(rule["expr"] for rule in rules_of(folder) if "alert" in rule)
+    asked = set(re.findall(r'signal="(\w+)"', text))
+    assert asked == {signal.name for signal in made} - {"traffic"}
+    named = {rule["labels"]["signal"] for rule in rules_of(folder) if "signal" in rule.get("labels", {})}
+    assert named <= asked
+
+
+def test_an_alert_carries_its_runbook_and_says_who_is_to_blame(folder: Path) -> None:
     for rule in rules_of(folder):
         if "alert" in rule:
-            assert (ROOT / rule["annotations"]["runbook_url"]).is_file()
+            page = (ROOT / "docs" / "runbooks" / f"{rule['alert']}.md").read_text()
+            assert "runbook_url" not in rule["annotations"], "a path is no URL"
+            assert page == f"# {rule['alert']}\n\n{rule['annotations']['runbook']}\n"
             assert rule["labels"]["severity"] in {"page", "ticket"}
             watched = "signal" in rule["labels"] or "state:max" in rule["expr"]
             assert watched == ("slimline_blame_info" in rule["annotations"].get("blame", ""))
 
 
+def test_an_alert_links_to_its_runbook_where_runbooks_have_a_url(make: Any, tmp_path: Path) -> None:
+    make(tmp_path, {"runbooks": "https://git.example.org/runbooks/"})
+    for rule in rules_of(tmp_path):
+        if "alert" in rule:
+            assert rule["annotations"]["runbook_url"] == f"https://git.example.org/runbooks/{rule['alert']}.md"
+            assert "runbook" not in rule["annotations"]
+
+
+def test_a_verdict_is_told_as_urgently_as_what_it_is_about(folder: Path) -> None:
+    told: dict[str, set[str]] = {"page": set(), "ticket": set()}
+    asked: dict[str, set[str]] = {"page": set(), "ticket": set()}
+    for rule in rules_of(folder):
+        if rule.get("alert") == "SlimlineBlamed":
+            told[rule["labels"]["severity"]] |= set(re.findall(r'signal=~"([^"]+)"', rule["expr"])[0].split("|"))
+        elif "alert" in rule:
+            asked[rule["labels"]["severity"]] |= set(re.findall(r'state:max\{signal="(\w+)"', rule["expr"]))
+    assert told == {severity: signals - set(UNBLAMED) for severity, signals in asked.items()}
+
+
 def test_an_objective_that_is_not_set_makes_no_alert(make: Any, tmp_path: Path) -> None:
-    make(tmp_path / "with", SECTIONS["labels expected"])
-    make(tmp_path / "without", {})
-    names = [{rule.get("alert") for rule in rules_of(tmp_path / each)} for each in ("with", "without")]
-    assert names[0] - names[1] == {"SlimlineLowCoverage"}
-    assert {*rules.names(), None} == names[0]
+    held = make(tmp_path, {})
+    assert {*rules.names(), None} == {rule.get("alert") for rule in rules_of(tmp_path)}, "all are there by default"
+    monitoring.write(tmp_path, held | {"latency": {}}, "fashion-mnist")
+    names = {rule.get("alert") for rule in rules_of(tmp_path)}
+    assert {*rules.names(), None} - names == {"SlimlineLatencyBurn", "SlimlineTritonQueue"}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def test_prometheus_and_alertmanager_take_their_files(folder: Path) -> None:
         ({"alertname": "SlimlineErrorsRegressed", "severity": "page", "signal": "errors"}, "undo,pages"),
         ({"alertname": "SlimlineLatencyRegressed", "severity": "page", "signal": "latency"}, "pages"),
         ({"alertname": "SlimlineErrorBurn", "severity": "page", "signal": "errors"}, "pages"),
+        ({"alertname": "SlimlineBlamed", "severity": "page", "signal": "accuracy"}, "pages"),
         ({"alertname": "SlimlineDrift", "severity": "ticket", "signal": "drift"}, "tickets"),
     ],
     ids=lambda value: value if isinstance(value, str) else value["alertname"],
@@ -50,7 +51,7 @@ def test_nothing_is_sent_to_the_webhook_when_undo_is_off(make: Any, tmp_path: Pa
     assert "webhook" not in (tmp_path / "alertmanager.yml").read_text()
 
 
-def test_the_operator_gets_the_same_rules_and_finds_both_services(folder: Path) -> None:
+def test_the_operator_gets_the_same_rules_and_finds_all_services(folder: Path) -> None:
     rule, *monitors = load(folder, "kubernetes.yaml")
     (plain,) = load(folder, monitoring.RULES)
     assert rule["spec"]["groups"] == plain["groups"]
@@ -58,6 +59,7 @@ def test_the_operator_gets_the_same_rules_and_finds_both_services(folder: Path) 
     label = "app.kubernetes.io/name"
     found = {each["spec"]["selector"]["matchLabels"][label] for each in monitors}
     assert found == jobs - {"triton"}, "jobLabel makes the service's name the job that the rules ask for"
+    assert "slimline-probe" in found, "what `slimline probe --every` serves"
     service = yaml.safe_load((Path(__file__).parents[2] / "serving/k8s/service.yaml").read_text())
     assert service["metadata"]["labels"][label] in found
     assert {each["spec"]["endpoints"][0]["port"] for each in monitors} == {service["spec"]["ports"][0]["name"]}

@@ -79,7 +79,7 @@ class Loaded:
             name=self.short, finish=self._scored, fills=self._fills(),
         )  # fmt: skip
         self.variant = variant
-        self.series = Series(metrics, self.revision, variant, self.answers.labels)
+        self.series = Series(metrics, self.revision, variant, self.answers.labels, objectives(directory))
         self.in_use = 0
         self._look: asyncio.Task[bool] | None = None
         if risk := goldens.risk(card["benchmark"].get("machine", {}), machine()):
@@ -148,3 +148,10 @@ class Loaded:
         self.series.flush()
         self.batcher.close()
         self.predictor.close()
+
+
+def objectives(directory: Path) -> dict[str, float]:
+    """Return {part of a request: seconds} that a release is held to; none where nothing was made to watch it."""
+    path = directory / "monitoring" / "objectives.json"
+    held = manifest.read_json(path)["latency"] if path.is_file() else {}
+    return {part: each["seconds"] for part, each in held.items()}

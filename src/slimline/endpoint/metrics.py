@@ -21,11 +21,14 @@ from prometheus_client import (
     multiprocess,
 )
 
-from slimline.buckets import SECONDS
+from slimline.buckets import SECONDS, bounds
 from slimline.endpoint.tally import Histogram, Tally
+from slimline.events import REASONS
 
 PARTS = ("decode", "queue", "predict", "encode", "total")
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+FAULTS = ("500", "503")  # what the endpoint answers when the fault is its own
+OUTCOMES = ("loaded", "refused")
 OWN = ("revision", "variant")
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
@@ -118,15 +121,20 @@ def sweep(folder: Path) -> None:
 class Series:
     """One variant's series, looked up once: labels() costs more than counting does.
 
-    What each request counts is gathered, and reaches the registry with ``flush``.
+    What each request counts is gathered, and reaches the registry with ``flush``. What alerts ask the growth of is
+    there from the start: of a series that appears with its first event, Prometheus sees no growth. Latencies are
+    counted at the release's own ``objectives`` {part: seconds} too.
     """
 
-    def __init__(self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None) -> None:
-        own = (revision, variant)
-        self._parts = {part: Tally(metrics.duration.labels(part, *own), SECONDS) for part in PARTS}
+    def __init__(
+        self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None,
+        objectives: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        own, held = (revision, variant), objectives or {}
+        self._parts = {part: Tally(metrics.duration.bounded(bounds(held.get(part)), part, *own)) for part in PARTS}
         self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
         self._answers: Counts[str] = Counts()
-        self._batch_rows = Tally(metrics.batch_rows.labels(*own), ROWS)
+        self._batch_rows = Tally(metrics.batch_rows.labels(*own))
         self.in_progress = metrics.in_progress.labels(*own)
         self.waiting_rows = metrics.waiting_rows.labels(*own)
         self.waiting_events = metrics.waiting_events.labels(*own)
@@ -134,6 +142,10 @@ class Series:
         self.shadow_dropped = metrics.shadow_dropped.labels(*own)
         self.duplicates = metrics.events_duplicates.labels(*own)
         self.failed_samples = metrics.samples_failed.labels(*own)
+        self._dropped = {reason: metrics.events_dropped.labels(reason, *own) for reason in REASONS}
+        self._reloads = {outcome: metrics.reloads.labels(outcome, *own) for outcome in OUTCOMES}
+        for status in FAULTS:
+            metrics.errors.labels(status, *own)
         self.own = own
         self._metrics = metrics
 
@@ -167,5 +179,9 @@ class Series:
         self._metrics.errors.labels(str(status), *self.own).inc()
 
     def dropped(self, reason: str, count: int) -> None:
-        """Count events that were not stored."""
-        self._metrics.events_dropped.labels(reason, *self.own).inc(count)
+        """Count events that were not stored, for one of REASONS."""
+        self._dropped[reason].inc(count)
+
+    def reloaded(self, outcome: str) -> None:
+        """Count a release that was loaded or refused while serving."""
+        self._reloads[outcome].inc()

@@ -85,7 +85,7 @@ class Reloader:
             return self._refuse(variant, wanted, error)
         old, variant.live = variant.live, live
         self._refused.pop(variant.name, None)
-        self._core.metrics.reloads.labels("loaded", live.revision, variant.name).inc()
+        live.series.reloaded("loaded")
         old.series.end()
         log.info("variant %s: release %s answers, %s ends", variant.name, live.short, old.short)
         self._core.recorder.serve(each.live for each in self._core.variants.all)
@@ -95,6 +95,6 @@ class Reloader:
     def _refuse(self, variant: Variant, revision: str, error: Exception) -> str:
         if self._refused.get(variant.name) != revision:
             log.error("variant %s: %s serves on: %s", variant.name, variant.live.short, one_line(error))
-            self._core.metrics.reloads.labels("refused", *variant.live.series.own).inc()
+            variant.live.series.reloaded("refused")
         self._refused[variant.name] = revision
         return "refused"

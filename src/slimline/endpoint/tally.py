@@ -13,7 +13,21 @@ import prometheus_client
 
 
 class Histogram(prometheus_client.Histogram):
-    """A histogram that takes many observations at once."""
+    """A histogram that takes many observations at once, and whose children may have bounds of their own."""
+
+    @property
+    def bounds(self) -> list[float]:
+        """The bounds of a child's buckets, less the last, +Inf."""
+        return self._upper_bounds[:-1]
+
+    def bounded(self, bounds: Sequence[float], *labels: str) -> Histogram:
+        """Return the child for ``labels``; a new one has these ``bounds``. Not for several threads at once."""
+        usual = self._kwargs
+        try:
+            self._kwargs = usual | {"buckets": bounds}  # what labels() makes children with
+            return self.labels(*labels)
+        finally:
+            self._kwargs = usual
 
     def add(self, counts: Sequence[int], total: float) -> None:
         """Add ``counts``, how many observations fell into each bucket (the last is +Inf), and their sum ``total``."""
@@ -28,10 +42,10 @@ class Tally:
 
     __slots__ = ("_bounds", "_counts", "_histogram", "_total")
 
-    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
+    def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
+        self._bounds = histogram.bounds
+        self._counts = [0] * (len(self._bounds) + 1)
         self._total = 0.0
 
     def observe(self, value: float) -> None:

@@ -18,10 +18,11 @@ from slimline.events.following import Answers, News, Position, Truths
 from slimline.events.records import Label, Labelled, Outcome, Prediction, new_id
 from slimline.events.sampler import Sampler
 from slimline.events.store import DEFAULT_URL, EventStore
-from slimline.events.writer import EventWriter
+from slimline.events.writer import REASONS, EventWriter
 
 __all__ = [
     "DEFAULT_URL",
+    "REASONS",
     "Answers",
     "EventStore",
     "EventWriter",

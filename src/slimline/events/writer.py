@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from slimline.events.sampler import Sampler
 
 LOG = logging.getLogger(__name__)
+REASONS = (*sorted(TRANSIENT), "failed", "overflow", "invalid", "closed")  # that a prediction is let go for
 DAY = 86_400.0
 SWEEP = 3600.0  # seconds between two looks for what has become too old
 BEHIND = 5  # in nice: a quarter of a busy core is left, several times what writing needs

@@ -15,6 +15,7 @@ from slimline.monitor.watched import Watched
 
 CONFIDENCE = 0.99
 SLICES = 24  # of the time that a label may take
+STOPPED = 0.1  # of the labelled share that there was before
 DELAYS = 500
 QUANTILES = (0.5, 0.95)
 
@@ -23,19 +24,21 @@ class Coverage:
     """Counts rows and their labels by when the row was answered, in slices of time.
 
     Judged are the rows of one ``label_delay_hours``, those that are older than that by one at most. ``regressed``:
-    their labelled share is below ``min_coverage`` with its whole interval.
+    their labelled share is below ``min_coverage`` with its whole interval. Where that is 0, a tenth of the share that
+    older rows had stands in for it: nothing while no label ever came, and labels that stop coming are noticed.
     """
 
     name: ClassVar[str] = "coverage"
 
     def __init__(self, watched: Watched) -> None:
         self.own = watched.own
-        self.limit = watched.params.min_coverage
+        self.asked = watched.params.min_coverage
         self.delay = watched.params.label_delay_hours * 3600
         self.width = self.delay / SLICES
         self.state = State.OK
         self.since = 0.0
         self._slices: dict[int, list[int]] = {}
+        self._before = [0, 0]  # rows and labels of the slices that are no longer judged
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self._now = 0.0
 
@@ -54,9 +57,8 @@ class Coverage:
         self._now = now
         oldest = int((now - 2 * self.delay) // self.width)
         for number in [each for each in self._slices if each < oldest]:
-            del self._slices[number]
-        if self.limit <= 0:
-            return
+            for column, count in enumerate(self._slices.pop(number)):
+                self._before[column] += count
         rows, labels = self._due()
         state = State.OK
         if rows and labels / rows < self.limit:
@@ -64,11 +66,18 @@ class Coverage:
         if state is not self.state:
             self.state, self.since = state, now
 
+    @property
+    def limit(self) -> float:
+        """The labelled share that is asked for."""
+        rows, labels = self._before
+        return self.asked or (STOPPED * labels / rows if rows else 0.0)
+
     def standings(self) -> list[Standing]:
         """Return the one standing."""
         rows, labels = self._due()
         said = (
-            f"{labels} of {rows} rows that are {self.delay / 3600:g} h old have a label, {self.limit:.0%} are asked for"
+            f"{labels} of {rows} rows that are {self.delay / 3600:g} h old have a label, {self.limit:.2g} of them"
+            f" are asked for{'' if self.asked else ', a tenth of what there was before'}"
         )
         value, bounds = (labels / rows, interval(labels, rows, CONFIDENCE)) if rows else (None, None)
         limit = self.limit or None
@@ -86,8 +95,8 @@ class Coverage:
     def dump(self) -> dict[str, Any]:
         """Return its state as plain JSON data."""
         return {
-            "width": self.width, "slices": sorted(self._slices.items()), "delays": list(self._delays),
-            "state": int(self.state), "since": self.since,
+            "width": self.width, "slices": sorted(self._slices.items()), "before": self._before,
+            "delays": list(self._delays), "state": int(self.state), "since": self.since,
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -95,6 +104,7 @@ class Coverage:
         if saved["width"] != self.width:
             raise ValueError("another label_delay_hours")
         self._slices = {int(number): list(counts) for number, counts in saved["slices"]}
+        self._before = list(saved.get("before", (0, 0)))  # an earlier version didn't count them
         self._delays.extend(saved["delays"])
         self.state, self.since = State(saved["state"]), float(saved["since"])
 

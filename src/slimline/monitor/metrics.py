@@ -88,14 +88,18 @@ class Shown(NamedTuple):
 
 
 def of_signals(own: tuple[str, str], standings: Iterable[Standing], samples: Iterable[Sample]) -> Iterator[Shown]:
-    """Return what the signals of one revision and variant show; of several standings of one name the worst."""
+    """Return what the signals of one revision and variant show; of several standings of one name the worst.
+
+    Where there are too many, details (``accuracy/shirt``) are left out, the best ones first.
+    """
     names = dict(zip(OWN, own, strict=True))
     worst: dict[str, Standing] = {}
     for each in standings:
         if each.signal not in worst or each.state > worst[each.signal].state:
             worst[each.signal] = each
-    for signal, each in worst.items():
-        labels = {"signal": signal} | names
+    shown = sorted(worst.values(), key=lambda each: ("/" in each.signal, -each.state, -(each.evidence or 0.0)))
+    for each in shown[:MOST]:
+        labels = {"signal": each.signal} | names
         yield Shown("slimline_regression_state", float(each.state), labels)
         if each.evidence is not None:
             yield Shown("slimline_evidence", each.evidence, labels)

@@ -60,7 +60,7 @@ def build(objectives: Mapping[str, Any], task: str) -> dict[str, Any]:
         slow |= {f'slimline:slow:ratio_rate1h{{part="{part}",{CHOSEN}}}': "1h {{variant}}"}
         made = made.with_panel(_lines(f"Latency, {part}", quantiles, "s", held["seconds"]))
         made = made.with_panel(
-            _lines(f"Slower than {held['bucket']:g} s, {part}", slow, "percentunit", 1 - held["share"])
+            _lines(f"Slower than {held['seconds']:g} s, {part}", slow, "percentunit", 1 - held["share"])
         )
     rate = f'sum by (variant) (rate(slimline_request_duration_seconds_count{{part="total",{CHOSEN}}}[1m]))'
     errors = {f"slimline:errors:ratio_rate5m{{{CHOSEN}}}": "{{variant}}"}

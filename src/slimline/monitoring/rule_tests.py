@@ -38,6 +38,8 @@ def _alerts(objectives: Mapping[str, Any], alerts: list[dict[str, Any]]) -> Iter
             named = [each for each in alerts if each["alert"] == entry["alert"]]
             if values["part"]:
                 named = [each for each in named if f'part="{values["part"]}"' in each["expr"]]
+            if severity := entry.get("severity"):
+                named = [each for each in named if each["labels"]["severity"] == severity]
             if not named:
                 continue  # an objective that isn't set
             filled = rules.filled(
@@ -93,7 +95,7 @@ def _value(rule: Mapping[str, Any], value: float, **labels: str) -> dict[str, An
 def _slow(part: str, held: Mapping[str, Any], recorded: list[dict[str, Any]]) -> dict[str, Any]:
     own = f'part="{part}",revision="r",variant="v"'
     series = {
-        f'slimline_request_duration_seconds_bucket{{le="{held["bucket"]}",{own}}}': f"0+{SLOW}x{STEPS}",
+        f'slimline_request_duration_seconds_bucket{{le="{held["seconds"]}",{own}}}': f"0+{SLOW}x{STEPS}",
         f"slimline_request_duration_seconds_count{{{own}}}": f"0+{COUNT}x{STEPS}",
     }
     named = [each for each in recorded if ":slow:" in each["record"] and each["labels"]["part"] == part]
@@ -113,7 +115,18 @@ def _errors(recorded: list[dict[str, Any]]) -> dict[str, Any]:
         test = _value(rule, SLOW / COUNT, revision="r", variant="v")
         test["exp_samples"] += _value(rule, 1.0, revision="all", variant="v")["exp_samples"]
         values.append(test)
+    for rule in (each for each in recorded if ":requests_and_errors:" in each["record"]):
+        steps = _seconds(rule) // STEP
+        test = _value(rule, float(COUNT * steps), revision="r", variant="v")
+        test["exp_samples"] += _value(rule, float(SLOW * steps), revision="all", variant="v")["exp_samples"]
+        values.append(test)
     return _test("the share of requests that fail, of a release that answers none too", series, values=values)
+
+
+def _seconds(rule: Mapping[str, Any]) -> int:
+    """Return how much of the window of an ``increase`` is full when it is looked at."""
+    window = rule["record"].rpartition("increase")[2]
+    return min(int(window[:-1]) * rules.SECONDS[window[-1]], AT)
 
 
 def _quantiles(recorded: list[dict[str, Any]]) -> dict[str, Any]:
@@ -139,9 +152,7 @@ def _others(recorded: list[dict[str, Any]]) -> dict[str, Any]:
     values = []
     for rule in recorded:
         if ":requests:" in rule["record"]:
-            window = rule["record"].rpartition("increase")[2]
-            seconds = min(int(window[:-1]) * rules.SECONDS[window[-1]], AT)
-            values.append(_value(rule, float(COUNT * seconds // STEP), revision="r", variant="v"))
+            values.append(_value(rule, float(COUNT * _seconds(rule) // STEP), revision="r", variant="v"))
         elif ":state:" in rule["record"]:
             values.append(_value(rule, 1.0, signal="accuracy", revision="r", variant="v"))
     return _test("requests, and the worst state that several monitors report", series, values=values)

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-TEMPLATE = Path(__file__).with_name("rules.yaml")
+HERE = Path(__file__).parent
+TEMPLATE = HERE / "rules.yaml"
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
 # A month's budget of slow or failed requests goes up in smoke `factor` times too fast: the pairs of windows of the SRE
 # Workbook (Beyer et al. 2018, chapter 5), and a first one for when half of all requests are bad.
@@ -21,13 +22,18 @@ BURNS = (
     ("3d", "6h", 1.0, "ticket"),
 )
 WORST = 0.5  # no share above it is waited for
+STOPPED = "a tenth of what it was"  # what the monitor calls low where no share of labels is asked for
 REQUESTS = 100  # fewer say nothing about one percent
 WINDOWS = sorted({each for pair in BURNS for each in pair[:2]}, key=lambda each: int(each[:-1]) * SECONDS[each[-1]])
 Values = dict[str, str]
 
 
 def groups(objectives: Mapping[str, Any], runbooks: str) -> list[dict[str, Any]]:
-    """Return rule groups: what is recorded, and the alerts, which link to ``runbooks`` + NAME.md."""
+    """Return rule groups: what is recorded, and the alerts.
+
+    They link to ``runbooks`` + NAME.md where that is a URL; a path leads nobody anywhere who reads a notification, so
+    else they carry the page itself.
+    """
     template = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     recorded = [
         {key: filled(value, values) for key, value in entry.items() if key != "each"}
@@ -44,8 +50,8 @@ def groups(objectives: Mapping[str, Any], runbooks: str) -> list[dict[str, Any]]
 
 
 def names() -> list[str]:
-    """Return the names of all alerts that a release can have."""
-    return [entry["alert"] for entry in yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["alerts"]]
+    """Return the names of all alerts that a release can have, each once."""
+    return list({entry["alert"]: None for entry in yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))["alerts"]})
 
 
 def expanded(entry: Mapping[str, Any], objectives: Mapping[str, Any]) -> Iterator[Values]:
@@ -55,11 +61,11 @@ def expanded(entry: Mapping[str, Any], objectives: Mapping[str, Any]) -> Iterato
         allowed = round(1 - held["share"], 9) if held else objectives["error_share"]
         fixed = {
             "part": part,
-            "bound": str(held["bucket"]) if held else "",
+            "bound": str(held["seconds"]) if held else "",
             "allowed": f"{100 * allowed:g}%",
             "requests": str(REQUESTS),
             "idle": _duration(60 * objectives["idle_minutes"]),
-            "min_coverage": f"{objectives['min_coverage']:.0%}",
+            "min_coverage": f"{objectives['min_coverage']:.0%}" if objectives["min_coverage"] else STOPPED,
             "label_delay": _duration(3600 * objectives["label_delay_hours"]),
             "queue": f"{max((each['seconds'] for each in objectives['latency'].values()), default=0):g}",
         }
@@ -84,14 +90,22 @@ def filled(value: Any, values: Mapping[str, str]) -> Any:
 
 def _alert(entry: Mapping[str, Any], values: Values, runbooks: str) -> dict[str, Any]:
     entry = {key: filled(value, values) for key, value in entry.items() if key not in {"each", "if"}}
-    labels = {"severity": entry["severity"], **entry.get("labels", {})}
+    name, labels = entry["alert"], {"severity": entry["severity"], **entry.get("labels", {})}
     if signal := entry.get("signal"):
         labels["signal"] = signal
-    notes = {"summary": entry["summary"], "runbook_url": f"{runbooks}{entry['alert']}.md"}
+    notes = {"summary": entry["summary"]}
+    notes |= {"runbook_url": f"{runbooks}{name}.md"} if "://" in runbooks else {"runbook": page(name)}
     if signal or "slimline:state:max" in entry["expr"]:
         notes["blame"] = blame(signal or "%s")
-    made = {"alert": entry["alert"], "expr": entry["expr"]}
+    made = {"alert": name, "expr": entry["expr"]}
     return made | ({"for": entry["for"]} if "for" in entry else {}) | {"labels": labels, "annotations": notes}
+
+
+def page(alert: str) -> str:
+    """Return the text of an alert's runbook, less its title: from the package, or a checkout of the repository."""
+    packaged = HERE / "runbooks"
+    folder = packaged if packaged.is_dir() else HERE.parents[2] / "docs" / "runbooks"
+    return (folder / f"{alert}.md").read_text(encoding="utf-8").partition("\n")[2].strip()
 
 
 def blame(signal: str) -> str:

@@ -7,17 +7,18 @@ from typing import Any
 
 ENDPOINT, MONITOR, ALERTMANAGER = "localhost:3000", "localhost:3001", "localhost:9093"
 JOBS = {"slimline": ENDPOINT, "slimline-monitor": MONITOR}
+NAMED = {"triton": "targets/triton*.yml", "slimline-probe": "targets/probe*.yml"}  # there needn't be any
 INTERVAL = "5s"
 CREDENTIALS = "undo.token"  # beside alertmanager.yml: what `slimline monitor --token-file` reads
 NAME = "app.kubernetes.io/name"
 
 
 def prometheus(rules: str) -> dict[str, Any]:
-    """Return prometheus.yml. Tritons are named in files beside it (targets/triton*.yml); there needn't be any."""
+    """Return prometheus.yml. Tritons and probes are named in files beside it, as NAMED says."""
     scraped: list[dict[str, Any]] = [
         {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in JOBS.items()
     ]
-    scraped.append({"job_name": "triton", "file_sd_configs": [{"files": ["targets/triton*.yml"]}]})
+    scraped += [{"job_name": job, "file_sd_configs": [{"files": [files]}]} for job, files in NAMED.items()]
     return {
         "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": [rules],
@@ -74,7 +75,7 @@ def alertmanager(undo: Mapping[str, Any], webhook: str) -> dict[str, Any]:
 
 
 def kubernetes(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a PrometheusRule with the same groups, and a ServiceMonitor for the endpoint and for the monitor."""
+    """Return a PrometheusRule with the same groups, and a ServiceMonitor each for endpoint, monitor and probe."""
     api = {"apiVersion": "monitoring.coreos.com/v1"}
     rule = {
         **api,
@@ -93,6 +94,6 @@ def kubernetes(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "endpoints": [{"port": "http", "path": "/metrics", "interval": INTERVAL}],
             },
         }
-        for job in JOBS
+        for job in (*JOBS, "slimline-probe")
     ]
     return [rule, *watched]
