@@ -28,7 +28,7 @@ from run_length import run_lengths
 from streams import NONE, alarms_of, first_alarms, tables
 from tqdm import tqdm
 
-from slimline import manifest
+from slimline import manifest, provenance
 from slimline.monitor import baseline
 from slimline.monitor.baseline import Baseline
 from slimline.params import Monitor
@@ -84,7 +84,7 @@ def main() -> None:
         manifest.write_json(path, run_lengths(known, recordings, PARAMS.run_length))
     result = {
         "stage": known.stage,
-        "revision": manifest.digest(RELEASE),
+        "release": provenance.named(RELEASE),
         "accuracy": recordings.accuracy(recordings.good.last),
         "teacher": recordings.accuracy(recordings.good.teacher),
         "floor": known.promises.overall,

@@ -25,7 +25,7 @@ from scenarios import SCENARIOS, Scenario
 from servers import Loop, until
 from traffic import Rows, Traffic
 
-from slimline import manifest, params
+from slimline import manifest, params, provenance
 from slimline.errors import SlimlineError
 
 FOLDER = Path(".slimline/regression")
@@ -127,7 +127,7 @@ def record(letter: str, seed: int, outcome: Outcome) -> None:
     measured: dict[str, Any] = {"format": 1, "runs": {}}
     if OUT.is_file():
         measured = json.loads(OUT.read_text(encoding="utf-8"))
-    measured["runs"][f"{letter}-{seed}"] = outcome.document
+    measured["runs"][f"{letter}-{seed}"] = outcome.document | {"release": provenance.named(Path("release"))}
     manifest.write_json(OUT, measured)
 
 
