@@ -11,5 +11,5 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def _modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in (BENCHMARKS, BENCHMARKS / "regression", BENCHMARKS / "monitoring"):
+    for folder in (BENCHMARKS, BENCHMARKS / "monitoring", BENCHMARKS / "regression"):
         monkeypatch.syspath_prepend(folder)
