@@ -42,6 +42,7 @@ def main() -> int:
         (BENCHMARKS, "timers", timers_table()),
         (BENCHMARKS, "peers", peers_tables()),
         (MONITORING, "simulated", simulated_tables()),
+        (MONITORING, "blame", blame_table()),
     ]
     for page, name, text in tables:
         if "--write" in sys.argv:
@@ -369,6 +370,28 @@ def simulated_tables() -> str:
     for name, row in found["run_length"].items():
         lines.append(f"{name} | {row['rows']:,} | {row['alarms']} | {row['at_least']:,.0f}")
     return "\n".join([*(f"| {line} |" if line else "" for line in lines), *of_another_release([found])])
+
+
+def blame_table() -> str:
+    """Return blame's confusion matrix from metrics/monitoring.json: a line a planted fault, a column a verdict."""
+    path = ROOT / "metrics" / "monitoring.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("blame", {}) if path.is_file() else {}
+    if not found:
+        return ""
+    verdicts = [*found["line"][1:], "data", "serving", "nothing"]
+    lines = [
+        " | ".join([f"planted, {found['streams']} windows of {found['rows']:,} rows", *verdicts]),
+        "|".join(["---", *["---:"] * len(verdicts)]),
+    ]
+    for name in dict.fromkeys(row["name"] for row in found["scenarios"]):
+        own = [row for row in found["scenarios"] if row["name"] == name]
+        cells = []
+        for verdict in verdicts:
+            counts = [row["verdicts"].get(verdict, 0) for row in own]
+            shown = " / ".join(map(str, counts)) if any(counts) else ""
+            cells.append(f"**{shown or 0}**" if verdict in own[0]["right"] else shown)
+        lines.append(" | ".join([name, *cells]))
+    return "\n".join([*(f"| {line} |" for line in lines), *of_another_release([found])])
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -4,8 +4,8 @@
 rows of the release as it is, then the scenario. Every row is labelled at once and sampled for the chain, so delays
 count labels, rows and sampled rows alike; real ones add the time until labels come. Beside the signals stand an alert
 on a sliding window and, where .venv/nannyml was made, NannyML's CBPE. A finished scenario is kept in
-.slimline/monitoring/ and not run again. The numbers go to metrics/monitoring.json under "simulated", and
-docs/check.py --write puts them into docs/monitoring.md.
+.slimline/monitoring/ and not run again. The numbers go to metrics/monitoring.json under "simulated", what blame says
+of planted stages (confusion.py) under "blame", and docs/check.py --write puts them into docs/monitoring.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import confusion
 import numpy as np
 import streams
 from numpy.typing import NDArray
@@ -96,6 +97,8 @@ def main() -> None:
     }
     document = manifest.read_json(RESULT) if RESULT.is_file() else {"format": 1}
     manifest.write_json(RESULT, document | {"simulated": result})
+    if not chosen.only:
+        confusion.write(chosen.streams)
 
 
 def costs(recordings: Recordings, known: Baseline) -> dict[str, float]:
