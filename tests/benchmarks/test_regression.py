@@ -67,3 +67,20 @@ def test_a_planted_release_is_measured_on_its_half(tmp_path: Path, monkeypatch: 
     planted._run(DOCUMENT, None, Path("made"), tmp_path / "scratch")
     assert ran == [str(planted.HALVES), "stages/release.py"]
     assert (tmp_path / "made").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("letter", "pages", "goal", "kept"),
+    [
+        ("c", ["SlimlineAccuracyRegressed"], "people were told", True),
+        ("c", [], "people were told", False),
+        ("g", [], "no page", True),
+        ("g", ["SlimlineAccuracyRegressed"], "no page", False),
+    ],
+)
+def test_a_shift_pages_when_it_does_harm_and_only_then(letter: str, pages: list[str], goal: str, kept: bool) -> None:
+    import outcome
+    from scenarios import SCENARIOS
+
+    found = {"alarms": [], "failed": 0, "pages": pages, "tickets": [], "history": ["activate"]}
+    assert outcome._goals(found, SCENARIOS[letter])[goal] is kept
