@@ -74,7 +74,10 @@ bench-monitor: .venv/installed  ## the monitor on a million events: events a sec
 bench-monitoring: .venv/installed  ## delays and false alarms of the signals on 200 simulated streams a scenario
 	python benchmarks/monitoring/run.py
 
-demo-regression: .venv/installed  ## plant regressions, watch them seen, blamed and undone; page and log a scenario
+release/manifest.json:  # where demo-regression's faults start; made only where there is none
+	$(MAKE) repro
+
+demo-regression: .venv/installed release/manifest.json  ## plant regressions, watch them seen, blamed and undone; page and log a scenario
 	@type prometheus prometheus-alertmanager >/dev/null || { echo "apt-get install prometheus prometheus-alertmanager"; exit 1; }
 	python benchmarks/regression/run.py
 

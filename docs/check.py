@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from slimline import provenance
 from slimline.monitoring import rules
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +42,7 @@ def main() -> int:
         (BENCHMARKS, "timers", timers_table()),
         (BENCHMARKS, "peers", peers_tables()),
         (MONITORING, "simulated", simulated_tables()),
+        (MONITORING, "blame", blame_table()),
     ]
     for page, name, text in tables:
         if "--write" in sys.argv:
@@ -282,12 +286,22 @@ def goal_line(goal: dict[str, Any]) -> str:
     return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
 
 
+def of_another_release(measured: list[dict[str, Any]]) -> list[str]:
+    """Return the caption that a table needs whose numbers are of other releases than dvc.lock's."""
+    stages = yaml.safe_load((ROOT / provenance.LOCK).read_text(encoding="utf-8"))["stages"]
+    locked = {out["md5"] for out in stages["release"]["outs"]}
+    others = [each.get("release", {}) for each in measured if each.get("release", {}).get("dvc") not in locked]
+    unknown = "one that wasn't recorded, with floors measured on the rows that were sent"  # until releases were named
+    names = sorted({str(each.get("revision", unknown)) for each in others})
+    return ["", f"Measured on another release than dvc.lock's: {', '.join(names)}."] if names else []
+
+
 def regressions_table() -> str:
     """Return metrics/regressions.json as a markdown table, a line a scenario; of several runs the worst is shown."""
     path = ROOT / "metrics" / "regressions.json"
     if not path.is_file():
         return ""
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
+    runs = list(json.loads(path.read_text(encoding="utf-8"))["runs"].values())
     lines = [
         "planted | runs | points lost | first alarm | its rows; requests | blamed on | back | failed | goals",
         "|".join(["---", *["---:"] * 2, "---", "---", "---", *["---:"] * 3]),
@@ -317,7 +331,7 @@ def regressions_table() -> str:
             f"{kept} of {goals}",
         ]
         lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+    return "\n".join([*(f"| {line} |" for line in lines), *of_another_release(runs)])
 
 
 def simulated_tables() -> str:
@@ -355,7 +369,29 @@ def simulated_tables() -> str:
     lines += ["", "rows that nothing is wrong with | rows | alarms | run length, at least (95%)", "---|---:|---:|---:"]
     for name, row in found["run_length"].items():
         lines.append(f"{name} | {row['rows']:,} | {row['alarms']} | {row['at_least']:,.0f}")
-    return "\n".join(f"| {line} |" if line else "" for line in lines)
+    return "\n".join([*(f"| {line} |" if line else "" for line in lines), *of_another_release([found])])
+
+
+def blame_table() -> str:
+    """Return blame's confusion matrix from metrics/monitoring.json: a line a planted fault, a column a verdict."""
+    path = ROOT / "metrics" / "monitoring.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("blame", {}) if path.is_file() else {}
+    if not found:
+        return ""
+    verdicts = [*found["line"][1:], "data", "serving", "nothing"]
+    lines = [
+        " | ".join([f"planted, {found['streams']} windows of {found['rows']:,} rows", *verdicts]),
+        "|".join(["---", *["---:"] * len(verdicts)]),
+    ]
+    for name in dict.fromkeys(row["name"] for row in found["scenarios"]):
+        own = [row for row in found["scenarios"] if row["name"] == name]
+        cells = []
+        for verdict in verdicts:
+            counts = [row["verdicts"].get(verdict, 0) for row in own]
+            shown = " / ".join(map(str, counts)) if any(counts) else ""
+            cells.append(f"**{shown or 0}**" if verdict in own[0]["right"] else shown)
+        lines.append(" | ".join([name, *cells]))
+    return "\n".join([*(f"| {line} |" for line in lines), *of_another_release([found])])
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,19 @@ class Recordings:
 
     def worn(self, how: str, strength: float) -> Recorded:
         """The release as it is on images that are blurred (sigma, pixels) or turned (degrees)."""
+        inputs = self._worn(how, strength)
+        return Recorded(
+            self._answers("teacher", f"{how} {strength}", inputs), self._own(f"{how} {strength}", inputs), inputs
+        )
+
+    def chain(self, line: Sequence[str], how: str = "as is", strength: float = 0.0) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs {stage: [rows, k]} of every stage, on the rows as they are or worn down."""
+        inputs, name = self.test.inputs, how
+        if strength:
+            inputs, name = self._worn(how, strength), f"{how} {strength}"
+        return {stage: self._answers(stage, name, inputs) for stage in line}
+
+    def _worn(self, how: str, strength: float) -> Mapping[str, NDArray[Any]]:
         from scipy import ndimage
 
         images = self.test.inputs["image"]
@@ -100,10 +113,7 @@ class Recordings:
         else:
             dark = float(images.min())
             changed = ndimage.rotate(images, strength, axes=axes, reshape=False, order=1, cval=dark)
-        inputs = {"image": changed.astype(images.dtype)}
-        return Recorded(
-            self._answers("teacher", f"{how} {strength}", inputs), self._own(f"{how} {strength}", inputs), inputs
-        )
+        return {"image": changed.astype(images.dtype)}
 
     def _own(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         return self._answers(self.last, name, inputs)

@@ -4,8 +4,8 @@
 rows of the release as it is, then the scenario. Every row is labelled at once and sampled for the chain, so delays
 count labels, rows and sampled rows alike; real ones add the time until labels come. Beside the signals stand an alert
 on a sliding window and, where .venv/nannyml was made, NannyML's CBPE. A finished scenario is kept in
-.slimline/monitoring/ and not run again. The numbers go to metrics/monitoring.json under "simulated", and
-docs/check.py --write puts them into docs/monitoring.md.
+.slimline/monitoring/ and not run again. The numbers go to metrics/monitoring.json under "simulated", what blame says
+of planted stages (confusion.py) under "blame", and docs/check.py --write puts them into docs/monitoring.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import confusion
 import numpy as np
 import streams
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from run_length import run_lengths
 from streams import NONE, alarms_of, first_alarms, tables
 from tqdm import tqdm
 
-from slimline import manifest
+from slimline import manifest, provenance
 from slimline.monitor import baseline
 from slimline.monitor.baseline import Baseline
 from slimline.params import Monitor
@@ -84,7 +85,7 @@ def main() -> None:
         manifest.write_json(path, run_lengths(known, recordings, PARAMS.run_length))
     result = {
         "stage": known.stage,
-        "revision": manifest.digest(RELEASE),
+        "release": provenance.named(RELEASE),
         "accuracy": recordings.accuracy(recordings.good.last),
         "teacher": recordings.accuracy(recordings.good.teacher),
         "floor": known.promises.overall,
@@ -96,6 +97,8 @@ def main() -> None:
     }
     document = manifest.read_json(RESULT) if RESULT.is_file() else {"format": 1}
     manifest.write_json(RESULT, document | {"simulated": result})
+    if not chosen.only:
+        confusion.write(chosen.streams)
 
 
 def costs(recordings: Recordings, known: Baseline) -> dict[str, float]:

@@ -15,7 +15,6 @@ from traffic import Sent, Traffic
 from slimline.monitor import alarm_log
 
 QUALITY = ("accuracy", "agreement")
-HARM = 0.015  # of accuracy: what the budget allows to lose
 LABELS, UNLABELLED, BACK, LATENCY = 500, 1500, 60.0, 120.0
 
 
@@ -120,10 +119,11 @@ def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
             "people were told": bool(found["pages"]),
             "a notification named the verdict": scenario.blame in found["verdicts_told"],
         }
-    elif scenario.letter == "c":
+    elif scenario.letter in {"c", "g"}:
+        harmful = scenario.letter == "c"
+        told = {"drift was seen": "SlimlineDrift" in found["tickets"], "people were told": bool(found["pages"])}
         goals |= {
-            "drift was seen": "SlimlineDrift" in found["tickets"],
-            "no page unless it does harm": not found["pages"] or found["accuracy"][0] - found["accuracy"][1] > HARM,
+            **(told if harmful else {"no page": not found["pages"]}),
             "no stage was blamed": blamed <= {"data", "nothing", "serving"},
             "nothing was rolled back": found["history"] == ["activate"],
         }

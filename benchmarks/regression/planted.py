@@ -2,7 +2,8 @@
 
 A fault changes one stage: its methods, or the classes that its training sees. That stage runs anew from the artifact
 before it, and so do all that follow, without the recovery that would heal the fault; then export, latency, benchmark
-and release. Without a fault only the release is built anew. In all of them undo may act.
+and release. Without a fault only the last two run. The benchmark is that of half the test split (halves.py), so that
+floors and traffic share no row. In all of them undo may act.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:
     sys.path.insert(0, str(HERE.parent))
 
+from halves import SEED  # noqa: E402
 from workspace import workspace  # noqa: E402
 
 from slimline import manifest, params, pipeline  # noqa: E402
@@ -29,7 +31,7 @@ from slimline.errors import SlimlineError  # noqa: E402
 
 CACHE = Path(".slimline/regression")
 UNDO = {"policy": "act", "settle_minutes": 0.0}
-WITHOUT = HERE / "without_classes.py"
+WITHOUT, HALVES = HERE / "without_classes.py", HERE / "halves.py"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def build(name: str, target: Path) -> Path:
         )
     fault = FAULTS.get(name)
     code = pipeline.fingerprint(document, "release")  # of what writes the monitoring folder, too
-    asked = [document, manifest.digest(Path("release")), asdict(fault) if fault else None, code]
+    asked = [document, manifest.digest(Path("release")), asdict(fault) if fault else None, code, SEED]
     key = hashlib.sha256(manifest.canonical(asked)).hexdigest()[:16]
     made = CACHE / f"{name}-{key}"
     if not (made / "manifest.json").is_file():
@@ -93,8 +95,9 @@ def _run(document: dict[str, Any], fault: Fault | None, made: Path, scratch: Pat
         for stage in document["export"]["stages"]:
             if stage in again:
                 _script("stages/export.py", stage)
-        for script in ["latency", "benchmark"] if fault else []:
-            _script(f"stages/{script}.py")
+        if fault:
+            _script("stages/latency.py")
+        _script(str(HALVES))
         _script("stages/release.py")
         made_here = here / made
         made_here.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ def faulty(document: dict[str, Any], fault: Fault, again: list[str]) -> dict[str
 
 
 def lost(release: Path) -> dict[str, float]:
-    """Return the points of test accuracy that each stage of a release lies below the teacher."""
+    """Return the points of accuracy that each stage of a release lies below the teacher."""
     rows = manifest.read_json(release / "card.json")["benchmark"]["stages"]
     return {stage: round(100 * row["accuracy_drop"], 2) for stage, row in rows.items()}
 

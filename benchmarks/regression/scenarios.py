@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from traffic import Rows, reweighted, shifted
 
 BLUR, DEGREES = 1.0, 20.0
+MILD = 0.5  # pixels of blur: half a point of accuracy
 SHARES = {6: 0.4, 0: 0.2}  # the classes that the teacher itself takes for each other most often
 SLOWER = 2.0
 
@@ -48,5 +49,11 @@ SCENARIOS = {
             "e", "each model call waits twice as long as its objective allows", 120, slower=SLOWER, blame="serving"
         ),
         Scenario("f", "nothing", 90),
+        Scenario(
+            "g",
+            "the images are blurred by half a pixel",
+            90,
+            change=lambda rows, _: shifted(rows, blur=MILD, degrees=0.0),
+        ),
     )
 }

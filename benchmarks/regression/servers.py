@@ -95,7 +95,7 @@ class Loop:
         command = _slimline(
             "monitor", "--store", self.store, "--deployment", str(self.deployment.path), "--state", str(self.state),
             "--port", str(self.ports["monitor"]), "--interval", "0.5", "--undo", str(self.folder / "undo"),
-            "--token-file", str(token),
+            "--token-file", str(token), "--endpoint", self.urls["endpoint"],
         )  # fmt: skip
         self._start("monitor", command, {}, "/metrics")
 

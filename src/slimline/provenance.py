@@ -48,6 +48,11 @@ def check(release: Path) -> str:
     return commit
 
 
+def named(release: Path) -> dict[str, str]:
+    """Return what a document that was measured on ``release`` calls it: its revision, and DVC's hash as in dvc.lock."""
+    return {"revision": manifest.digest(release), "dvc": dvc_hash(release)}
+
+
 def dvc_hash(folder: Path) -> str:
     """Return DVC's hash of a folder: the md5 of the JSON list of its files' md5 sums, sorted by path."""
     files = sorted(

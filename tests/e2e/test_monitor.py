@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import psutil
 import pytest
 
 from slimline.events import EventStore
+from slimline.manifest import digest
 from slimline.monitor import alarm_log
-from tests.e2e.conftest import BIN
+from tests.e2e.servers import BIN, SERVE, Process
 from tests.endpoint.conftest import until
 from tests.monitor.conftest import Send, answered, send, url, watched_releases
 
@@ -137,6 +139,28 @@ def test_the_webhook_needs_its_token(start: Callable[..., Monitor], tmp_path: Pa
     assert httpx.post(f"{monitor.url}/undo", json=body).status_code == 401
     answer = httpx.post(f"{monitor.url}/undo", json=body, headers={"Authorization": "Bearer secret"})
     assert (answer.status_code, answer.json()) == (200, {"actions": []})
+
+
+def test_requests_that_an_endpoint_fails_become_an_alarm(
+    start: Callable[..., Monitor], run: Callable[..., Process], watched_releases: tuple[Path, Path], url: str,
+    document: dict[str, Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    """Every other request is larger than the room for bodies and shed with 503; no event says so, the metrics do."""
+    server = run(SERVE, release=str(watched_releases[0]), event_store=url, max_held_bytes="20000")
+    large = {"inputs": {"image": document["inputs"]["image"] * 40}}
+    start("--endpoint", server.url)
+    seen: Counter[int] = Counter()
+
+    def raised() -> list[dict[str, Any]]:
+        for body in (document, large):
+            seen[httpx.post(f"{server.url}/predict", json=body).status_code] += 1
+        return [each["standing"] for each in alarm_log.entries(tmp_path / "state") if each["event"] == "raised"]
+
+    until(lambda: "errors" in {each["signal"] for each in raised()}, 120)
+    (errors,) = [each for each in raised() if each["signal"] == "errors"]
+    assert errors["revision"] == digest(watched_releases[0])
+    assert errors["value"] == pytest.approx(0.5, abs=0.05)
+    assert set(seen) == {200, 503}
 
 
 def test_its_memory_does_not_grow(start: Callable[..., Monitor], url: str, send: Send) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from slimline import manifest
 from tests.monitor.blame.planted import OVER_PRUNED, Workshop
 
 
@@ -30,3 +32,15 @@ def miscalibrated(workshop: Workshop) -> Path:
 def over_pruned(workshop: Workshop) -> Path:
     """A release whose prune stage forgot two classes."""
     return workshop.release("over-pruned", without=OVER_PRUNED)
+
+
+@pytest.fixture(scope="session")
+def elsewhere(good: Path, miscalibrated: Path) -> Path:
+    """A release whose quantize stage is at fault where it serves alone: when it was made, it answered as a good one."""
+    target = good.with_name("elsewhere")
+    with manifest.sealed(target) as scratch:
+        shutil.copytree(good, scratch, dirs_exist_ok=True)
+        (scratch / manifest.MANIFEST).unlink()
+        shutil.rmtree(scratch / "chain" / "quantize")
+        shutil.copytree(miscalibrated / "chain" / "quantize", scratch / "chain" / "quantize")
+    return target

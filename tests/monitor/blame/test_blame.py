@@ -29,6 +29,8 @@ SCENARIOS: dict[str, tuple[str, Traffic, str | None]] = {
     "quantize miscalibrated, labels missing": ("miscalibrated", Traffic(labelled=0), "agreement"),
     "two classes over-pruned": ("over_pruned", Traffic(), "accuracy"),
     "two classes over-pruned, labels missing": ("over_pruned", Traffic(labelled=0), "agreement"),
+    "quantize fails where it serves": ("elsewhere", Traffic(), "accuracy"),
+    "quantize fails where it serves, labels missing": ("elsewhere", Traffic(labelled=0), "agreement"),
     "blur": ("good", Traffic(change=blurred), "accuracy"),
     "blur, labels missing": ("good", Traffic(change=blurred, labelled=0), "agreement"),
     "rotation": ("good", Traffic(change=rotated), "accuracy"),
@@ -39,6 +41,7 @@ EXPECTED = {
     "nothing": {"nothing"},
     "quantize miscalibrated": {"quantize"},
     "two classes over-pruned": {"prune"},
+    "quantize fails where it serves": {"quantize"},
     "blur": {"data"},
     "rotation": {"data"},
     "label shift": {"nothing", "data"},  # classes that lose more may come so often that the budget is gone
@@ -47,8 +50,8 @@ EXPECTED = {
 
 
 @pytest.fixture
-def releases(good: Path, miscalibrated: Path, over_pruned: Path) -> dict[str, Path]:
-    return {"good": good, "miscalibrated": miscalibrated, "over_pruned": over_pruned}
+def releases(good: Path, miscalibrated: Path, over_pruned: Path, elsewhere: Path) -> dict[str, Path]:
+    return {"good": good, "miscalibrated": miscalibrated, "over_pruned": over_pruned, "elsewhere": elsewhere}
 
 
 @pytest.fixture
@@ -105,7 +108,22 @@ def test_the_classes_that_were_forgotten_come_first(watch: Watch) -> None:
 
 def test_without_traffic_the_release_is_judged_by_itself(releases: dict[str, Path]) -> None:
     verdicts = {name: blame(each, rounds=0).verdict for name, each in releases.items()}
-    assert verdicts == {"good": "nothing", "miscalibrated": "quantize", "over_pruned": "prune"}
+    assert verdicts == {
+        "good": "nothing", "miscalibrated": "quantize", "over_pruned": "prune", "elsewhere": "nothing"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", ["", ", labels missing"], ids=["labelled", "unlabelled"])
+def test_a_stage_that_fails_in_production_alone_is_found_on_the_windows_rows(watch: Watch, labels: str) -> None:
+    """As int8 kernels do that another processor runs: nothing is wrong with the release's own reference rows."""
+    found = watch(f"quantize fails where it serves{labels}")
+    assert found.verdict == "quantize", found.why
+    assert found.why.endswith("in the window, though not on the reference rows and with the same input")
+    wrong = found.window[-1].agreement, found.reference[-1].agreement
+    assert wrong[0]
+    assert wrong[1]
+    assert wrong[0].high < wrong[1].low
+    assert found.examples, "rows of the window whose answer it spoiled"
 
 
 def test_what_the_incumbent_lost_too_is_no_regression(releases: dict[str, Path], workshop: Workshop) -> None:

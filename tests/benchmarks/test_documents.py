@@ -1,0 +1,57 @@
+"""docs/check.py: tables say what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slimline import manifest, provenance
+
+CHECK = Path(__file__).parents[2] / "docs/check.py"
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> dict[str, Any]:
+    """The functions of docs/check.py on a repository whose dvc.lock holds one release."""
+    names = runpy.run_path(str(CHECK))
+    for function in ("of_another_release", "regressions_table"):
+        names[function].__globals__["ROOT"] = tmp_path
+    lock = {"stages": {"release": {"outs": [{"path": "release", "md5": "now.dir"}]}}}
+    (tmp_path / provenance.LOCK).write_text(json.dumps(lock))
+    (tmp_path / "metrics").mkdir()
+    return names
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ({"release": {"revision": "sha256:1", "dvc": "now.dir"}}, ""),
+        ({"release": {"revision": "sha256:0", "dvc": "then.dir"}}, "another release than dvc.lock's: sha256:0."),
+        ({}, "another release than dvc.lock's: one that wasn't recorded"),
+    ],
+    ids=["this", "another", "unknown"],
+)
+def test_a_table_says_that_another_release_was_measured(
+    documents: dict[str, Any], tmp_path: Path, release: dict[str, Any], said: str
+) -> None:
+    run = {
+        "scenario": "f", "title": "nothing", "alarms": [], "goals": {}, "points_lost": {}, "back_after": None,
+        "requests_until_alarm": None, "failed": 0,
+    }  # fmt: skip
+    (tmp_path / "metrics/regressions.json").write_text(json.dumps({"runs": {"f-0": run | release}}))
+    *_, last = documents["regressions_table"]().splitlines()
+    assert said in last if said else last.startswith("| (f) nothing")
+
+
+def test_a_release_is_named_by_its_revision_and_as_dvc_does(tmp_path: Path) -> None:
+    with manifest.sealed(tmp_path / "release") as scratch:
+        (scratch / "card.json").write_text("{}")
+    named = provenance.named(tmp_path / "release")
+    assert named == {
+        "revision": manifest.digest(tmp_path / "release"),
+        "dvc": provenance.dvc_hash(tmp_path / "release"),
+    }
