@@ -154,7 +154,7 @@ def methods_tables() -> str:
     if whitened:
         lines += [
             "",
-            "share of the teacher's before healing | bare weights | by real inputs | more",
+            "share of the teacher's before healing | bare weights | whitened, refit | more",
             "---|---:|---:|---:",
         ]
     for name in whitened:
