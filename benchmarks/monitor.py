@@ -1,8 +1,8 @@
 """How many events a second the monitor takes on one core, whether its memory stays flat, and how fast it restarts.
 
 python benchmarks/monitor.py [EVENTS] [--release DIR]: traffic replayed from the release's own reference rows, half of
-it labelled, one in a hundred requests through the whole chain; every signal is on. Written to
-metrics/monitor-speed.json.
+it labelled, one in a hundred requests through the whole chain. No endpoint is scraped, no inputs are kept and no alarm
+is answered. Written to metrics/monitor-speed.json.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from slimline import manifest
+from slimline import manifest, provenance
 from slimline.answers import softmax
 from slimline.benchmark import machine
 from slimline.events import EventStore, Label, Prediction, new_id
@@ -84,6 +84,7 @@ def measure(events: int, release: Path, folder: Path) -> dict[str, Any]:
     again = Process(Follower(EventStore.open(url), Releases(None, [release]), folder, None), folder)
     again.poll()
     return {
+        "release": provenance.named(release),
         "machine": machine(),
         "events": process.follower.events,
         "events_per_second": round(process.follower.events / seconds),

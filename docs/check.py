@@ -41,6 +41,7 @@ def main() -> int:
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
         (BENCHMARKS, "peers", peers_tables()),
+        (MONITORING, "speed", speed_table()),
         (MONITORING, "simulated", simulated_tables()),
         (MONITORING, "blame", blame_table()),
     ]
@@ -284,6 +285,22 @@ def goal_line(goal: dict[str, Any]) -> str:
     if goal["met"] and (low < goal["bound"] if goal["at_least"] else high > goal["bound"]):
         met = "yes, its interval isn't within"
     return f"{goal['model']}: {what} {where} of {goal['variant']} {aim} | {times(goal['ratio'])} | {met}"
+
+
+def speed_table() -> str:
+    """Return metrics/monitor-speed.json as one row."""
+    path = ROOT / "metrics" / "monitor-speed.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    memory = found["memory_mb"]
+    cells = [
+        f"{found['events']:,}", f"{found['events_per_second']:,}", f"{memory['settled']:.0f} → {memory['end']:.0f}",
+        f"{found['memory_mb_per_million_events']:+.1f}", f"{found['restart_seconds']:.1f}",
+    ]  # fmt: skip
+    head = "events | a second | resident MB, after a fifth → all | MB per million | s from start to the first read"
+    lines = [f"| {line} |" for line in (head, "|".join(["---:"] * 5), " | ".join(cells))]
+    return "\n".join([*lines, *of_another_release([found])])
 
 
 def of_another_release(measured: list[dict[str, Any]]) -> list[str]:

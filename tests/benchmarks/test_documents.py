@@ -18,8 +18,7 @@ CHECK = Path(__file__).parents[2] / "docs/check.py"
 def documents(tmp_path: Path) -> dict[str, Any]:
     """The functions of docs/check.py on a repository whose dvc.lock holds one release."""
     names = runpy.run_path(str(CHECK))
-    for function in ("of_another_release", "regressions_table"):
-        names[function].__globals__["ROOT"] = tmp_path
+    names["main"].__globals__["ROOT"] = tmp_path
     lock = {"stages": {"release": {"outs": [{"path": "release", "md5": "now.dir"}]}}}
     (tmp_path / provenance.LOCK).write_text(json.dumps(lock))
     (tmp_path / "metrics").mkdir()
@@ -55,3 +54,14 @@ def test_a_release_is_named_by_its_revision_and_as_dvc_does(tmp_path: Path) -> N
         "revision": manifest.digest(tmp_path / "release"),
         "dvc": provenance.dvc_hash(tmp_path / "release"),
     }
+
+
+def test_what_the_monitor_costs_is_shown_once_it_was_measured(documents: dict[str, Any], tmp_path: Path) -> None:
+    assert documents["speed_table"]() == ""
+    measured = {
+        "release": {"revision": "sha256:1", "dvc": "now.dir"}, "events": 1_000_000, "events_per_second": 54_000,
+        "memory_mb": {"settled": 118.0, "end": 122.0}, "memory_mb_per_million_events": 4.9, "restart_seconds": 0.3,
+    }  # fmt: skip
+    (tmp_path / "metrics/monitor-speed.json").write_text(json.dumps(measured))
+    *_, row = documents["speed_table"]().splitlines()
+    assert row == "| 1,000,000 | 54,000 | 118 → 122 | +4.9 | 0.3 |"

@@ -164,6 +164,7 @@ def test_requests_that_an_endpoint_fails_become_an_alarm(
 
 
 def test_its_memory_does_not_grow(start: Callable[..., Monitor], url: str, send: Send) -> None:
+    """At most 6 MB a million events, by a line through what is resident once it has settled."""
     monitor = start()
     written, used = 0, []
     with EventStore.open(url) as store:
@@ -172,4 +173,5 @@ def test_its_memory_does_not_grow(start: Callable[..., Monitor], url: str, send:
             written += 20_000
             until(lambda: monitor.value("slimline_monitor_events_total") == written, 60)  # noqa: B023
             used.append(psutil.Process(monitor.process.pid).memory_info().rss / 1e6)
-    assert used[-1] - used[3] < 8, f"MB after each 20,000 events: {used}"
+    slope = float(np.polyfit(np.arange(4, 16) * 0.02, used[4:], 1)[0])
+    assert slope < 6, f"{slope:.1f} MB a million events; after each 20,000: {used}"

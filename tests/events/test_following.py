@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,21 @@ def test_what_was_sampled_comes_with_its_rows(store: EventStore, make: Make) -> 
     np.testing.assert_array_equal(truths.outputs, outputs[[2, 1]])
     assert truths.sampled.tolist() == [0]
     np.testing.assert_array_equal(truths.stages["teacher"], teacher[1:])
+
+
+def test_however_many_were_sampled_few_statements_are_prepared(store: EventStore, make: Make) -> None:
+    """A driver keeps each of them: one a number of samples was memory that grew for hours."""
+    row, said = np.ones((1, 3), np.float32), set()
+    engine = store.database._engines["read"]
+    sa.event.listen(engine, "before_cursor_execute", lambda *told: said.add(told[2]))
+    position = store.head()
+    for count in range(1, 41):
+        store.write([make(f"{count}-{each}", sampled=[0], stages={"teacher": row}) for each in range(count)])
+        news = store.after(position)
+        position = news.position
+        assert len(news.answers[0].stages["teacher"]) == count
+    of_stages = [each for each in said if "FROM stages" in each]
+    assert 0 < len(of_stages) <= 7, "1, 2, 4, … 64 keys"
 
 
 def test_a_row_sampled_by_a_release_with_more_stages_leaves_the_others_nan(store: EventStore, make: Make) -> None:

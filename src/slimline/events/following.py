@@ -12,7 +12,7 @@ so every pair comes exactly once, however the two are interleaved, and nothing n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ Outputs = NDArray[np.float32]
 Floats = NDArray[np.float64]
 _Stages = dict[tuple[str, int], dict[str, Outputs]]  # by (id, source)
 _Inputs = dict[tuple[str, int], dict[str, NDArray[Any]]]
-KEYS = 400  # (id, source) pairs in one query; SQLite takes 32,766 values
+KEYS = 256  # (id, source) pairs in one query, a power of two; SQLite takes 32,766 values
 
 
 class Position(NamedTuple):
@@ -203,24 +203,31 @@ def _latency(parts: Sequence[dict[str, float]]) -> dict[str, Floats]:
 
 
 def _stages(connection: Connection, rows: Sequence[Any]) -> _Stages:
-    keys = sorted({(row.id, row.source) for row in rows if row.sampled is not None})
     found: _Stages = {}
-    for start in range(0, len(keys), KEYS):
-        chosen = sa.tuple_(T.id, T.source).in_(keys[start : start + KEYS])
-        for row in connection.execute(sa.select(STAGES).where(chosen)):
+    for keys in _sampled_keys(rows):
+        for row in connection.execute(sa.select(STAGES).where(sa.tuple_(T.id, T.source).in_(keys))):
             outputs = np.frombuffer(row.outputs, FLOAT32).reshape(-1, row.width or 1)
             found.setdefault((row.id, row.source), {})[row.stage] = outputs
     return found
 
 
 def _inputs(connection: Connection, rows: Sequence[Any]) -> _Inputs:
-    keys = sorted({(row.id, row.source) for row in rows if row.sampled is not None})
     found: _Inputs = {}
-    for start in range(0, len(keys), KEYS):
-        chosen = sa.tuple_(INPUTS.c.id, INPUTS.c.source).in_(keys[start : start + KEYS])
-        for row in connection.execute(sa.select(INPUTS).where(chosen)):
+    for keys in _sampled_keys(rows):
+        for row in connection.execute(sa.select(INPUTS).where(sa.tuple_(INPUTS.c.id, INPUTS.c.source).in_(keys))):
             found.setdefault((row.id, row.source), {})[row.name] = arrays.unpack(row.array)
     return found
+
+
+def _sampled_keys(rows: Sequence[Any]) -> Iterator[list[tuple[str, int]]]:
+    """Yield the (id, source) of sampled rows, as many as a power of two each time: the last is repeated.
+
+    SQLite's driver keeps the last 128 statements prepared, tens of kB each; one a length would fill that slowly.
+    """
+    keys = sorted({(row.id, row.source) for row in rows if row.sampled is not None})
+    for start in range(0, len(keys), KEYS):
+        own = keys[start : start + KEYS]
+        yield own + own[-1:] * ((1 << (len(own) - 1).bit_length()) - len(own))
 
 
 def _kept(rows: Sequence[tuple[dict[str, NDArray[Any]], int]]) -> dict[str, NDArray[Any]]:
