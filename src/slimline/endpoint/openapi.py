@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from slimline import __version__
+from slimline.endpoint import open_inference
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
 IMAGE = "image/png"  # or any of the formats that are read
-HEAD_LENGTH = "inference-header-content-length"
 BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary", "contentMediaType": BINARY}}
 STRING: dict[str, Any] = {"type": "string"}
 OPEN: dict[str, Any] = {"type": "object", "additionalProperties": True}
@@ -204,10 +204,11 @@ def _open_inference() -> dict[str, Any]:
         ),
     }
     length = {"type": "integer", "minimum": 0}
-    head = _header(HEAD_LENGTH, length, "Bytes of the JSON; those behind it are the tensors with a binary_data_size.")
+    head_length = open_inference.HEAD_LENGTH.decode()
+    head = _header(head_length, length, "Bytes of the JSON; those behind it are the tensors with a binary_data_size.")
     answers = _responses("InferResponse", "400", "401", "403", "404", "408", "413", "415", "429", "503")
     answers["200"]["content"][BINARY] = BYTES
-    answers["200"]["headers"] = {HEAD_LENGTH: {"schema": length, "description": "Beside binary tensors only."}}
+    answers["200"]["headers"] = {head_length: {"schema": length, "description": "Beside binary tensors only."}}
     for suffix, names in (("", ("model",)), ("/versions/{version}", ("model", "version"))):
         base, tail = f"/v2/models/{{model}}{suffix}", "_version" if suffix else ""
         parameters = [{"name": name, "in": "path", "required": True, "schema": STRING} for name in names]
