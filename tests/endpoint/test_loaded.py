@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
+from slimline.endpoint.app import create_app
+from slimline.endpoint.core import YOUNG
+from slimline.endpoint.settings import Settings
 from slimline.errors import GoldenError
 from tests.endpoint.conftest import Serve
 
@@ -54,3 +59,12 @@ def test_a_whole_release_that_answers_otherwise_than_its_goldens_does_not_start(
     with pytest.raises(GoldenError, match="doesn't answer its golden requests") as caught:
         serve(release=resealed(release, tmp_path / "release", change))
     assert "\n" not in str(caught.value)
+
+
+def test_a_serving_process_looks_for_cycles_less_often(release: Path) -> None:
+    """At Python's own threshold, events that wait for the store were looked through again and again."""
+    before = gc.get_threshold()
+    settings = Settings(release=release, event_store="", reload_seconds=0.0)
+    with TestClient(create_app(settings)):
+        assert gc.get_threshold() == (YOUNG, *before[1:])
+    assert gc.get_threshold() == before

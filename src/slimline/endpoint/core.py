@@ -28,6 +28,7 @@ from slimline.predictor import Arrays
 RETRY = {b"retry-after": b"1"}
 MAX_MIRRORED = 256
 BACKGROUND_SECONDS = 5.0
+YOUNG = 50_000  # new objects between two looks for cycles: at 700, events that wait are looked through again and again
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Core:
         self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
         self.room = Room(self.limits.max_held_bytes)
+        self._threshold = gc.get_threshold()
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -88,6 +90,7 @@ class Core:
         await asyncio.to_thread(self.recorder.open, lambda: self.variants.primary.live.series)
         gc.collect()
         gc.freeze()  # modules and models stay for good: full collections needn't look at them, and stall requests less
+        gc.set_threshold(YOUNG, *self._threshold[1:])
         self.ready = True
 
     def load(self, described: Described) -> Loaded:
@@ -147,6 +150,7 @@ class Core:
             for each in self._variants.all:
                 each.live.close()
         gc.unfreeze()
+        gc.set_threshold(*self._threshold)
 
     # -- a request -----------------------------------------------------------------------------------------------
 
