@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ OUT = Path("metrics/peers.json")
 PICTURE = Path("docs/peers.png")
 EXAMPLES = Path(".slimline/examples")
 MADE = Path(".slimline/peers")
+ARTIFACTS = Path("artifacts")
 EXPORTS = Path("exports")
 BATCH_SIZES, THREADS = (1, 8), (1, 2)
 ROUNDS, REPEATS = 11, 8
@@ -82,6 +84,8 @@ def variants(stage: Stage, runtime_of: Mapping[str, str]) -> Iterator[Variant]:
     nncf = made(stage, teacher, _nncf)
     yield Variant("NNCF int8 in OpenVINO", "nncf", nncf, OV)
     yield Variant("NNCF int8 in OpenVINO, rest bf16", "nncf", nncf, OV16)
+    if find_spec("olive"):
+        yield Variant("Olive int8 in ONNX Runtime", "olive", made(stage, teacher, _olive), ORT)
     if (EXPORTS / "distill").is_dir():
         student = made(stage, EXPORTS / "distill", _dynamic)
         yield Variant("layer-dropped student, dynamic int8", ORT, student, ORT)
@@ -109,6 +113,18 @@ def _nncf(stage: Stage, source: Path, target: Path) -> None:
     model = openvino.Core().read_model(source / "model.onnx")
     quantized = nncf.quantize(model, nncf.Dataset(rows), model_type=kind, subset_size=len(rows))
     openvino.save_model(quantized, target / "model.xml", compress_to_fp16=False)
+
+
+def _olive(stage: Stage, source: Path, target: Path) -> None:
+    import olive_workflow
+
+    if stage.params.task.name == "text":
+        shape = manifest.read_json(ARTIFACTS / source.name / "assets" / "config.json")
+        heads, hidden = shape["num_attention_heads"], shape["hidden_size"]
+        olive_workflow.encoder(source / "model.onnx", target / "model.onnx", heads, hidden)
+    else:
+        rows = dict(stage.splits["calibration"].inputs)
+        olive_workflow.static(source / "model.onnx", target / "model.onnx", rows)
 
 
 def made(stage: Stage, source: Path, make: Callable[[Stage, Path, Path], None]) -> Path:
