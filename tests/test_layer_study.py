@@ -12,13 +12,14 @@ from torch import nn
 
 from slimline import artifact, layer_study, measure, params
 from slimline.artifact import Artifact
-from slimline.errors import ArtifactError, ParamsError
+from slimline.errors import ArtifactError, MethodError, ParamsError
 from slimline.layer_study import Result, Trial
 from slimline.method import Alone
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
 from slimline.project import tasks
 from slimline.sensitivity import CACHE, Sensitivity
+from slimline.stage import Stage
 
 
 @pytest.fixture
@@ -125,6 +126,12 @@ def test_wrong_names_are_told_with_near_misses(settings: params.Params) -> None:
         layer_study.run("teacher", settings, methods=["tucker"])
     with pytest.raises(ArtifactError, match=r"techer: neither a stage .* Did you mean 'teacher'\? There are: teacher"):
         layer_study.run("techer", settings)
+
+
+def test_without_calibration_rows_one_line_says_so(settings: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stage, "batches", lambda *_: lambda: iter(()))
+    with pytest.raises(MethodError, match="sensitivity: the calibration split has no rows"):
+        layer_study.run("teacher", settings)
 
 
 def test_layers_alike_share_one_time(settings: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:

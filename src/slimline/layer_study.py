@@ -22,7 +22,7 @@ from tqdm import tqdm
 from slimline import artifact, manifest, measure, params
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, ParamsError, near_miss
-from slimline.method import Alone, Batches, Context, Method
+from slimline.method import Alone, Batches, Context, Method, check_rows
 from slimline.params import Configured, Target
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, has_integer_kernel
 from slimline.sensitivity import CACHE, FORMAT, Sensitivity, code_version, remembered
@@ -87,6 +87,7 @@ def run(
         "sensitivity", CACHE,
     )  # fmt: skip
     batches = stage.batches(stage.splits["calibration"])
+    check_rows(batches, context.where)
     study, times = Sensitivity(model, context), Times(model, settings.target, batches)
     trials = dict(_trials(chosen, model, batches, context))
     known = {trial for trial, change in trials.items() if study.knows(*change) and times.knows(*change)}

@@ -148,10 +148,15 @@ def check_without_training(method: Method, name: str, where: str) -> None:
         raise MethodError(f"{where}: {name} needs training; give recovery epochs")
 
 
+def check_rows(batches: Batches, where: str) -> None:
+    """Raise MethodError where the calibration split has no rows."""
+    if next(iter(batches()), None) is None:
+        raise MethodError(f"{where}: the calibration split has no rows")
+
+
 def compress(method: Method, model: nn.Module, batches: Batches, context: Context) -> tuple[nn.Module, Plan]:
     """Plan on ``model`` and return a compressed copy with the plan. Raises MethodError when ``batches`` has none."""
-    if next(iter(batches()), None) is None:
-        raise MethodError(f"{context.where}: the calibration split has no rows")
+    check_rows(batches, context.where)
     plan = method.plan(model, batches, context)
     compressed = method.apply(copy.deepcopy(model), plan.edit)
     load_tensors(compressed, plan.tensors)
