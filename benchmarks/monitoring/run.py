@@ -122,7 +122,7 @@ def code_key() -> str:
     """Return what a kept result hangs on: the statistics and how streams are drawn."""
     monitor = Path(baseline.__file__).parent
     names = (
-        "accuracy", "agreement", "calibration", "drift", "estimate", "floors", "histogram", "recent",
+        "accuracy", "agreement", "calibration", "drift", "embedding", "estimate", "floors", "histogram", "recent",
         "scores", "sequential",
     )  # fmt: skip
     files = [*(monitor / f"{name}.py" for name in names), monitor.parent / "promises.py", Path(streams.__file__)]

@@ -69,11 +69,27 @@ def test_a_window_is_one_page(seen: Path, tmp_path: Path) -> None:
     assert "2001-09-09 01:47:40Z to 2001-09-09 02:16:41Z" in text
     assert re.search(r"accuracy of [0-9a-f]{12} as main", text)
     assert not re.findall(r'(?:src|href)="(?!#)', text), "it needs nothing else"
+
+
+def test_a_browser_draws_it(seen: Path, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
-    if chromium:
-        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-        assert shown.count("<path") > 20
+    if chromium is None:
+        pytest.skip("chromium isn't installed: apt-get install chromium")
+    page = tmp_path / "page.html"
+    window.write(seen, page, float("-inf"), float("inf"))
+    probe = (
+        "<script>onload = () => { const lines = [...document.querySelectorAll('svg path')]; document.title = "
+        "lines.filter(line => line.getBoundingClientRect().width > 0).length + ' lines drawn' }</script>"
+    )
+    page.write_text(page.read_text().replace("</html>", f"{probe}</html>"))
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'own'}",
+        page.as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    drawn = re.search(r"<title>(\d+) lines drawn", shown)
+    assert drawn, shown[:500]
+    assert int(drawn[1]) > 20
 
 
 def test_a_window_of_nothing_is_one_line(seen: Path, tmp_path: Path) -> None:

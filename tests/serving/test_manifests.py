@@ -27,11 +27,14 @@ from fsspec.registry import known_implementations
 
 from slimline.cli import COMMANDS
 from slimline.events import EventWriter
+from slimline.monitoring import servers
 from tests.monitoring.conftest import run
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
-RESOURCES = ("autoscaler", "deployment", "disruption-budget", "service")
+RESOURCES = (
+    "autoscaler", "deployment", "disruption-budget", "monitor", "monitor-claim", "monitor-service", "service",
+)  # fmt: skip
 CLUSTERS = ("1.31", "1.37")
 
 
@@ -40,15 +43,16 @@ def load(name: str) -> Any:
 
 
 def pod(name: str) -> dict[str, Any]:
-    """Return the pod's specification of the Deployment or the InferenceService."""
+    """Return the pod's specification of a Deployment or the InferenceService."""
     document = load(f"k8s/{name}.yaml")
     found: dict[str, Any] = (
-        document["spec"]["template"]["spec"] if name == "deployment" else document["spec"]["predictor"]
+        document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]["predictor"]
     )
     return found
 
 
-PODS = ("deployment", "inference-service")
+PODS = ("deployment", "inference-service")  # of the endpoint
+ALL_PODS = (*PODS, "monitor")
 
 
 def containers(name: str) -> list[dict[str, Any]]:
@@ -80,6 +84,8 @@ def test_kubernetes_takes_it(name: str, version: str) -> None:
         ("autoscaler", ("spec", "metrics", 0, "pods", "target", "averageValue")),
         ("disruption-budget", ("spec", "minAvailable")),
         ("service", ("spec", "ports", 0, "targetPort")),
+        ("monitor", ("spec", "template", "spec", "volumes", 0, "persistentVolumeClaim", "claimName")),
+        ("monitor-claim", ("spec", "accessModes")),
     ],
 )
 def test_kubernetes_takes_no_misspelt_key(name: str, path: tuple[Any, ...]) -> None:
@@ -233,7 +239,7 @@ def test_kserve_takes_no_misspelt_key(path: tuple[Any, ...]) -> None:
 # -- true to the code and to each other --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PODS)
+@pytest.mark.parametrize("name", ALL_PODS)
 def test_no_container_runs_as_root_or_may_become_it(name: str) -> None:
     security = pod(name)["securityContext"]
     assert security["runAsNonRoot"] is True
@@ -247,31 +253,58 @@ def test_no_container_runs_as_root_or_may_become_it(name: str) -> None:
         assert ":" in each["image"]
 
 
-@pytest.mark.parametrize("name", PODS)
+@pytest.mark.parametrize("name", ALL_PODS)
 def test_a_service_sets_no_variables_that_the_endpoint_would_refuse(name: str) -> None:
     assert pod(name)["enableServiceLinks"] is False
 
 
-def test_names_lead_to_each_other() -> None:
-    deployment, service, budget = (
-        load("k8s/deployment.yaml"),
-        load("k8s/service.yaml"),
-        load("k8s/disruption-budget.yaml"),
-    )
+@pytest.mark.parametrize(("name", "service"), [("deployment", "service"), ("monitor", "monitor-service")])
+def test_a_service_leads_to_its_pods(name: str, service: str) -> None:
+    deployment, before = load(f"k8s/{name}.yaml"), load(f"k8s/{service}.yaml")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
-    assert labels == deployment["spec"]["selector"]["matchLabels"]
-    assert labels == service["spec"]["selector"] == budget["spec"]["selector"]["matchLabels"]
-    ports = {port["name"] for port in pod("deployment")["containers"][0]["ports"]}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    assert labels == deployment["spec"]["selector"]["matchLabels"] == deployment["metadata"]["labels"]
+    assert labels == before["spec"]["selector"] == before["metadata"]["labels"]
+    (container,) = pod(name)["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    assert {port["targetPort"] for port in before["spec"]["ports"]} <= ports
+    assert str(container["ports"][0]["containerPort"]) == container["args"][container["args"].index("--port") + 1]
+    volumes = {volume["name"] for volume in pod(name)["volumes"]}
+    assert {mount["name"] for each in containers(name) for mount in each["volumeMounts"]} <= volumes
+
+
+def test_names_lead_to_each_other() -> None:
+    deployment, budget = load("k8s/deployment.yaml"), load("k8s/disruption-budget.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == budget["spec"]["selector"]["matchLabels"]
     target = load("k8s/autoscaler.yaml")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == (deployment["kind"], deployment["metadata"]["name"])
-    volumes = {volume["name"] for volume in pod("deployment")["volumes"]}
-    assert {mount["name"] for each in containers("deployment") for mount in each["volumeMounts"]} <= volumes
+
+
+def test_the_monitor_watches_the_endpoints_release_and_store_and_keeps_what_it_knows() -> None:
+    document, spec, endpoint = load("k8s/monitor.yaml"), pod("monitor"), pod("deployment")
+    assert (document["spec"]["replicas"], document["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    (own,), (theirs,) = spec["initContainers"], endpoint["initContainers"]
+    assert own["envFrom"] == theirs["envFrom"]
+    assert own["args"][:2] == theirs["args"][:2]
+    (container,) = spec["containers"]
+    assert container["env"] == [each for each in endpoint["containers"][0]["env"] if "valueFrom" in each]
+    arguments = dict(zip(container["args"][1::2], container["args"][2::2], strict=True))
+    assert arguments["--deployment"] == own["args"][own["args"].index("--to") + 1]
+    (volume,) = [each for each in spec["volumes"] if "persistentVolumeClaim" in each]
+    assert volume["persistentVolumeClaim"]["claimName"] == load("k8s/monitor-claim.yaml")["metadata"]["name"]
+    (mount,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == volume["name"]]
+    for option in ("--deployment", "--state", "--undo"):
+        assert Path(arguments[option]).is_relative_to(mount), "or a restart forgets it"
+    (secret,) = [each["secret"] for each in spec["volumes"] if "secret" in each]
+    (item,) = secret["items"]
+    assert (secret["secretName"], arguments["--token-file"]) == ("slimline", f"/secrets/{item['path']}")
+    for path in ("deployment.yaml", "../../docs/serving.md"):
+        assert f"--from-file={item['key']}" in (SERVING / "k8s" / path).read_text(encoding="utf-8")
 
 
 def test_kustomize_finds_every_file_and_makes_what_the_deployment_reads() -> None:
     kustomization = load("k8s/kustomization.yaml")
-    assert sorted(kustomization["resources"]) == [f"{name}.yaml" for name in RESOURCES]
+    assert sorted(kustomization["resources"]) == sorted(f"{name}.yaml" for name in RESOURCES)
     (made,) = kustomization["configMapGenerator"]
     keys = {literal.partition("=")[0] for literal in made["literals"]}
     (release,) = pod("deployment")["initContainers"]
@@ -314,10 +347,15 @@ def test_the_autoscaler_asks_for_what_the_adapter_derives_from_the_endpoints_ser
 
 
 def test_prometheus_scrapes_what_compose_runs() -> None:
-    services = load("compose.yaml")["services"]
-    for job in load("prometheus.yml")["scrape_configs"]:
-        for target in job["static_configs"][0]["targets"]:
-            assert target.partition(":")[0] in services
+    """Under the names that a release's own rules ask for, at the ports where the commands serve."""
+    services, ports = (
+        load("compose.yaml")["services"],
+        {"endpoint": 3000, "monitor": 3001, "probe": 3002, "triton": 8002},
+    )
+    jobs = load("prometheus.yml")["scrape_configs"]
+    targets = {each for job in jobs for each in job["static_configs"][0]["targets"]}
+    assert targets == {f"{name}:{port}" for name, port in ports.items() if name in services}
+    assert {job["job_name"] for job in jobs} == {*servers.JOBS, *servers.NAMED}
 
 
 def drain_seconds(environment: Any) -> float:
@@ -368,30 +406,38 @@ def image_command() -> list[str]:
 
 
 def test_the_release_is_fetched_by_a_real_command() -> None:
-    parsed(pod("deployment")["initContainers"][0]["args"])
+    for name in ("deployment", "monitor"):
+        parsed(pod(name)["initContainers"][0]["args"])
 
 
-def test_it_is_served_by_a_real_command() -> None:
-    for arguments in (image_command(), *(pod(name)["containers"][0]["args"] for name in PODS)):
+def test_it_is_served_and_watched_by_real_commands() -> None:
+    services = load("compose.yaml")["services"]
+    composed = [services[name]["command"] for name in ("monitor", "probe")]
+    assert [each[0] for each in composed] == ["monitor", "probe"]
+    for arguments in (image_command(), *composed, *(pod(name)["containers"][0]["args"] for name in ALL_PODS)):
         parsed(arguments)
 
 
 def test_every_setting_is_one_of_the_endpoints() -> None:
     settings = importlib.import_module("slimline.endpoint.settings")
-    names = [env["name"] for name in PODS for each in containers(name) for env in each.get("env", [])]
+    names = [env["name"] for name in ALL_PODS for each in containers(name) for env in each.get("env", [])]
     names += load("compose.yaml")["services"]["endpoint"]["environment"]
     given = {name: "10" for name in names if name.startswith("SLIMLINE_")}
     assert given
     settings.from_environment(given)
 
 
-def test_every_probe_is_a_page_of_the_endpoint() -> None:
+def test_every_probe_is_a_page_of_what_it_asks() -> None:
     openapi = importlib.import_module("slimline.endpoint.openapi")
     pages = json.dumps(openapi.document()) if not hasattr(openapi, "PATHS") else json.dumps(openapi.PATHS)
     for name in PODS:
         for each in pod(name)["containers"]:
             for probe in ("readinessProbe", "livenessProbe"):
                 assert f'"{each[probe]["httpGet"]["path"]}"' in pages
+    running = importlib.import_module("slimline.monitor.running")
+    for each in pod("monitor")["containers"]:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert each[probe]["httpGet"]["path"] in running.pages(None)
 
 
 # -- the image ---------------------------------------------------------------------------------------------------------
@@ -421,7 +467,7 @@ def test_the_documented_build_has_what_the_cluster_needs(path: str) -> None:
     assert {"serve", "postgres"} <= set(extras) <= project["optional-dependencies"].keys()
     (url,) = re.findall(r"URL=(\w+)://", (SERVING / "k8s/kustomization.yaml").read_text(encoding="utf-8"))
     assert known_implementations[url]["class"].partition(".")[0] in given["PACKAGES"].split(",")
-    assert {each["image"] for name in PODS for each in containers(name)} == {re.findall(r"-t (\S+)", line)[0]}
+    assert {each["image"] for name in ALL_PODS for each in containers(name)} == {re.findall(r"-t (\S+)", line)[0]}
 
 
 def test_the_image_is_built_from_what_the_wheel_needs() -> None:

@@ -31,6 +31,7 @@ class Baseline:
     ``stage`` answers requests. ``reference`` {stage: [rows, k]} holds what it and the teacher said on validation rows,
     as probabilities where the task has ``labels``, and ``targets`` [rows] their truth; ``features`` {name: [rows]} is
     how those rows' inputs look. ``calibration`` turns the confidence of ``stage`` into its chance to be right.
+    ``teacher`` [rows, k] is what the teacher said of them, raw.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class Baseline:
     targets: NDArray[Any]
     features: Mapping[str, NDArray[np.float32]]
     calibration: Calibration | None
+    teacher: Outputs | None = None
 
     def outputs(self, stage: str, raw: Outputs) -> Outputs:
         """Return recorded raw outputs of ``stage`` [rows, k] as probabilities, where the task has labels."""
@@ -84,7 +86,10 @@ def read(release: Path, agreement_drop: float, incumbent: Path | None = None) ->
         right = reference[stage].argmax(1) == targets
         fitted = calibration.fit(reference[stage].max(1), right)
     features = {name.partition("/")[2]: values for name, values in arrays.items() if name.startswith("feature/")}
-    return Baseline(stage, tuple(labels) if labels else None, promised, answers, reference, targets, features, fitted)
+    raw = arrays[f"output/{TEACHER}"] if TEACHER in reference else None
+    teacher = None if raw is None else raw.reshape(len(raw), -1)
+    named = tuple(labels) if labels else None
+    return Baseline(stage, named, promised, answers, reference, targets, features, fitted, teacher)
 
 
 def _references(path: Path) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from slimline.features import input_features
 from slimline.monitor.baseline import TEACHER, Baseline, Outputs
+from slimline.monitor.embedding import Projection
 from slimline.monitor.floors import SPAN
 from slimline.monitor.histogram import Histogram, moved, of_classes, of_values, weights
 from slimline.monitor.recent import Recent
@@ -33,7 +34,8 @@ class Drift:
     no compression touches has moved: the teacher's answers, and the inputs.
 
     All rows: ``answers`` and their ``confidence`` (without labels: each output). Sampled rows: the same of the teacher,
-    which no compression touches, so that these move with the data alone. Kept inputs: see ``slimline.features``.
+    which no compression touches, so that these move with the data alone, and its whole output vector along a few
+    directions (``slimline.monitor.embedding``). Kept inputs: see ``slimline.features``.
     ``error`` is the chance that the reference, being a sample, makes drift of nothing.
     """
 
@@ -46,9 +48,11 @@ class Drift:
             "inputs": dict(baseline.features),
         }
         if baseline.stage != TEACHER:
-            found["sampled"] = {
-                f"teacher.{name}": values for name, values in self._values(baseline.reference.get(TEACHER)).items()
-            }
+            found["sampled"] = _of_teacher(self._values(baseline.reference.get(TEACHER)))
+        self.projection = None
+        if baseline.teacher is not None and baseline.teacher.shape[1] > 1:  # a single output is a feature already
+            self.projection = Projection(baseline.teacher)
+            found["embedding"] = _of_teacher(self.projection.of(baseline.teacher))
         found = {kind: values for kind, values in found.items() if values}
         features = sum(len(values) for values in found.values())
         classes = len(baseline.labels or ())
@@ -81,11 +85,13 @@ class Drift:
         if not len(batch.sampled):
             return
         time = batch.time[batch.request[batch.sampled]]
-        if "sampled" in groups and TEACHER in batch.stages:
-            raw = batch.stages[TEACHER]
-            there = np.isfinite(raw).all(1)
-            seen = self._values(self.baseline.outputs(TEACHER, raw[there]))
-            groups["sampled"].feed({f"teacher.{name}": values for name, values in seen.items()}, time[there])
+        if TEACHER in batch.stages:
+            there = np.isfinite(batch.stages[TEACHER]).all(1)
+            raw = batch.stages[TEACHER][there]
+            if "sampled" in groups:
+                groups["sampled"].feed(_of_teacher(self._values(self.baseline.outputs(TEACHER, raw))), time[there])
+            if self.projection is not None:
+                groups["embedding"].feed(_of_teacher(self.projection.of(raw)), time[there])
         if "inputs" in groups and batch.inputs:
             groups["inputs"].feed(dict(input_features(batch.inputs)), time)
 
@@ -139,6 +145,10 @@ class Drift:
         """Go on from what ``dump`` returned."""
         for kind, group in self.groups.items():
             group.restore(saved[kind])
+
+
+def _of_teacher(values: Mapping[str, NDArray[np.generic]]) -> Values:
+    return {f"{TEACHER}.{name}": column for name, column in values.items()}
 
 
 class _Group:

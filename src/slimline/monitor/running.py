@@ -54,17 +54,21 @@ def run(options: Options) -> None:
             follower, options.folder, responder=responder, scrapers=[Scraper(url).start() for url in options.endpoints],
             interval=options.interval,
         )  # fmt: skip
-        gets = {
-            "/metrics": lambda: server.text(process.exporter.render()),
-            "/standings": lambda: server.as_json(200, process.standings),
-            "/livez": lambda: server.as_json(200, {"status": "alive"}),
-        }
         posts = {} if options.token_file is None else {"/undo": webhook(options, chosen, responder)}
-        with server.Server(options.host, options.port, gets, posts) as serving:
+        with server.Server(options.host, options.port, pages(process), posts) as serving:
             for each in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(each, lambda *_: process.stop())
             print(f"monitor: metrics at {serving.url}/metrics, state in {options.folder}", file=sys.stderr, flush=True)
             process.run()
+
+
+def pages(process: Process) -> dict[str, server.Get]:
+    """Return what GET finds where."""
+    return {
+        "/metrics": lambda: server.text(process.exporter.render()),
+        "/standings": lambda: server.as_json(200, process.standings),
+        "/livez": lambda: server.as_json(200, {"status": "alive"}),
+    }
 
 
 def webhook(options: Options, chosen: Monitor | None, responder: Responder) -> server.Post:

@@ -77,7 +77,7 @@ def known(measured: dict[str, Any], drawn: Callable[..., Rows]) -> Baseline:
     fitted = calibration.fit(reference["prune"].max(1), reference["prune"].argmax(1) == truth)
     features = {"image.mean": np.random.default_rng(1).normal(size=2000).astype(np.float32)}
     both = {"teacher": answers, "prune": answers}
-    return Baseline("prune", LABELS, promised, both, reference, truth, features, fitted)
+    return Baseline("prune", LABELS, promised, both, reference, truth, features, fitted, teacher)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimline import manifest
+from slimline.answers import softmax
 from slimline.errors import ReleaseError
 from slimline.features import input_features
 from slimline.monitor import baseline, calibration
@@ -117,6 +118,8 @@ def test_a_release_is_read_with_what_it_needs(two_releases: tuple[Path, Path]) -
     assert set(known.features) == {"image.mean", "image.deviation", "image.roughness"}
     assert known.calibration is not None
     assert known.reference["distill"].sum(1) == pytest.approx(1.0, abs=1e-4)
+    assert known.teacher is not None
+    assert softmax(known.teacher) == pytest.approx(known.reference["teacher"], abs=1e-6)
 
 
 def test_an_incumbent_is_read_from_its_own_directory(two_releases: tuple[Path, Path]) -> None:

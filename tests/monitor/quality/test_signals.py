@@ -137,6 +137,30 @@ def test_drifted_inputs_are_watched_and_harm_nothing(signals: Make, drawn: Make,
     assert {state for name, state in found.items() if not name.startswith("drift")} == {State.OK}
 
 
+def test_other_runners_up_drift_though_answers_and_confidence_stay(known: Baseline, drawn: Make, batches: Make) -> None:
+    """What the teacher is unsure between is another class than before: its whole output vector alone shows that."""
+    drift = Drift(known, OWN, RUN, 0.001)
+    rows = np.arange(250)
+    for start in range(0, 4000, 250):
+        truth, teacher, own = drawn(250, start)
+        if start >= 2000:
+            answers = teacher.argmax(1)
+            chance = np.exp(teacher[rows, answers])
+            teacher = np.full((250, 4), np.log(1e-4), np.float32)
+            teacher[rows, answers] = np.log(chance)
+            teacher[rows, (answers + 1) % 4] = np.log(1 - chance - 2e-4)
+        drift.predicted(batches((truth, teacher, own), start)[0])
+        if start < 2000:
+            assert {standing.state for standing in drift.standings()} == {State.OK}
+    whole, of_input = drift.standings()
+    assert whole.state is of_input.state is State.WATCH
+    assert "teacher.projection." in of_input.message
+    assert "answers" not in of_input.message
+    assert "confidence" not in of_input.message
+    shown = {sample.labels["feature"] for sample in drift.samples()}
+    assert {f"teacher.projection.{number}" for number in range(4)} < shown
+
+
 def test_an_alarm_ends_when_the_promise_is_kept_again(signals: Make, drawn: Make, batches: Make) -> None:
     each = signals()[:1]
     feed(each, drawn, batches, 1000, recall=RECALL - 0.2)
