@@ -181,6 +181,5 @@ def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> N
         "0": "unchanged | ",
         "3": "gone | layers: gone, 1 of 1: KL 0.25",
         "6": "unchanged | layers: stays: KL 0.5",
-        "9": "– | ",
         "11": "unchanged | ",
     }
