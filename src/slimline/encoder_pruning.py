@@ -9,14 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import encoder_parts, importances
+from slimline import encoder_parts, importances, movement
 from slimline.channels import Group, keep_channels, slice_model
 from slimline.errors import MethodError
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.params import Count
 from slimline.quantizers import plain
 from slimline.widths import Limits, above_threshold
 
-Importance = Literal["l1", "l2", "taylor", "fisher", "random"]
+Importance = Literal["l1", "l2", "taylor", "fisher", "movement", "random"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class EncoderPruning(Method):
     """``ratio`` of the parts go, those of the lowest ``importance`` (``slimline.importances``).
 
     ``scope``: of all layers together (``global``) or the same share of each (``layer``). A layer keeps a multiple of
-    ``multiple`` and loses no more than ``max_ratio``.
+    ``multiple`` and loses no more than ``max_ratio``. ``importance: movement`` (``slimline.movement``) fine-tunes a
+    copy for ``steps`` (200) at ``lr`` (1e-4).
     """
 
     importance: Importance = "taylor"
@@ -32,6 +34,8 @@ class EncoderPruning(Method):
     scope: Literal["global", "layer"] = "global"
     multiple: Annotated[int, Field(ge=1)] = 1
     max_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    steps: Count | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
 
     name: ClassVar[str]
     parts: ClassVar[str]
@@ -41,6 +45,9 @@ class EncoderPruning(Method):
         raise NotImplementedError
 
     def check(self, where: str) -> None:
+        for key, value in {"steps": self.steps, "lr": self.lr}.items():
+            if value is not None and self.importance != "movement":
+                raise MethodError(f"{where}.{key}: it is read with importance: movement, not {self.importance}")
         if self.ratio > self.max_ratio:
             raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
 
@@ -55,7 +62,7 @@ class EncoderPruning(Method):
         found = self._found(bare, inputs, context)
         limits = Limits(self.multiple, self.max_ratio)
         limits.check([group.channels for group in found], context.where)
-        scores = importances.scores(self.importance, found, bare, batches, context)
+        scores = self._scores(found, bare, batches, context)
         if self.scope == "global":
             wanted = above_threshold(scores, self.ratio)
         else:
@@ -81,7 +88,7 @@ class EncoderPruning(Method):
         bare = plain(model)
         inputs, _ = next(iter(batches()))
         found = self._found(bare, inputs, context)
-        scores = importances.scores(self.importance, found, bare, batches, context)
+        scores = self._scores(found, bare, batches, context)
         limits = Limits(self.multiple, self.max_ratio)
 
         def change(group: Group, score: Tensor) -> Alone:
@@ -91,7 +98,10 @@ class EncoderPruning(Method):
                 return slice_model(copy.deepcopy(model), keep_channels([group], [score], [width]))
 
             names = tuple(dict.fromkeys(name for name, _, _ in group.members))
-            return Alone({"importance": self.importance, "width": width}, make, names)
+            strength: dict[str, Any] = {"importance": self.importance, "width": width}
+            if self.importance == "movement":
+                strength |= {"steps": self._steps, "lr": self._lr}
+            return Alone(strength, make, names)
 
         return {group.members[0][0]: change(group, score) for group, score in zip(found, scores, strict=True)}
 
@@ -100,6 +110,19 @@ class EncoderPruning(Method):
         """Keep the listed positions of each layer's sides."""
         kept: dict[str, Any] = edit.data["kept"]
         return slice_model(model, kept)
+
+    @property
+    def _steps(self) -> int:
+        return self.steps or movement.STEPS
+
+    @property
+    def _lr(self) -> float:
+        return self.lr or movement.LR
+
+    def _scores(self, found: list[Group], bare: nn.Module, batches: Batches, context: Context) -> list[Tensor]:
+        if self.importance == "movement":
+            return movement.scores(found, bare, context, self._steps, self._lr)
+        return importances.scores(self.importance, found, bare, batches, context)
 
     def _found(self, bare: nn.Module, inputs: dict[str, Tensor], context: Context) -> list[Group]:
         found = self.groups(bare, inputs)

@@ -76,19 +76,19 @@ def sensitivities(importance: Importance, model: nn.Module, batches: Batches, co
 def score(importance: Importance, group: Group, model: nn.Module, seen: Sensitivity) -> Tensor:
     """Return one score a channel of ``group`` ([channels], float64) from weights and what ``sensitivities`` saw."""
     if importance == "taylor":  # a channel's outputs and its readers see the same error: count each side
-        return _sum(group, model, lambda w, g: w * g, seen, side=torch.abs)
+        return summed(group, model, lambda w, g: w * g, seen, side=torch.abs)
     if importance == "fisher":
-        return _sum(group, model, lambda w, f: w.square() * f / 2, seen)
+        return summed(group, model, lambda w, f: w.square() * f / 2, seen)
     if importance == "hessian":
-        trace = _sum(group, model, lambda _, h: h, seen)
-        size = _sum(group, model, lambda w, _: torch.ones_like(w), seen)
-        return trace.clamp(min=0) / (2 * size) * _sum(group, model, lambda w, _: w.square(), seen)
-    total = _sum(group, model, (lambda w, _: w.abs()) if importance == "l1" else (lambda w, _: w.square()))
+        trace = summed(group, model, lambda _, h: h, seen)
+        size = summed(group, model, lambda w, _: torch.ones_like(w), seen)
+        return trace.clamp(min=0) / (2 * size) * summed(group, model, lambda w, _: w.square(), seen)
+    total = summed(group, model, (lambda w, _: w.abs()) if importance == "l1" else (lambda w, _: w.square()))
     total = total.sqrt() if importance == "l2" else total
     return total / total.mean().clamp(min=1e-12)
 
 
-def _sum(
+def summed(
     group: Group,
     model: nn.Module,
     value: Callable[[Tensor, Tensor], Tensor],

@@ -50,6 +50,7 @@ class Context:
     """What a method may look at when it plans. ``where`` is the file and key of its settings, for errors.
 
     ``cache`` is the folder in which ``slimline.sensitivity`` remembers what single layers cost (None: nowhere).
+    ``train`` are the rows for methods that learn what to choose (None: those of ``task``).
     """
 
     task: Task
@@ -60,6 +61,7 @@ class Context:
     seed: int = 0
     where: str = "params.yaml"
     cache: Path | None = None
+    train: Split | None = None
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ class Stage:
     def context(self, where: str, decisions: Decisions) -> Context:
         """Return what a method of this stage plans with; ``where`` is the file and key of its settings."""
         parts = self.splits["calibration"], self.splits["validation"]
-        return Context(self.task, *parts, self.params.target, decisions, self.params.seed, where, CACHE)
+        seed, train = self.params.seed, self.splits["train"]
+        return Context(self.task, *parts, self.params.target, decisions, seed, where, CACHE, train)
 
     def keep(self, model: nn.Module, blocks: dict[str, list[int]]) -> tuple[nn.Module, Edit]:
         """Return a copy of ``model`` with these blocks of its containers alone, and the edit that says so."""

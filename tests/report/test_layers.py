@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from slimline import manifest
+from slimline.params import Configured
+from slimline.pipeline import ROOT
 from slimline.report import layers
 
 from .page import Page, number, table
@@ -153,3 +155,31 @@ def test_a_stage_that_changed_nothing_says_whose_layers_it_has(chain: Project) -
     study = chain.study()
     study = replace(study, layers={**study.layers, "factorize": study.layers["quantize"]})
     assert [each.same_as for each in layers.of_stages(study)] == ["", "", "quantize"]
+
+
+def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> None:
+    """Block 3 of the list that the model is went; those behind it moved up by one."""
+    study = chain.study()
+    section = study.params.compressions["prune"]
+    measured = section.model_copy(update={"methods": [Configured.model_validate({"name": "layers", "keep": 1})]})
+    kept = [0, 1, 2, *range(4, 12)]
+    why = {"3": "gone, 1 of 1: KL 0.25", "6": "stays: KL 0.5"}
+    choice = {"kept": {"": kept}, "blocks": {name: {"why": each} for name, each in why.items()}}
+    left = [
+        {**layer, "name": str(kept.index(int(layer["name"])))} for layer in study.layers[ROOT] if layer["name"] != "3"
+    ]
+    changed = replace(
+        study,
+        params=study.params.model_copy(update={"compressions": {**study.params.compressions, "prune": measured}}),
+        decisions={"prune": {"layers": choice}},
+        layers={ROOT: study.layers[ROOT], "prune": left},
+    )
+    followed = layers.chain(changed)
+    assert followed is not None
+    shown = {title: f"{cells[1].text} | {cells[1].note}" for title, cells in followed.rows}
+    assert shown == {
+        "0": "unchanged | ",
+        "3": "gone | layers: gone, 1 of 1: KL 0.25",
+        "6": "unchanged | layers: stays: KL 0.5",
+        "11": "unchanged | ",
+    }

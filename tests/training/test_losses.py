@@ -295,7 +295,17 @@ def test_a_layer_may_be_a_number() -> None:
 
 def test_every_loss_is_offered() -> None:
     names = {offer.name for offer in plugins.offers("losses")}
-    assert names >= {"hard", "soft", "soft-targets", "hint", "attention", "relational", "decoupled"}
+    assert names >= {
+        "hard",
+        "soft",
+        "soft-targets",
+        "hint",
+        "attention",
+        "relational",
+        "decoupled",
+        "hidden-states",
+        "minilm",
+    }
 
 
 class Many(Digits):

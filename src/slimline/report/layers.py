@@ -51,6 +51,7 @@ def chain(study: Study) -> Table | None:
             did = each.merged_changes(origin) if each.before else [size(layer["weight"]) for layer in own]
             if each.is_new:
                 did = [size(layer["weight"]) for layer in own if "weight" in layer]
+            why = why if own else each.reasons_gone(origin)
             cells.append(Cell(", ".join(did) or "–", "; ".join(why)))
         rows.append((origin, cells))
     return Table(["layer", *(each.stage for each in shown)], rows)

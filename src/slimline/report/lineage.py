@@ -52,11 +52,13 @@ class Lineage:
     def name_before(self, name: str) -> str:
         """Return the name that a layer had in the stage before, where dropped blocks shifted its number."""
         for stage in reversed(self.made_by):
-            for container, kept in _kept(self.study.params.compressions.get(stage)).items():
-                start = f"{container}." if container else ""
-                number, dot, rest = name.removeprefix(start).partition(".")
-                if name.startswith(start) and number.isdecimal() and int(number) < len(kept):
-                    name = f"{start}{kept[int(number)]}{dot}{rest}"
+            section = self.study.params.compressions.get(stage)
+            for blocks in reversed(_kept(section, self.study.decisions.get(stage, {}))):
+                for container, kept in blocks.items():
+                    start = f"{container}." if container else ""
+                    number, dot, rest = name.removeprefix(start).partition(".")
+                    if name.startswith(start) and number.isdecimal() and int(number) < len(kept):
+                        name = f"{start}{kept[int(number)]}{dot}{rest}"
         return name
 
     def source(self, name: str) -> Layer | None:
@@ -133,6 +135,7 @@ class Lineage:
             for method, choice in self.study.decisions.get(stage, {}).items():
                 layers = choice.get("layers", {})
                 found += [f"{method}: {layers[each]['why']}" for each in known if layers.get(each, {}).get("why")]
+                found += [f"{method}: {why}" for why in _of_block(choice, self.name_before(name))]
             section = self.study.params.compressions.get(stage)
             for configured in section.methods if isinstance(section, Compression) else []:
                 for pattern in configured.settings.get("skip", []):
@@ -140,6 +143,19 @@ class Lineage:
                     if not told and any(fnmatchcase(each, pattern) for each in known):
                         found.append(f"{configured.name}: skipped by {pattern!r}")
         return list(dict.fromkeys(found))
+
+    def reasons_gone(self, origin: str) -> list[str]:
+        """Return why methods dropped what came from ``origin`` and is in this stage no more."""
+        names = [layer["name"] for layer in self.before.from_origin(origin)] if self.before else []
+        return list(
+            dict.fromkeys(
+                f"{method}: {why}"
+                for stage in self.made_by
+                for method, choice in self.study.decisions.get(stage, {}).items()
+                for name in names
+                for why in _of_block(choice, name)
+            )
+        )
 
 
 def rank(parts: Sequence[Layer]) -> str:
@@ -203,11 +219,20 @@ def size(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def _kept(section: Any) -> dict[str, list[int]]:
-    """Return {container: positions that stay} of the blocks that a stage dropped."""
+def _kept(section: Any, decisions: Mapping[str, Any]) -> list[dict[str, list[int]]]:
+    """Return {container: positions that stay} of the blocks that each method of a stage dropped, in order."""
     if isinstance(section, Distill):
-        return dict(section.keep or {})
-    if isinstance(section, Compression):
-        dropped = [method for method in section.methods if method.name == "drop-layers"]
-        return {str(name): kept for method in dropped for name, kept in method.settings.get("keep", {}).items()}
-    return {}
+        return [dict(section.keep or {})]
+    found: list[dict[str, list[int]]] = []
+    measured = (choice["kept"] for choice in decisions.values() if "kept" in choice)
+    for method in section.methods if isinstance(section, Compression) else []:
+        if method.name == "drop-layers":
+            found.append({str(name): kept for name, kept in method.settings.get("keep", {}).items()})
+        elif method.name == "layers":
+            found.append(next(measured, {}))
+    return found
+
+
+def _of_block(choice: Mapping[str, Any], name: str) -> list[str]:
+    """Return why the block that the layer ``name`` is in stayed or went."""
+    return [each["why"] for block, each in choice.get("blocks", {}).items() if f"{name}.".startswith(f"{block}.")]

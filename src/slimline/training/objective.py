@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from slimline.errors import ParamsError, TrainingError
 from slimline.task import Split, Task, call, tensors
 from slimline.training.features import captured, example_features, find_layer
-from slimline.training.losses.contract import FeatureLoss, needs
+from slimline.training.losses.contract import FeatureLoss, TokenLoss, needs
 
 Loss = Callable[[Task, Tensor, Tensor | None, Tensor | None], Tensor]
 
@@ -73,17 +73,16 @@ class Objective:
         self.regressors = nn.ModuleList()
         self.reads_outputs = any(term.reads_outputs for term in terms)
         self._adapters: list[list[nn.Module]] = [[] for _ in terms]
+        self._pairs: list[list[tuple[str, str]]] = [[] for _ in terms]
+        self._padding = rows.padding
         self._teacher = teacher
         self._guided: dict[str, str] = {}
         self._hints: dict[str, str] = {}
         for term in terms:
             for guided, hint in term.loss.layers.items() if isinstance(term.loss, FeatureLoss) else ():
-                where = f"{term.where}.layers"
-                find_layer(student, guided, "the student", where)
-                find_layer(self._live, hint, "the teacher", where)
-                self._guided.setdefault(guided, where)
-                self._hints.setdefault(hint, where)
-        if self._guided:
+                find_layer(student, guided, "the student", f"{term.where}.layers")
+                find_layer(self._live, hint, "the teacher", f"{term.where}.layers")
+        if any(isinstance(term.loss, FeatureLoss) and term.loss.layers for term in terms):
             self._build(rows, seed)
 
     @property
@@ -96,12 +95,13 @@ class Objective:
         device = next(self.student.parameters()).device
         self._live.to(device)
         inputs = {name: value.to(device) for name, value in tensors(rows[slice(0, 2)][0]).items()}
+        self._pairs = [self._paired(term, inputs) for term in self.terms]
         guided = example_features(self.student, self._guided, inputs, "the student")
         hints = example_features(self._live, self._hints, inputs, "the teacher")
-        for term, adapters in zip(self.terms, self._adapters, strict=True):
-            if not isinstance(term.loss, FeatureLoss) or not term.loss.layers:
+        for term, adapters, pairs in zip(self.terms, self._adapters, self._pairs, strict=True):
+            if not pairs:
                 continue
-            for ours, theirs in term.loss.layers.items():
+            for ours, theirs in pairs:
                 student, teacher = guided[ours].float(), hints[theirs].float()
                 try:
                     with torch.random.fork_rng(devices=[]):
@@ -112,9 +112,26 @@ class Objective:
             self.regressors.extend(adapters)
             try:
                 with torch.no_grad():
-                    self._compare(term, adapters, guided, hints)
+                    self._compare(term, adapters, pairs, guided, hints, self._real(inputs))
             except (RuntimeError, ValueError) as error:
                 raise ParamsError(f"{term.where}.layers: {' '.join(str(error).split())}") from error
+
+    def _paired(self, term: Term, inputs: dict[str, Tensor]) -> list[tuple[str, str]]:
+        """Return the pairs of layers that a loss compares, and note each with the file and key that names it."""
+        found = []
+        where = f"{term.where}.layers"
+        for ours, theirs in term.loss.layers.items() if isinstance(term.loss, FeatureLoss) else ():
+            sides = []
+            for model, name, whose in ((self.student, ours, "the student"), (self._live, theirs, "the teacher")):
+                try:
+                    sides.append(term.loss.parts(model, name, inputs))
+                except ValueError as error:
+                    raise ParamsError(f"{where}: {name!r} of {whose} {error}") from error
+            for guided, hint in zip(*sides, strict=True):
+                self._guided.setdefault(guided, where)
+                self._hints.setdefault(hint, where)
+                found.append((guided, hint))
+        return found
 
     def __call__(
         self, model: nn.Module, inputs: dict[str, Tensor], y: Tensor | None, answers: Sequence[Tensor]
@@ -127,11 +144,12 @@ class Objective:
         with captured(self.student, self._guided) as guided:
             out = call(model, inputs).float()
         values = []
-        for term, adapters in zip(self.terms, self._adapters, strict=True):
+        real = self._real(inputs)
+        for term, adapters, pairs in zip(self.terms, self._adapters, self._pairs, strict=True):
             if y is None and term.needs_labels:
                 continue
-            if adapters:
-                values.append(term.weight * self._compare(term, adapters, guided, hints))
+            if pairs:
+                values.append(term.weight * self._compare(term, adapters, pairs, guided, hints, real))
             else:
                 values.append(term.weight * self._answer(term, out, y, answers))
         return sum(values[1:], values[0])
@@ -145,14 +163,29 @@ class Objective:
             call(self._live, inputs)
         return hints
 
+    def _real(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Return which positions of a batch aren't padding [N × length], None where rows have none."""
+        if self._padding is None:
+            return None
+        name, fill = self._padding
+        return inputs[name] != fill
+
+    @staticmethod
     def _compare(
-        self, term: Term, adapters: list[nn.Module], guided: dict[str, Tensor], hints: dict[str, Tensor]
+        term: Term,
+        adapters: list[nn.Module],
+        names: list[tuple[str, str]],
+        guided: dict[str, Tensor],
+        hints: dict[str, Tensor],
+        real: Tensor | None,
     ) -> Tensor:
-        names = zip(term.loss.layers.items(), adapters, strict=True)
         kind = next(iter(hints.values())).device.type
         with torch.autocast(kind, enabled=False):
-            pairs = [(adapter(guided[ours].float()), hints[theirs].float()) for (ours, theirs), adapter in names]
-            value: Tensor = term.loss(pairs)
+            pairs = [
+                (adapter(guided[ours].float()), hints[theirs].float())
+                for (ours, theirs), adapter in zip(names, adapters, strict=True)
+            ]
+            value: Tensor = term.loss(pairs, real) if isinstance(term.loss, TokenLoss) else term.loss(pairs)
         return value
 
     def _answer(self, term: Term, out: Tensor, y: Tensor | None, answers: Sequence[Tensor]) -> Tensor:

@@ -29,6 +29,14 @@ class FeatureLoss:
     needs: ClassVar[tuple[str, ...]] = ("teacher",)
     layers: Mapping[str, str]
 
+    def parts(self, model: nn.Module, layer: str, inputs: dict[str, Tensor]) -> list[str]:
+        """Return the names of the layers that ``layer`` stands for in ``model``, which takes ``inputs``: itself here.
+
+        Those of the student's and of the teacher's are paired in order. Raises ValueError where there are none.
+        """
+        del model, inputs
+        return [layer]
+
     def adapter(self, student: Tensor, teacher: Tensor) -> nn.Module:
         """Return the module that the student's features of a pair go through first; both features are examples.
 
@@ -39,6 +47,14 @@ class FeatureLoss:
 
     def __call__(self, pairs: Pairs) -> Tensor:
         """Return the scalar loss of (student's, teacher's) features: float32, N first, in the order of ``layers``."""
+        raise NotImplementedError
+
+
+class TokenLoss(FeatureLoss):
+    """A loss on features of tokens, some of which may be padding."""
+
+    def __call__(self, pairs: Pairs, real: Tensor | None = None) -> Tensor:
+        """Return the scalar loss; ``real`` [N × length] says which tokens are no padding, None: all are."""
         raise NotImplementedError
 
 
