@@ -10,6 +10,7 @@ against the one that came in: if it isn't faster beyond the interval, every laye
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -315,7 +316,11 @@ def apply(model: nn.Module, edit: Edit, structure: Structure) -> nn.Module:
         if isinstance(layer, QuantizedConv2d | QuantizedLinear):
             weight = layer.weight_quantizer.spec
             activation = layer.input_quantizer.spec if isinstance(layer.input_quantizer, Quantizer) else None
-            sequence = nn.Sequential(*(quantize_layer(part, weight, activation) for part in sequence))
+            inner = activation and dataclasses.replace(activation, smooth=False)
+            specs = [activation, *[inner] * (len(sequence) - 1)]
+            sequence = nn.Sequential(
+                *(quantize_layer(part, weight, own) for part, own in zip(sequence, specs, strict=True))
+            )
         replace(model, {name: sequence.train(layer.training)})
     return model
 
@@ -345,12 +350,12 @@ def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batch
         for inputs, _ in batches():
             call(changed, inputs)
 
-    calibrate(changed, run, MinMax, only=new)
-    old = quantizers(model)
-    for layer in names:
-        if f"{layer}.input_quantizer" in old:
-            first = quantizers(changed)[f"{layer}.0.input_quantizer"]
-            first.load_state_dict(old[f"{layer}.input_quantizer"].state_dict())
+    old, own = quantizers(model), quantizers(changed)
+    kept = {f"{layer}.0.input_quantizer": f"{layer}.input_quantizer" for layer in names}
+    for name, before in kept.items():
+        if before in old:
+            own[name].load_state_dict(old[before].state_dict())
+    calibrate(changed, run, MinMax, only=new - kept.keys())
 
 
 def _choose(

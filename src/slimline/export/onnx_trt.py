@@ -42,7 +42,7 @@ def tidy(model: Any) -> Any:
     import onnx
 
     graph = qdq.Graph(model)
-    for each in (qdq.simplify, qdq.share_quantizers, qdq.fold_weights, qdq.share_constants):
+    for each in (qdq.simplify, qdq.share_factors, qdq.share_quantizers, qdq.fold_weights, qdq.share_constants):
         each(graph)
     finished = graph.finish()
     onnx.checker.check_model(finished, full_check=True)

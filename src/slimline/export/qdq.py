@@ -96,6 +96,25 @@ def simplify(graph: Graph) -> None:
             del node.input[1:], node.attribute[:]
 
 
+def share_factors(graph: Graph) -> None:
+    """Keep one Mul of a tensor by each constant: layers that read one tensor are smoothed by one factor."""
+    seen: dict[tuple[str, bytes], str] = {}
+    names: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        factor = graph.constants.get(node.input[1]) if node.op_type == "Mul" else None
+        if factor is None or node.input[0] in graph.constants:
+            kept.append(node)
+            continue
+        first = seen.setdefault((node.input[0], factor.tobytes()), node.output[0])
+        if first == node.output[0]:
+            kept.append(node)
+        else:
+            names[node.output[0]] = first
+    graph.nodes = kept
+    graph.rename_uses(names)
+
+
 def share_quantizers(graph: Graph) -> None:
     """Keep one QuantizeLinear → DequantizeLinear pair for each (tensor, scale, zero point)."""
     seen: dict[tuple[Any, ...], str] = {}
@@ -294,6 +313,7 @@ def tidy(model: Any) -> Any:
     """Run every pass and return the checked model."""
     graph = Graph(model)
     simplify(graph)
+    share_factors(graph)
     share_quantizers(graph)
     floats.store(graph)
     widths.fold_weights(graph)
