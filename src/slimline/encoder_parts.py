@@ -8,7 +8,6 @@ disturbing one channel.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.channels import Group
+from slimline.layers import sharing
 from slimline.task import call
 
 HEAD_SIZES = ("attention_head_size", "head_dim")
@@ -143,7 +143,7 @@ def runs(model: nn.Module, inputs: dict[str, Tensor]) -> str | None:
     """Return why a copy of ``model`` doesn't run, or None."""
     try:
         with torch.inference_mode():
-            call(copy.deepcopy(model).eval(), _few(inputs))
+            call(sharing(model).eval(), _few(inputs))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return " ".join(str(error).split())
     return None

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from slimline import latency, masks, measure, metrics
 from slimline.calibration import calibrate
 from slimline.errors import MethodError
-from slimline.layers import macs
+from slimline.layers import macs, sharing
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 from slimline.observers import MinMax
 from slimline.quantizers import (
@@ -40,7 +40,7 @@ from slimline.quantizers import (
 from slimline.refitting import refit
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
-from slimline.whitening import covariances
+from slimline.whitening import Covariances
 
 Ranks = list[int]
 Layers = dict[str, dict[str, Any]]  # by name: ranks, None where a layer stays, and why
@@ -212,15 +212,9 @@ def alone(
     return Alone({"ranks": list(ranks), "whiten": method.whiten, "refit": method.refit}, make, (name,))
 
 
-def _covariance(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> dict[str, Tensor]:
+def _covariance(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> Mapping[str, Tensor]:
     """Return what each layer is whitened by: the covariance of its inputs, or the identity."""
-    found = covariances(model, _names(method, model, context.where), batches)
-    for name, each in found.items():
-        if not bool(each.isfinite().all()):
-            raise MethodError(f"{context.where}: layer {name}: calibration saw inputs that are not finite")
-    if method.whiten:
-        return found
-    return {name: torch.eye(len(each), dtype=torch.float64) for name, each in found.items()}
+    return Covariances(model, _names(method, model, context.where), batches, whiten=method.whiten, where=context.where)
 
 
 def _factorized(
@@ -228,7 +222,7 @@ def _factorized(
 ) -> tuple[nn.Module, Edit]:
     """Return a copy of ``model`` with these layers at these ranks, and the edit that says so."""
     edit = Edit(method.name, {"ranks": {name: list(value) for name, value in ranks.items()}})
-    changed = apply(copy.deepcopy(model), edit, method.structure)
+    changed = apply(sharing(model), edit, method.structure)
     for name, value in ranks.items():
         original = model.get_submodule(name)
         parts = changed.get_submodule(name)

@@ -21,6 +21,7 @@ from slimline.equalization import equalize
 from slimline.errors import MethodError
 from slimline.folding import batchnorm_pairs, fold_weights, without_norms
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
+from slimline.layers import sharing
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan, load_tensors
 from slimline.mixed_precision import Budget
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
@@ -223,7 +224,7 @@ class Quantize(Method):
                 name for name in layers if getattr(bare[name], "bias", 0) is None and name not in dict(folds)
             ]
         edit = Edit(self.name, data)
-        quantized = copy.deepcopy(model)
+        quantized = copy.deepcopy(model) if folds or self._moves_weights(own) else sharing(model)
         fold_weights(quantized, folds)
         quantized = self.apply(quantized, edit)
         notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
@@ -240,7 +241,7 @@ class Quantize(Method):
         except MethodError as error:
             raise MethodError(f"{context.where}: {error}") from error
         # the quantizers that apply makes are new and unset, even where ranges stay
-        applied = self.apply(copy.deepcopy(model), edit).state_dict()
+        applied = self.apply(sharing(model), edit).state_dict()
         changed = {
             name: tensor for name, tensor in quantized.state_dict().items() if not torch.equal(applied[name], tensor)
         }
@@ -284,6 +285,11 @@ class Quantize(Method):
         load_tensors(quantized, bare.state_dict())
         return notes
 
+    def _moves_weights(self, own: Mapping[str, Quantize]) -> bool:
+        """Return whether weights themselves change before or after they get ranges."""
+        rounded = any(each.rounding == "adaround" for each in own.values())
+        return self.equalize or self.smooth is not None or self.bias_correction or rounded
+
     def _moves(
         self, model: nn.Module, inputs: dict[str, Tensor], specs: Mapping[str, tuple[Spec, Spec | None]]
     ) -> list[smoothing.Move]:
@@ -291,7 +297,7 @@ class Quantize(Method):
         if self.smooth is None:
             return []
         rounded = [name for name, (_, activation) in specs.items() if activation is not None]
-        return smoothing.find_moves(plain(model), inputs, rounded)
+        return smoothing.find_moves(plain(model, share=True), inputs, rounded)
 
     def _smooth(
         self, quantized: nn.Module, moves: list[smoothing.Move], batches: Batches, context: Context
@@ -299,7 +305,7 @@ class Quantize(Method):
         """Move outliers of the inputs of a model whose quantizers have no ranges yet into the weights."""
         if self.smooth is None:
             return []
-        bare = plain(quantized)
+        bare = plain(quantized, share=True)
         try:
             factors = smoothing.smooth(bare, moves, self.smooth, batches)
         except MethodError as error:

@@ -25,7 +25,7 @@ from slimline.grids import (
     scale_and_zero_point,
     scale_shape,
 )
-from slimline.layers import Add
+from slimline.layers import Add, sharing
 from slimline.observers import Observer, least_error_range
 
 NATIVE = (8, 16)  # widths whose integers fill their container
@@ -135,12 +135,12 @@ def learned_scales(model: nn.Module) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def settle(model: nn.Module) -> None:
-    """Make scales and zero points, in place, the constants that an exported model holds.
+    """Make scales and zero points, new tensors, the constants that an exported model holds.
 
     A learned scale, whose sign is free, becomes the step in use; zero points get their grid's integer type.
     """
     for quantizer in quantizers(model).values():
-        quantizer.scale.copy_(quantizer.steps())
+        quantizer.scale.data = quantizer.steps().clone()
         signed = quantizer.spec.scheme == "symmetric"
         narrow, wide = (torch.int8, torch.int16) if signed else (torch.uint8, torch.uint16)
         quantizer.zero_point = quantizer.zero_point.to(narrow if quantizer.spec.bits <= 8 else wide)
@@ -328,9 +328,12 @@ def _recast(module: nn.Module, kind: type[nn.Module]) -> Any:
     return new
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """Return a deep copy of ``model`` without any quantizer, for tracers that can't see through them."""
-    duplicate = copy.deepcopy(model)
+def plain(model: nn.Module, *, share: bool = False) -> nn.Module:
+    """Return a deep copy of ``model`` without any quantizer, for tracers that can't see through them.
+
+    With ``share`` it has the model's own numbers (``layers.sharing``).
+    """
+    duplicate = sharing(model) if share else copy.deepcopy(model)
     layers = {name: (plain_layer(module), module) for name, module in duplicate.named_modules() if name}
     replace(duplicate, {name: new for name, (new, old) in layers.items() if new is not old})
     return duplicate
