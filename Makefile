@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
-.PHONY: example-topics demo-regression ablation bench bench-methods bench-noop bench-serving bench-soak bench-timers bench-monitor bench-monitoring lock clean
+.PHONY: example-topics demo-regression ablation bench bench-methods bench-noop bench-serving bench-soak bench-timers bench-memory bench-attention bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -64,6 +64,12 @@ bench-serving: .venv/installed  ## the endpoint beside bare and plain servers, a
 
 bench-timers: .venv/installed  ## 100,000 requests within one timeout of BentoML, which starts a timer for each
 	python benchmarks/serving/timers.py
+
+bench-memory: .venv/installed  ## what compressing takes over the model's own bytes, up to an encoder of 300M random weights
+	python benchmarks/memory.py
+
+bench-attention: .venv/installed  ## attention's own products in integers, against floats, in ONNX Runtime
+	python benchmarks/attention.py
 
 bench-soak: .venv/installed  ## a million requests at 60% load: memory, events, errors
 	python benchmarks/serving/soak.py

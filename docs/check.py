@@ -41,6 +41,7 @@ def main() -> int:
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
         (BENCHMARKS, "peers", peers_tables()),
+        (BENCHMARKS, "memory", memory_table()),
         (MONITORING, "speed", speed_table()),
         (MONITORING, "simulated", simulated_tables()),
         (MONITORING, "blame", blame_table()),
@@ -245,6 +246,24 @@ def timers_table() -> str:
     for name, row in measured["servers"].items():
         cells = [f"{row[each]:.2f}" for each in ("p50_ms", "p99_ms", "p99.9_ms", "p100_ms")]
         lines.append(" | ".join([name, *cells, f"{row['later_than_100_ms']:.2%}", f"{row['grown_mb']:.0f}"]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def memory_table() -> str:
+    """Return metrics/memory.json as a row a step: the peak over the model's bytes, a column a size."""
+    path = ROOT / "metrics" / "memory.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    rows, goal = measured["steps"], measured["goal"]
+    known = {size: own for sizes in rows.values() for size, own in sizes.items()}
+    sizes = sorted(known, key=lambda size: known[size]["model"])
+    head = [f"{known[size]['params'] / 1e6:.0f}M, {known[size]['model'] / 2**20:,.0f} MiB" for size in sizes]
+    lines = [" | ".join(["peak over the model", *head, f"≤ {goal}×"]), "|".join(["---", *["---:"] * len(head), "---"])]
+    for step, own in rows.items():
+        cells = [f"{own[size]['ratio']:.2f}×" if size in own else "" for size in sizes]
+        met = "yes" if all(each["ratio"] <= goal for each in own.values()) else "no"
+        lines.append(" | ".join([step, *cells, met]))
     return "\n".join(f"| {line} |" for line in lines)
 
 

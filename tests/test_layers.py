@@ -1,9 +1,21 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from slimline.layers import Add
+from slimline.layers import Add, sharing
+from slimline.models.resnet import ResNet
 
 
 def test_add_adds() -> None:
     assert Add()(torch.tensor([1.0]), torch.tensor([2.0])).item() == 3
+
+
+def test_a_sharing_copy_has_the_models_numbers_and_its_own_structure(resnet: ResNet) -> None:
+    shared = sharing(resnet)
+    for (name, mine), theirs in zip(shared.state_dict().items(), resnet.state_dict().values(), strict=True):
+        assert mine.data_ptr() == theirs.data_ptr(), name
+    shared.fc = nn.Identity()
+    assert isinstance(resnet.fc, nn.Linear)
+    next(shared.parameters()).sum().backward()
+    assert next(resnet.parameters()).grad is None

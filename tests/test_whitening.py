@@ -39,3 +39,26 @@ def test_the_root_times_its_transpose_is_the_covariance(size: int, seed: int) ->
     lower = whitening.root(covariance)
     assert torch.equal(lower, lower.tril())
     torch.testing.assert_close(lower @ lower.T, covariance, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("room", [0, 2**26], ids=["one at a time", "all"])
+def test_covariances_are_the_same_a_few_at_a_time(
+    resnet: ResNet, batches: Batches, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    names = [name for name, each in resnet.named_modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    runs: list[list[str]] = []
+    whole = whitening.covariances
+
+    def counted(model: nn.Module, group: list[str], data: Batches) -> dict[str, Tensor]:
+        runs.append(group)
+        return whole(model, group, data)
+
+    monkeypatch.setattr(whitening, "covariances", counted)
+    monkeypatch.setattr(whitening, "LEAST", room)
+    monkeypatch.setattr(whitening, "SHARE", 0)
+    found = whitening.Covariances(resnet, names, batches)
+    expected = whole(resnet, names, batches)
+    assert list(found) == list(expected)
+    for name in names:
+        assert torch.equal(found[name], expected[name])
+    assert len(runs) == (1 if room else len(names))

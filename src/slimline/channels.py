@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimline import masks
 from slimline.errors import MethodError
-from slimline.quantizers import Quantizer, weight_quantizer
+from slimline.quantizers import Quantizer, smoothing_factor, weight_quantizer
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def slice_layer(module: nn.Module, out: list[int] | None, into: list[int] | None
         for name in ("weight", masks.NAME):
             _narrow(module, name, torch.tensor(into), 1)
         _renew_blocks(module)
+        _narrow_factor(module, torch.tensor(into))
         setattr(module, kind[0], len(into))
 
 
@@ -181,6 +182,11 @@ def _narrow_scales(module: nn.Module, rows: Tensor) -> None:
     if isinstance(quantizer, Quantizer) and quantizer.spec.axis == 0:
         for name in ("scale", "zero_point"):
             _narrow(quantizer, name, rows, 0)
+
+
+def _narrow_factor(module: nn.Module, rows: Tensor) -> None:
+    if smoothing_factor(module) is not None:
+        _narrow(module.get_submodule("input_quantizer"), "factor", rows, 0)
 
 
 def _renew_blocks(module: nn.Module) -> None:

@@ -8,7 +8,6 @@ disturbing one channel.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.channels import Group
+from slimline.layers import sharing
 from slimline.task import call
 
 HEAD_SIZES = ("attention_head_size", "head_dim")
@@ -71,7 +71,7 @@ def feed_forwards(model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
         for a, b in pairwise(order)
         if a not in taken and _linear(model, a).out_features == _linear(model, b).in_features
     ]
-    kept = [pair for pair in pairs if _reads_by_channel(model, inputs, *pair)]
+    kept = [pair for pair in pairs if reads_by_channel(model, inputs, *pair)]
     return [
         Group([(a, "out", owned), (b, "in", owned)], len(owned))
         for a, b in kept
@@ -96,7 +96,7 @@ def calls(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
     return [name for name in order if order.count(name) == 1]
 
 
-def _reads_by_channel(model: nn.Module, inputs: dict[str, Tensor], a: str, b: str) -> bool:
+def reads_by_channel(model: nn.Module, inputs: dict[str, Tensor], a: str, b: str) -> bool:
     """Return whether channel 0 of the input of ``b``, and no other, changes with that of the output of ``a``."""
     before = _input_of(model, inputs, b, a, lambda out: out)
     after = _input_of(model, inputs, b, a, _disturb)
@@ -143,7 +143,7 @@ def runs(model: nn.Module, inputs: dict[str, Tensor]) -> str | None:
     """Return why a copy of ``model`` doesn't run, or None."""
     try:
         with torch.inference_mode():
-            call(copy.deepcopy(model).eval(), _few(inputs))
+            call(sharing(model).eval(), _few(inputs))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         return " ".join(str(error).split())
     return None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from slimline import encoder_parts, importances, movement
 from slimline.channels import Group, keep_channels, slice_model
 from slimline.errors import MethodError
+from slimline.layers import sharing
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 from slimline.params import Count
 from slimline.quantizers import plain
@@ -57,7 +58,7 @@ class EncoderPruning(Method):
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         self.check(context.where)
-        bare = plain(model)
+        bare = plain(model, share=True)
         inputs, _ = next(iter(batches()))
         found = self._found(bare, inputs, context)
         limits = Limits(self.multiple, self.max_ratio)
@@ -76,7 +77,7 @@ class EncoderPruning(Method):
         gone = 1 - sum(widths) / sum(group.channels for group in found)
         notes.append(f"{gone:.1%} of the {self.parts} are gone where {self.ratio:.1%} was asked")
         state = model.state_dict()
-        sliced = self.apply(copy.deepcopy(model), edit)
+        sliced = self.apply(sharing(model), edit)
         if why := encoder_parts.runs(sliced, inputs):
             raise MethodError(
                 f"{context.where}: {self.name}: the model doesn't run without some of its {self.parts}: {why}"
@@ -85,7 +86,7 @@ class EncoderPruning(Method):
         return Plan(edit, tensors, notes)
 
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
-        bare = plain(model)
+        bare = plain(model, share=True)
         inputs, _ = next(iter(batches()))
         found = self._found(bare, inputs, context)
         scores = self._scores(found, bare, batches, context)

@@ -10,6 +10,7 @@ against the one that came in: if it isn't faster beyond the interval, every laye
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from slimline import latency, masks, measure, metrics
 from slimline.calibration import calibrate
 from slimline.errors import MethodError
-from slimline.layers import macs
+from slimline.layers import macs, sharing
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan
 from slimline.observers import MinMax
 from slimline.quantizers import (
@@ -39,7 +40,7 @@ from slimline.quantizers import (
 from slimline.refitting import refit
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
-from slimline.whitening import covariances
+from slimline.whitening import Covariances
 
 Ranks = list[int]
 Layers = dict[str, dict[str, Any]]  # by name: ranks, None where a layer stays, and why
@@ -211,15 +212,9 @@ def alone(
     return Alone({"ranks": list(ranks), "whiten": method.whiten, "refit": method.refit}, make, (name,))
 
 
-def _covariance(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> dict[str, Tensor]:
+def _covariance(method: LowRank, model: nn.Module, batches: Batches, context: Context) -> Mapping[str, Tensor]:
     """Return what each layer is whitened by: the covariance of its inputs, or the identity."""
-    found = covariances(model, _names(method, model, context.where), batches)
-    for name, each in found.items():
-        if not bool(each.isfinite().all()):
-            raise MethodError(f"{context.where}: layer {name}: calibration saw inputs that are not finite")
-    if method.whiten:
-        return found
-    return {name: torch.eye(len(each), dtype=torch.float64) for name, each in found.items()}
+    return Covariances(model, _names(method, model, context.where), batches, whiten=method.whiten, where=context.where)
 
 
 def _factorized(
@@ -227,7 +222,7 @@ def _factorized(
 ) -> tuple[nn.Module, Edit]:
     """Return a copy of ``model`` with these layers at these ranks, and the edit that says so."""
     edit = Edit(method.name, {"ranks": {name: list(value) for name, value in ranks.items()}})
-    changed = apply(copy.deepcopy(model), edit, method.structure)
+    changed = apply(sharing(model), edit, method.structure)
     for name, value in ranks.items():
         original = model.get_submodule(name)
         parts = changed.get_submodule(name)
@@ -315,7 +310,11 @@ def apply(model: nn.Module, edit: Edit, structure: Structure) -> nn.Module:
         if isinstance(layer, QuantizedConv2d | QuantizedLinear):
             weight = layer.weight_quantizer.spec
             activation = layer.input_quantizer.spec if isinstance(layer.input_quantizer, Quantizer) else None
-            sequence = nn.Sequential(*(quantize_layer(part, weight, activation) for part in sequence))
+            inner = activation and dataclasses.replace(activation, smooth=False)
+            specs = [activation, *[inner] * (len(sequence) - 1)]
+            sequence = nn.Sequential(
+                *(quantize_layer(part, weight, own) for part, own in zip(sequence, specs, strict=True))
+            )
         replace(model, {name: sequence.train(layer.training)})
     return model
 
@@ -345,12 +344,12 @@ def _calibrate(changed: nn.Module, model: nn.Module, names: Sequence[str], batch
         for inputs, _ in batches():
             call(changed, inputs)
 
-    calibrate(changed, run, MinMax, only=new)
-    old = quantizers(model)
-    for layer in names:
-        if f"{layer}.input_quantizer" in old:
-            first = quantizers(changed)[f"{layer}.0.input_quantizer"]
-            first.load_state_dict(old[f"{layer}.input_quantizer"].state_dict())
+    old, own = quantizers(model), quantizers(changed)
+    kept = {f"{layer}.0.input_quantizer": f"{layer}.input_quantizer" for layer in names}
+    for name, before in kept.items():
+        if before in old:
+            own[name].load_state_dict(old[before].state_dict())
+    calibrate(changed, run, MinMax, only=new - kept.keys())
 
 
 def _choose(

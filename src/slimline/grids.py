@@ -37,7 +37,8 @@ class Spec:
 
     ``axis`` None: the whole tensor; else each channel along it. ``block``: so many values along the axis after it, at
     each position of the axes behind. ``learned``: the scale is a parameter. ``dynamic``: the range is that of the
-    tensor at hand; the scale that calibration found is kept for runtimes that can't.
+    tensor at hand; the scale that calibration found is kept for runtimes that can't. ``smooth``: each input channel is
+    multiplied by a factor of its own first (``slimline.smoothing``).
     """
 
     bits: int = 8
@@ -46,6 +47,7 @@ class Spec:
     block: int | None = None
     learned: bool = False
     dynamic: bool = False
+    smooth: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -71,8 +73,9 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
 
 
 def spec_data(spec: Spec) -> dict[str, Any]:
-    """Return a Spec as JSON data; ``block``, ``learned`` and ``dynamic`` stand there when they are set."""
-    return {key: value for key, value in asdict(spec).items() if key not in {"block", "learned", "dynamic"} or value}
+    """Return a Spec as JSON data; ``block``, ``learned``, ``dynamic`` and ``smooth`` stand there when they are set."""
+    optional = {"block", "learned", "dynamic", "smooth"}
+    return {key: value for key, value in asdict(spec).items() if key not in optional or value}
 
 
 def scale_and_zero_point(spec: Spec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""Layers for operations that methods must be able to see, and what a layer costs."""
+"""Layers for operations that methods must be able to see, what a layer costs, and copies that take no memory."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,19 @@ class Add(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """Return a copy of a model's structure over the same numbers: for changes that put new tensors in, and for reading.
+
+    Layers can be replaced and gradients taken without the model's knowing. What is written into a tensor in place is
+    written into the model.
+    """
+    memo: dict[int, Any] = {
+        id(each): nn.Parameter(each.detach(), requires_grad=each.requires_grad) for each in model.parameters()
+    }
+    memo |= {id(each): each.detach() for each in model.buffers()}
+    return copy.deepcopy(model, memo)
 
 
 @torch.inference_mode()

@@ -15,19 +15,21 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from slimline import mixed_precision
+from slimline import mixed_precision, smoothing
 from slimline.calibration import calibrate
 from slimline.equalization import equalize
 from slimline.errors import MethodError
 from slimline.folding import batchnorm_pairs, fold_weights, without_norms
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
-from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.layers import sharing
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan, load_tensors
 from slimline.mixed_precision import Budget
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
 from slimline.quantizers import (
     QuantizedConv2d,
     QuantizedEmbedding,
     QuantizedLinear,
+    Quantizer,
     is_quantizable,
     is_quantized,
     plain,
@@ -83,8 +85,9 @@ class Quantize(Method):
     validation loss by more than ``max_loss``. Both are chosen by measurement (``slimline.mixed_precision``).
 
     ``learned_steps``: recovery trains the scales too (LSQ). ``equalize``: neighbouring layers share out their ranges
-    first. ``rounding: adaround`` chooses for each weight of up and down in ``rounding_steps`` iterations a layer;
-    ``bias_correction`` takes the mean shift of each output channel off its bias.
+    first. ``smooth`` (0 to 1): so much of what makes inputs of linear layers hard to round moves into their weights
+    (``slimline.smoothing``). ``rounding: adaround`` chooses for each weight of up and down in ``rounding_steps``
+    iterations a layer; ``bias_correction`` takes the mean shift of each output channel off its bias.
     """
 
     bits: Bits | Literal["auto"] = 8
@@ -97,6 +100,7 @@ class Quantize(Method):
     momentum: Momentum = 0.9
     learned_steps: bool = False
     equalize: bool = False
+    smooth: Annotated[float, Field(ge=0, le=1)] | None = None
     rounding: Rounding = "nearest"
     rounding_steps: Annotated[int, Field(ge=1)] = 1000
     bias_correction: bool = False
@@ -149,6 +153,8 @@ class Quantize(Method):
 
     def check(self, where: str) -> None:
         mixed_precision.check(self, where)
+        if self.smooth is not None and (self.activation_bits or self.bits) == UNTIL_FLOAT:
+            raise MethodError(f"{where}.smooth: activation_bits: 32 leaves inputs unrounded, so nothing is to be moved")
 
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         return mixed_precision.alone(self, model, batches, context)
@@ -207,17 +213,23 @@ class Quantize(Method):
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
         own = {name: self.for_layer(name) for name in layers}
         specs = {name: (each.weight_spec(bare[name]), each.activation_spec(bare[name])) for name, each in own.items()}
+        moves = self._moves(model, inputs, specs)
+        for move in moves:
+            for name in () if move.folded else move.readers:
+                weight, activation = specs[name]
+                specs[name] = weight, activation and replace(activation, smooth=True)
         data = {"fold": [list(pair) for pair in folds], "layers": layers, **self._specs(specs)}
         if self.bias_correction:
             data["bias"] = [
                 name for name in layers if getattr(bare[name], "bias", 0) is None and name not in dict(folds)
             ]
         edit = Edit(self.name, data)
-        quantized = copy.deepcopy(model)
+        quantized = copy.deepcopy(model) if folds or self._moves_weights(own) else sharing(model)
         fold_weights(quantized, folds)
         quantized = self.apply(quantized, edit)
         notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
         notes += self._equalize(quantized, inputs, layers, context)
+        notes += self._smooth(quantized, moves, batches, context)
 
         def run() -> None:
             for rows, _ in batches():
@@ -229,7 +241,7 @@ class Quantize(Method):
         except MethodError as error:
             raise MethodError(f"{context.where}: {error}") from error
         # the quantizers that apply makes are new and unset, even where ranges stay
-        applied = self.apply(copy.deepcopy(model), edit).state_dict()
+        applied = self.apply(sharing(model), edit).state_dict()
         changed = {
             name: tensor for name, tensor in quantized.state_dict().items() if not torch.equal(applied[name], tensor)
         }
@@ -270,10 +282,38 @@ class Quantize(Method):
             )
         bare = plain(quantized)
         notes = equalize(bare, inputs, layers)
-        state = quantized.state_dict()
-        for name, tensor in bare.state_dict().items():
-            state[name].copy_(tensor)
+        load_tensors(quantized, bare.state_dict())
         return notes
+
+    def _moves_weights(self, own: Mapping[str, Quantize]) -> bool:
+        """Return whether weights themselves change before or after they get ranges."""
+        rounded = any(each.rounding == "adaround" for each in own.values())
+        return self.equalize or self.smooth is not None or self.bias_correction or rounded
+
+    def _moves(
+        self, model: nn.Module, inputs: dict[str, Tensor], specs: Mapping[str, tuple[Spec, Spec | None]]
+    ) -> list[smoothing.Move]:
+        """Return where outliers can move, among the layers whose inputs are rounded."""
+        if self.smooth is None:
+            return []
+        rounded = [name for name, (_, activation) in specs.items() if activation is not None]
+        return smoothing.find_moves(plain(model, share=True), inputs, rounded)
+
+    def _smooth(
+        self, quantized: nn.Module, moves: list[smoothing.Move], batches: Batches, context: Context
+    ) -> list[str]:
+        """Move outliers of the inputs of a model whose quantizers have no ranges yet into the weights."""
+        if self.smooth is None:
+            return []
+        bare = plain(quantized, share=True)
+        try:
+            factors = smoothing.smooth(bare, moves, self.smooth, batches)
+        except MethodError as error:
+            raise MethodError(f"{context.where}.{error}") from error
+        load_tensors(quantized, bare.state_dict())
+        for name, factor in factors.items():
+            cast(Quantizer, quantized.get_submodule(f"{name}.input_quantizer")).factor.copy_(factor)
+        return [smoothing.note(moves)]
 
     def _reconstruct(
         self, quantized: nn.Module, batches: Batches, own: Mapping[str, Quantize], context: Context

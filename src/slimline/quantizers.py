@@ -25,7 +25,7 @@ from slimline.grids import (
     scale_and_zero_point,
     scale_shape,
 )
-from slimline.layers import Add
+from slimline.layers import Add, sharing
 from slimline.observers import Observer, least_error_range
 
 NATIVE = (8, 16)  # widths whose integers fill their container
@@ -35,11 +35,13 @@ _exporting: ContextVar[bool] = ContextVar("exporting", default=False)
 class Quantizer(nn.Module):
     """Rounds a tensor to the grid of its spec. ``scale`` and ``zero_point`` are its whole state.
 
-    ``channels`` and ``blocks`` are the shape of its scales where the spec has an axis, and blocks.
+    ``channels`` and ``blocks`` are the shape of its scales where the spec has an axis, and blocks. A smooth one has a
+    ``factor`` [channels] too, by which the last axis is multiplied before: the weights it feeds were divided by that.
     """
 
     scale: Tensor
     zero_point: Tensor
+    factor: Tensor
 
     def __init__(self, spec: Spec, channels: int | None = None, blocks: Sequence[int] = ()) -> None:
         super().__init__()
@@ -51,6 +53,8 @@ class Quantizer(nn.Module):
         else:
             self.register_buffer("scale", torch.ones(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        if spec.smooth:
+            self.register_buffer("factor", torch.ones(channels or 1))
 
     @torch.no_grad()
     def set_range(self, low: Tensor, high: Tensor) -> None:
@@ -79,6 +83,8 @@ class Quantizer(nn.Module):
         return self.scale.abs().clamp(min=TINY) if self.spec.learned else self.scale
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.spec.smooth:
+            x = x * self.factor
         if self.observer is not None:
             self.observer.see(x.detach())
             return x
@@ -129,12 +135,12 @@ def learned_scales(model: nn.Module) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def settle(model: nn.Module) -> None:
-    """Make scales and zero points, in place, the constants that an exported model holds.
+    """Make scales and zero points, new tensors, the constants that an exported model holds.
 
     A learned scale, whose sign is free, becomes the step in use; zero points get their grid's integer type.
     """
     for quantizer in quantizers(model).values():
-        quantizer.scale.copy_(quantizer.steps())
+        quantizer.scale.data = quantizer.steps().clone()
         signed = quantizer.spec.scheme == "symmetric"
         narrow, wide = (torch.int8, torch.int16) if signed else (torch.uint8, torch.uint16)
         quantizer.zero_point = quantizer.zero_point.to(narrow if quantizer.spec.bits <= 8 else wide)
@@ -252,7 +258,9 @@ def quantize_layer(module: nn.Module, weight: Spec, activation: Spec | None) -> 
     if isinstance(module, nn.Conv2d | nn.Linear):
         quantized = _recast(module, QuantizedConv2d if isinstance(module, nn.Conv2d) else QuantizedLinear)
         quantized.weight_quantizer = weight_quantizer(weight, module.weight)
-        quantized.input_quantizer = nn.Identity() if activation is None else Quantizer(activation)
+        quantized.input_quantizer = (
+            nn.Identity() if activation is None else Quantizer(activation, module.weight.shape[1])
+        )
         return cast(nn.Module, quantized)
     if isinstance(module, nn.Embedding):
         table = _recast(module, QuantizedEmbedding)
@@ -282,7 +290,10 @@ def weight_quantizer(spec: Spec, weight: Tensor) -> Quantizer:
 
 
 def plain_layer(module: nn.Module) -> nn.Module:
-    """Return a quantized layer without its quantizers (other layers as they are); parameters are shared."""
+    """Return a quantized layer without its quantizers (other layers as they are); parameters are shared.
+
+    Only the weight of one whose input is smoothed is new: it takes the factor back.
+    """
     if isinstance(module, QuantizedAdd):
         return Add()
     for quantized, plain in (
@@ -293,10 +304,19 @@ def plain_layer(module: nn.Module) -> nn.Module:
     ):
         if isinstance(module, quantized):
             layer = _recast(module, plain)
+            if (factor := smoothing_factor(module)) is not None:
+                weight = module.get_parameter("weight")
+                layer.weight = nn.Parameter(weight.detach() * factor, requires_grad=weight.requires_grad)
             for name in ("weight_quantizer", "input_quantizer"):
                 layer._modules.pop(name, None)  # noqa: SLF001
             return cast(nn.Module, layer)
     return module
+
+
+def smoothing_factor(layer: nn.Module) -> Tensor | None:
+    """Return what a layer's input channels are multiplied by before they are rounded [in], or None."""
+    own = layer._modules.get("input_quantizer")  # noqa: SLF001
+    return own.factor if isinstance(own, Quantizer) and own.spec.smooth else None
 
 
 def _recast(module: nn.Module, kind: type[nn.Module]) -> Any:
@@ -308,9 +328,12 @@ def _recast(module: nn.Module, kind: type[nn.Module]) -> Any:
     return new
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """Return a deep copy of ``model`` without any quantizer, for tracers that can't see through them."""
-    duplicate = copy.deepcopy(model)
+def plain(model: nn.Module, *, share: bool = False) -> nn.Module:
+    """Return a deep copy of ``model`` without any quantizer, for tracers that can't see through them.
+
+    With ``share`` it has the model's own numbers (``layers.sharing``).
+    """
+    duplicate = sharing(model) if share else copy.deepcopy(model)
     layers = {name: (plain_layer(module), module) for name, module in duplicate.named_modules() if name}
     replace(duplicate, {name: new for name, (new, old) in layers.items() if new is not old})
     return duplicate

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimline.method import Batches
+from slimline.quantizers import smoothing_factor
 from slimline.task import call
 
 RIDGE = 1e-4  # of the mean of E[z zᵀ]'s diagonal
@@ -81,7 +82,8 @@ def _moments(changed: nn.Module, model: nn.Module, name: str, target: nn.Module,
     bias = cast(Tensor | None, model.get_submodule(name).bias)
 
     def read(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen["z"] = args[0]
+        factor = smoothing_factor(target)
+        seen["z"] = args[0] if factor is None else args[0] * factor
         raise _ReachedError
 
     def gave(_module: nn.Module, _args: tuple[Any, ...], out: Tensor) -> None:

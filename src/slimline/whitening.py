@@ -6,14 +6,81 @@ real inputs need (Wang et al. 2024, SVD-LLM, arXiv:2403.07378).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from slimline.errors import MethodError
 from slimline.method import Batches
 from slimline.quantizers import Quantizer
 from slimline.task import call
+
+SHARE, LEAST = 0.25, 2**26  # of the model's bytes, and bytes: what covariances may take at a time
+
+
+class Covariances(Mapping[str, Tensor]):
+    """The covariances of the inputs of layers, as many at a time as a quarter of the model's size has room for.
+
+    Those of a large encoder together are larger than its weights. They are found, by another run over calibration
+    data, as they are asked for; so ask in order. Without ``whiten`` they are identities. Keys are the layers that the
+    first batch reaches. Asking raises MethodError where inputs aren't finite; ``where`` begins the message.
+    """
+
+    def __init__(
+        self, model: nn.Module, names: Sequence[str], batches: Batches, *, whiten: bool = True, where: str = ""
+    ) -> None:
+        self._model, self._batches, self._whiten, self._where = model, batches, whiten, where
+        reached = _channels(model, names, batches)
+        room = max(LEAST, SHARE * sum(each.numel() * each.element_size() for each in model.parameters()))
+        self._groups: list[list[str]] = []
+        taken = room
+        for name, channels in reached.items():
+            taken += (size := 8 * channels**2)
+            if taken > room:
+                self._groups.append([])
+                taken = size
+            self._groups[-1].append(name)
+        self._at = {name: index for index, group in enumerate(self._groups) for name in group}
+        self._known: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._known:
+            self._known.clear()
+            self._known = covariances(self._model, self._groups[self._at[name]], self._batches)
+            for each, covariance in self._known.items():
+                if not bool(covariance.isfinite().all()):
+                    raise MethodError(f"{self._where}: layer {each}: calibration saw inputs that are not finite")
+        found = self._known[name]
+        return found if self._whiten else torch.eye(len(found), dtype=found.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+
+@torch.no_grad()
+def _channels(model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, int]:
+    """Return the input channels of each named layer that the first batch reaches."""
+    seen: dict[str, int] = {}
+
+    def see(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[name] = args[0].shape[1 if isinstance(module, nn.Conv2d) else -1]
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
+    model.eval()
+    try:
+        inputs, _ = next(iter(batches()))
+        call(model, {name: value[:1] for name, value in inputs.items()})
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: seen[name] for name in names if name in seen}
 
 
 @torch.no_grad()
@@ -30,7 +97,8 @@ def covariances(model: nn.Module, names: Sequence[str], batches: Batches) -> dic
                 x = quantizer(args[0]).double()
             axis = 1 if isinstance(module, nn.Conv2d) else -1
             rows = x.movedim(axis, -1).flatten(0, -2)
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + rows.T @ rows
+            products = rows.T @ rows
+            sums[name] = sums[name].add_(products) if name in sums else products
             counts[name] = counts.get(name, 0) + len(rows)
 
         return hook

@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from slimline.errors import ExportError
+from slimline.export import onnx as writer
 from slimline.export.onnx import OPSET, export, to_onnx
+from slimline.export.qdq import check
 from slimline.models.cnn import Cnn
 from slimline.tasks.digits import Digits
 
@@ -63,6 +67,36 @@ def test_export_writes_the_file_with_its_metadata(cnn: Cnn, task: Digits, tmp_pa
         "slimline.task": "digits",
     }
     onnx.checker.check_model(found)
+
+
+def test_a_large_model_written_in_parts_is_the_same_model(
+    exported: Exported, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "WHOLE", 0)
+    _, graph = exported("linear")
+    expected = graph.SerializeToString()
+    apart = onnx.ModelProto.FromString(expected)
+    writer.save(apart, tmp_path / "model.onnx", {"key": "value"})
+    assert not apart.graph.initializer
+    found = onnx.load(tmp_path / "model.onnx")
+    assert found.metadata_props.pop().value == "value"
+    assert found.SerializeToString() == expected
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    feed = {session.get_inputs()[0].name: images.numpy()}
+    np.testing.assert_array_equal(session.run(None, feed)[0], onnxruntime.InferenceSession(expected).run(None, feed)[0])
+
+
+def test_a_large_initializer_is_checked_by_its_shape() -> None:
+    weight = numpy_helper.from_array(np.zeros((200, 200), np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, 1, ["batch", size]) for name, size in (("x", 200), ("y", 200))]
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight]),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10,
+    )  # fmt: skip
+    check(model)
+    model.graph.initializer[0].dims[:] = [100, 400]
+    with pytest.raises(Exception, match=r"(?i)incompatible dimensions"):
+        check(model)
 
 
 def test_exporting_is_repeatable(cnn: Cnn, task: Digits) -> None:

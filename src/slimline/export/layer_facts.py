@@ -238,5 +238,6 @@ def _count(own: _Seen, given: Sequence[Tensor]) -> None:
         quantizer = own.quantizers[at]
         if quantizer is not None:
             ends = _quantizer(quantizer)
-            own.clipped[at] += int(((x < ends["low"]) | (x > ends["high"])).sum())
+            rounded = x * quantizer.factor if quantizer.spec.smooth else x
+            own.clipped[at] += int(((rounded < ends["low"]) | (rounded > ends["high"])).sum())
         own.values[at] += x.numel()

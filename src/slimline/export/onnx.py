@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import warnings
@@ -11,14 +10,18 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from slimline.errors import ExportError
 from slimline.export import qdq
+from slimline.layers import sharing
 from slimline.quantizers import exporting, settle
 
 OPSET = 21
+WHOLE = 2**28  # bytes of initializers that are written at once
 
 
 def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]) -> None:
@@ -30,18 +33,31 @@ def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, meta
 
 
 def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write an ONNX model with ``metadata`` in it."""
+    """Write an ONNX model with ``metadata`` in it.
+
+    A large one is taken apart, and written initializer by initializer: parts of a protobuf message that follow each
+    other are one message, and the bytes of the whole never exist beside it.
+    """
     import onnx
 
     for key, value in metadata.items():
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    onnx.save(graph, path)
+    if sum(len(each.raw_data) for each in graph.graph.initializer) < WHOLE:
+        onnx.save(graph, path)
+        return
+    with path.open("wb") as file:
+        for tensor in graph.graph.initializer:
+            part = onnx.ModelProto()
+            part.graph.initializer.append(tensor)
+            file.write(part.SerializeToString())
+        del graph.graph.initializer[:]
+        file.write(graph.SerializeToString())
 
 
-def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any], Any] = qdq.tidy) -> Any:
+def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.Graph], Any] = qdq.tidy) -> Any:
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
-    model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    model = sharing(model).eval().requires_grad_(requires_grad=False)
     settle(model)
     most = signature.get("axes", {})
     names = dict.fromkeys(name for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str))
@@ -64,7 +80,21 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any]
         first = str(error).strip().splitlines()
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
-    return tidy(program.model_proto)
+    arrays = _taken(program.model)
+    return tidy(qdq.Graph(program.model_proto, arrays))
+
+
+def _taken(model: Any) -> dict[str, NDArray[Any]]:
+    """Take the numbers of large initializers out of the exporter's model, which serializes all that it holds."""
+    import onnx_ir
+
+    arrays = {}
+    for name, value in model.graph.initializers.items():
+        held = value.const_value
+        if held is not None and held.nbytes >= qdq.LARGE and held.dtype == onnx_ir.DataType.FLOAT:
+            arrays[name] = held.numpy()
+            value.const_value = onnx_ir.tensor(np.zeros(0, np.float32), name=name)
+    return arrays
 
 
 @contextmanager

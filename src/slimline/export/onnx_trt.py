@@ -37,13 +37,10 @@ class OnnxTrt:
         return {"file": FILE, "fp16": self.fp16, "requantized": changed, "max_drop": self.max_drop}
 
 
-def tidy(model: Any) -> Any:
+def tidy(graph: qdq.Graph) -> Any:
     """Run the passes that keep zero points 0 and biases float, and return the checked model."""
-    import onnx
-
-    graph = qdq.Graph(model)
-    for each in (qdq.simplify, qdq.share_quantizers, qdq.fold_weights, qdq.share_constants):
+    for each in (qdq.simplify, qdq.share_factors, qdq.share_quantizers, qdq.fold_weights, qdq.share_constants):
         each(graph)
     finished = graph.finish()
-    onnx.checker.check_model(finished, full_check=True)
+    qdq.check(finished)
     return finished

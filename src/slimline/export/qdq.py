@@ -7,6 +7,7 @@ DequantizeLinear → Conv → QuantizeLinear into one integer kernel when weight
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,23 @@ FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
 BIAS_LIMIT = 2**30  # half of int32: the sums of products need room too
 EIGHT_BITS = (np.int8, np.uint8)
+LARGE = 2**16  # bytes of an initializer
 POOLS = ("GlobalAveragePool", "AveragePool")
 
 
 class Graph:
-    """An ONNX graph with its initializers as arrays, written back by ``finish``."""
+    """An ONNX graph with its initializers as arrays, written back by ``finish``.
 
-    def __init__(self, model: Any) -> None:
+    ``arrays`` are those that the model holds by name alone: large ones, which then exist once.
+    """
+
+    def __init__(self, model: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.model = model
         self.graph = model.graph
+        held = arrays or {}
         self.constants: dict[str, NDArray[Any]] = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer
+            tensor.name: held[tensor.name] if tensor.name in held else numpy_helper.to_array(tensor)
+            for tensor in self.graph.initializer
         }
         self.nodes: list[Any] = list(self.graph.node)
 
@@ -94,6 +101,25 @@ def simplify(graph: Graph) -> None:
         elif node.op_type == "Reshape" and getattr(makers.get(node.input[0]), "op_type", "") in POOLS:
             node.op_type = "Flatten"
             del node.input[1:], node.attribute[:]
+
+
+def share_factors(graph: Graph) -> None:
+    """Keep one Mul of a tensor by each constant: layers that read one tensor are smoothed by one factor."""
+    seen: dict[tuple[str, bytes], str] = {}
+    names: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        factor = graph.constants.get(node.input[1]) if node.op_type == "Mul" else None
+        if factor is None or node.input[0] in graph.constants:
+            kept.append(node)
+            continue
+        first = seen.setdefault((node.input[0], factor.tobytes()), node.output[0])
+        if first == node.output[0]:
+            kept.append(node)
+        else:
+            names[node.output[0]] = first
+    graph.nodes = kept
+    graph.rename_uses(names)
 
 
 def share_quantizers(graph: Graph) -> None:
@@ -290,10 +316,26 @@ def counts(model: Any) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def tidy(model: Any) -> Any:
+def check(model: Any) -> None:
+    """Raise onnx's error where a model isn't valid; large initializers stand for themselves by shape and type."""
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import))
+    graph = skeleton.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < LARGE:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.checker.check_model(skeleton, full_check=True)
+
+
+def tidy(graph: Graph) -> Any:
     """Run every pass and return the checked model."""
-    graph = Graph(model)
     simplify(graph)
+    share_factors(graph)
     share_quantizers(graph)
     floats.store(graph)
     widths.fold_weights(graph)
@@ -309,5 +351,5 @@ def tidy(model: Any) -> Any:
     finished = graph.finish()
     widths.declare(finished)
     floats.undeclare(finished)
-    onnx.checker.check_model(finished, full_check=True)
+    check(finished)
     return finished

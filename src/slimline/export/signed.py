@@ -66,7 +66,9 @@ def requantize(model: nn.Module) -> tuple[nn.Module, int]:
             else:
                 new.fit(weight)
         else:
-            new = Signed(Spec(8, "symmetric"))
+            new = Signed(Spec(8, "symmetric", smooth=old.spec.smooth), old.factor.numel() if old.spec.smooth else None)
+            if old.spec.smooth:
+                new.factor.copy_(old.factor)
             low, high = ((end - old.zero_point) * old.steps() for end in (old.spec.qmin, old.spec.qmax))
             new.set_range(low.min(), high.max())
         same = replace(old.spec, learned=False, dynamic=False) == new.spec
