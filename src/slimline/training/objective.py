@@ -125,7 +125,8 @@ class Objective:
         """
         hints = self._ask(inputs)
         with captured(self.student, self._guided) as guided:
-            out = call(model, inputs).float()
+            out = call(model, inputs)
+        out = out if out.dtype == torch.float64 else out.float()
         values = []
         for term, adapters in zip(self.terms, self._adapters, strict=True):
             if y is None and term.needs_labels:
