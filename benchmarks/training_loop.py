@@ -1,7 +1,7 @@
 """What ``slimline.training.fit`` costs beside the loop that one would write by hand.
 
 Both train the same fresh network on the same rows in the same order: forward, loss, backward, step, schedule, and
-accuracy on validation rows after each epoch. ``fit`` also fixes its randomness, watches the loss, keeps the best weights
+accuracy on validation rows after each epoch. ``fit`` also watches the loss, keeps the best weights
 and saves its state to disk after each epoch. Rounds alternate, in an order of their own; ratios are paired within a
 round, their interval is a bootstrap of the median over rounds.
 """
@@ -44,7 +44,11 @@ def by_hand(model: nn.Module, task: Task, train: Split, validation: Split, setti
     count, size = len(train), settings.batch_size
     images, labels = torch.from_numpy(train.inputs["image"]), torch.from_numpy(train.targets)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, nesterov=True
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
     )
     total = -(-count // size) * settings.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, total))

@@ -23,7 +23,7 @@ class Shrink(Method):
         return 1e-3 * sum(((each**2).sum() for each in model.parameters()), torch.zeros(()))
 
 
-SCRIPT = '''
+SCRIPT = """
 import json, os, sys
 from pathlib import Path
 import numpy as np
@@ -78,7 +78,7 @@ finally:
     rank = os.environ.get("RANK", "0")
     (target / f"writes-{rank}.json").write_text(json.dumps(writes))
 torch.save({"weights": model.state_dict(), "losses": seen}, target / f"end-{rank}.pt")
-'''
+"""
 
 
 def run(target: Path, processes: int, stop: int = -1) -> None:
