@@ -1,7 +1,10 @@
 """Answer the test split with every exported stage, once, and join quality and speed -> metrics/benchmark.json."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slimline import benchmark, manifest
@@ -19,12 +22,16 @@ def main(stage: Stage) -> None:
     speed = manifest.read_json(LATENCY)
     target, confidence = params.target, params.budget.confidence
     stages, exported, ran, base = {}, {}, {}, None
+
+    def decided(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        return task.decided(benchmark.outputs(predictor, inputs), predictor.signature)
+
     for name in tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None):
         predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)
-        own = benchmark.outputs(predictor, test.inputs)
+        own = decided(predictor, test.inputs)
         base = own if base is None else base
         row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
-        checked = task.metrics(benchmark.outputs(predictor, validation.inputs), validation.targets)
+        checked = task.metrics(decided(predictor, validation.inputs), validation.targets)
         row[f"validation_{task.primary}"] = checked[task.primary]
         facts = exported[name] = manifest.read_json(EXPORTS / name / "facts.json")
         row |= {key: facts[key] for key in ("params", "macs", "bytes", "sparsity", "bits")}
@@ -32,7 +39,7 @@ def main(stage: Stage) -> None:
         stages[name] = row
         if name in speed["engines"]:
             engine = Predictor(EXPORTS / name, runtime="tensorrt")
-            on_gpu = benchmark.outputs(engine, test.inputs)
+            on_gpu = decided(engine, test.inputs)
             engine.close()
             ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
     document = {

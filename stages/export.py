@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from slimline import manifest, metrics, plugins, preprocess, runtime_choice
+from slimline import benchmark, manifest, metrics, plugins, preprocess, runtime_choice
 from slimline.errors import ExportError
 from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
 from slimline.stage import Stage, run
+from slimline.task import Split
 
 FOLDER = Path("exports")
 
@@ -28,7 +30,7 @@ def main(stage: Stage) -> None:
             each: exporter(model, signature, scratch, metadata)
             for each, exporter in formats.exporters(stage.params.export, stage.params.target).items()
         }
-        manifest.write_json(scratch / "signature.json", signature)
+        manifest.write_json(scratch / "signature.json", signature | decision(scratch, stage))
         preprocess.write(stage.task.preprocess(), scratch)
         facts: dict[str, Any] = {
             "format": 1,
@@ -58,10 +60,10 @@ def parity(model: nn.Module, scratch: Path, stage: Stage) -> dict[str, float]:
     """Return how the runtime's outputs compare with torch's on validation rows; too far apart is an ExportError."""
     rows = stage.splits["validation"].head(stage.params.export.samples)
     expected = metrics.outputs(model, rows)
-    runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
-    (found,) = runtime.run(dict(rows.inputs)).values()
-    runtime.close()
-    agreement = float(np.mean(stage.task.agree(stage.task.answer(expected), stage.task.answer(found))))
+    found = answered(scratch, stage, rows, len(rows))
+    signature = manifest.read_json(scratch / "signature.json")
+    answers = (stage.task.answer(stage.task.decided(out, signature)) for out in (expected, found))
+    agreement = float(np.mean(stage.task.agree(*answers)))
     error = float(np.abs(expected - found).max())
     if not agreement >= stage.params.export.min_agreement:
         raise ExportError(
@@ -69,6 +71,26 @@ def parity(model: nn.Module, scratch: Path, stage: Stage) -> dict[str, float]:
             f"params.yaml: export.min_agreement is {stage.params.export.min_agreement:.2%}; max error {error:.3g}"
         )
     return {"agreement": agreement, "max_error": error, "rows": len(rows)}
+
+
+def decision(scratch: Path, stage: Stage) -> dict[str, Any]:
+    """Return what the exported model's outputs on validation rows teach of answers, where the task asks for it."""
+    if not stage.task.decides:
+        return {}
+    rows = stage.splits["validation"]
+    return stage.task.decision(answered(scratch, stage, rows, benchmark.BATCH), rows.targets)
+
+
+def answered(scratch: Path, stage: Stage, rows: Split, batch: int) -> NDArray[Any]:
+    """Return the first output of the exported model for ``rows``, by the target's runtime, ``batch`` rows a run."""
+    runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
+    try:
+        starts = range(0, len(rows), batch)
+        batches = ({name: array[at : at + batch] for name, array in rows.inputs.items()} for at in starts)
+        parts = [next(iter(runtime.run(each).values())) for each in batches]
+    finally:
+        runtime.close()
+    return np.concatenate(parts)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def validated(stage: Stage, predictors: Mapping[tuple[str, str], Predictor]) -> 
     """Return {(stage, runtime): whether its answers on validation rows keep the budget's max_drop}."""
     task, rows, limits = stage.task, stage.splits["validation"], stage.params.budget.max_drop
     values = {
-        pair: task.metrics(benchmark.outputs(predictor, rows.inputs), rows.targets)
+        pair: task.metrics(task.decided(benchmark.outputs(predictor, rows.inputs), predictor.signature), rows.targets)
         for pair, predictor in predictors.items()
     }
     first = next(runtime for _, runtime in predictors)

@@ -16,6 +16,9 @@ from torch import nn
 from slimline import checkpoints, label_order
 from slimline.errors import ArtifactError, DataError
 from slimline.models.cnn import Cnn
+from tests.encoders import configuration, write_tokenizer
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture
@@ -62,6 +65,44 @@ def test_safetensors_of_a_file_or_a_folder(trained: Cnn, tmp_path: Path, prefix:
         fresh = Cnn(width=4)
         assert checkpoints.load(fresh, str(source)) == []
         assert torch.equal(fresh.state_dict()["0.weight"], trained.state_dict()["0.weight"])
+
+
+def test_a_checkpoint_that_lightning_wrote_answers_as_it_did() -> None:
+    """tests/fixtures/lightning_checkpoint.py made it: a Trainer's ModelCheckpoint, the network under ``net.``."""
+    model = Cnn(width=4)
+    assert checkpoints.load(model, str(FIXTURES / "lightning.ckpt")) == []
+    found = np.load(FIXTURES / "lightning.npz")
+    with torch.inference_mode():
+        answers = model.eval()(torch.from_numpy(found["image"]))
+    np.testing.assert_allclose(answers.numpy(), found["logits"], atol=1e-5)
+
+
+def test_a_checkpoint_that_a_trainer_wrote_answers_as_it_did(tmp_path: Path) -> None:
+    """Of transformers: the folder ``checkpoint-N`` of a run in progress, optimizer and arguments in it."""
+    transformers = pytest.importorskip("transformers")
+    from slimline.models.hf_encoder import HfEncoder
+
+    write_tokenizer(tmp_path / "model")
+    model = transformers.BertForSequenceClassification(configuration(num_labels=3))
+    rows = [{"input_ids": [2, 4 + at % 20, 5, 3], "labels": at % 3} for at in range(64)]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "runs"), max_steps=6, per_device_train_batch_size=16, learning_rate=1e-3,
+        report_to=[], save_strategy="steps", save_steps=3, use_cpu=True, disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+    trainer.train()
+    folder = tmp_path / "runs" / "checkpoint-6"
+    assert {"optimizer.pt", "training_args.bin", "trainer_state.json"} <= {path.name for path in folder.iterdir()}
+    expected = trainer.predict(rows[:8]).predictions
+    taken = HfEncoder(str(folder), pooling="head", classes=3)
+    assert checkpoints.load(taken, str(folder)) == []
+    with torch.inference_mode():
+        answers = taken.eval()(torch.tensor([row["input_ids"] for row in rows[:8]]))
+    np.testing.assert_allclose(answers.numpy(), expected, atol=1e-5)
+    earlier = HfEncoder(str(folder), pooling="head", classes=3)
+    checkpoints.load(earlier, str(tmp_path / "runs" / "checkpoint-3"))
+    with torch.inference_mode():
+        assert not np.allclose(earlier.eval()(torch.tensor([rows[0]["input_ids"]])).numpy(), expected[:1], atol=1e-5)
 
 
 def test_what_is_missing_is_named(trained: Cnn, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ class Answers:
 
     With ``labels`` the first output holds one logit a label (or probabilities, when it is called so) and a prediction
     is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``. Where the signature's
-    ``answer`` is "many", each label has a probability of its own, and ``label`` is those above one half, by commas.
+    ``answer`` is "many", each label has a probability of its own, and ``label`` is those above their
+    ``thresholds`` (one half where it has none), by commas.
     """
 
     def __init__(self, signature: Mapping[str, Any]) -> None:
@@ -26,6 +27,9 @@ class Answers:
         scores = len(outputs[0]["shape"]) == 2 and outputs[0]["shape"][1] == len(labels or ())
         self.labels: list[str] | None = [str(each) for each in labels] if labels and scores else None
         self._many = signature.get("answer") == "many"
+        self.thresholds: list[float] | None = None
+        if self._many and self.labels is not None:
+            self.thresholds = signature.get("thresholds") or [0.5] * len(self.labels)
         self._normalized = self.first in {"probabilities", "probs", "scores"}
 
     def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:
@@ -47,9 +51,9 @@ class Answers:
     ) -> tuple[list[str] | None, NDArray[np.float32]]:
         """Return what ``scored`` gave, or some rows of it, with the labels themselves."""
         names = self.labels
-        if names is not None and self._many:
-            rows = recorded.tolist()
-            return [",".join(name for name, p in zip(names, row, strict=True) if p > 0.5) for row in rows], recorded
+        if names is not None and self.thresholds is not None:
+            above = (recorded > np.array(self.thresholds, np.float64)).tolist()
+            return [",".join(name for name, yes in zip(names, row, strict=True) if yes) for row in above], recorded
         return None if names is None else [names[index] for index in indices.tolist()], recorded
 
     def predictions(

@@ -39,9 +39,13 @@ def outputs(model: nn.Module, split: Split, batch_size: int = 500) -> NDArray[np
     """Return the raw outputs of ``model`` in evaluation mode for every row of ``split``, N first."""
     was_training = model.training
     model.eval()
-    rows = [call(model, tensors(split[slice(at, at + batch_size)][0])) for at in range(0, len(split), batch_size)]
+    device = next((each.device for each in model.parameters()), torch.device("cpu"))
+    rows = []
+    for at in range(0, len(split), batch_size):
+        batch = tensors(split[slice(at, at + batch_size)][0])
+        rows.append(call(model, {name: value.to(device) for name, value in batch.items()}))
     model.train(was_training)
-    return torch.cat(rows).float().numpy()
+    return torch.cat(rows).float().cpu().numpy()
 
 
 def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:

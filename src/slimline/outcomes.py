@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slimline import thresholds
 from slimline.errors import DataError, near_miss
 from slimline.task import Classification, Task
 
 SHOWN = 20
+FITTED = "fitted"
 
 
 class Outcome(Task):
@@ -101,9 +103,11 @@ class OneLabel(Classification, Outcome):
 
 
 class ManyLabels(Outcome):
-    """Any of ``labels``, none too: binary cross-entropy, micro- and macro-F1 at probability one half.
+    """Any of ``labels``, none too: binary cross-entropy, micro- and macro-F1.
 
-    A file holds them in one column: a JSON list, or text with ``separator`` between labels.
+    A file holds them in one column: a JSON list, or text with ``separator`` between labels. ``threshold`` is the
+    probability above which a label is answered; ``fitted`` gives each label its own, by the F1 of the exported model on
+    validation rows. Trainings go by one half.
     """
 
     described = "any of several labels"
@@ -111,6 +115,8 @@ class ManyLabels(Outcome):
     independent = True
     labels: Sequence[str] = ()
     separator: str = ","
+    threshold: float | str = FITTED
+    decides = True
 
     @property
     def said(self) -> dict[str, Any]:
@@ -164,6 +170,17 @@ class ManyLabels(Outcome):
 
     def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
         return np.asarray(1 / (1 + np.exp(-np.asarray(out, np.float64))), np.float32)
+
+    def decision(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
+        if not isinstance(self.threshold, str):
+            return {"thresholds": [self.threshold] * self.width}
+        return {"thresholds": thresholds.fit(self.probabilities(out), y > 0)}
+
+    def decided(self, out: NDArray[Any], signature: Mapping[str, Any]) -> NDArray[Any]:
+        """Return how far each probability lies above its threshold: ``answer`` asks for the sign alone."""
+        if "thresholds" not in signature:
+            return out
+        return np.asarray(self.probabilities(out) - np.array(signature["thresholds"], np.float64))
 
 
 class Number(Outcome):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slimline import labelled_rows, manifest, row_files
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.labelled_rows import Read
-from slimline.outcomes import ManyLabels, Number, OneLabel, Outcome
+from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
 VERSION = 2  # of the prepared rows: raise it when the same settings give others
@@ -141,9 +141,13 @@ class OneLabelRows(OwnRows, OneLabel):
 class ManyLabelsRows(OwnRows, ManyLabels):
     """Each row has any of ``labels``."""
 
-    def __init__(self, labels: Sequence[str], separator: str = ",", **rest: Any) -> None:
+    def __init__(
+        self, labels: Sequence[str], separator: str = ",", threshold: float | str = FITTED, **rest: Any
+    ) -> None:
         super().__init__(**rest)
-        self.labels, self.separator = _names(labels), separator
+        if threshold != FITTED and (isinstance(threshold, str) or not 0 < threshold < 1):
+            raise ParamsError(f"task.args.threshold: {threshold!r}: a number between 0 and 1 is expected, or {FITTED}")
+        self.labels, self.separator, self.threshold = _names(labels), separator, threshold
 
 
 class NumberRows(OwnRows, Number):

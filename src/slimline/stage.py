@@ -27,6 +27,7 @@ from slimline.pipeline import ROOT
 from slimline.sensitivity import CACHE
 from slimline.task import Split, Task, tensors
 from slimline.training import Epoch, State, TeacherCache, Term, fit
+from slimline.training.processes import processes
 
 CURVES = Path("curves")
 BATCH = 100
@@ -161,9 +162,12 @@ class Stage:
         whole = replace(described, task=task, stage=self.name, seed=self.params.seed, versions=artifact.versions())
         assets = None if self.name == ROOT else artifact.FOLDER / self.section.from_ / artifact.ASSETS
         files = [Path(step["file"]) for step in self.task.preprocess()["steps"] if "file" in step]
-        artifact.save(self.output, model, whole, assets, files)
-        if not (CURVES / self.name).exists():  # nothing was trained, but dvc.yaml names the folder as an output
-            manifest.write_json(CURVES / self.name / "metrics.json", {"step": 0})
+        together = processes()
+        if together.is_main_process:
+            artifact.save(self.output, model, whole, assets, files)
+            if not (CURVES / self.name).exists():  # nothing was trained, but dvc.yaml names the folder as an output
+                manifest.write_json(CURVES / self.name / "metrics.json", {"step": 0})
+        together.wait_for_everyone()
         while _finished:
             _finished.pop().clear()
         print(f"{self.name}: {manifest.digest(self.output)}")
@@ -180,6 +184,8 @@ def compression(stage: Stage) -> None:
     section = stage.section
     if not isinstance(section, Compression):
         raise SlimlineError(f"{params.FILE}: {stage.name}.methods: missing; this stage compresses by methods")
+    if processes().num_processes > 1:  # each would measure, and choose, for itself
+        raise SlimlineError(f"{params.FILE}: {stage.name}: compresses in one process; teacher and distill take several")
     model, before, parent = stage.load(section.from_)
     unset = set() if section.before else {"before"}
     planned = {key: _configure(stage, key, chosen) for key, chosen in section.steps.items()}
@@ -274,6 +280,9 @@ def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], No
 
     With ``resume`` the curves of the stage's earlier training go on.
     """
+    if not processes().is_main_process:
+        yield lambda _: None
+        return
     from dvclive import Live
 
     started = time.monotonic()

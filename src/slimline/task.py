@@ -84,6 +84,7 @@ class Task(ABC):
     higher_is_better: bool = True
     labels: Sequence[str] | None = None
     independent: bool = False  # whether any of the labels may hold at once
+    decides: bool = False  # whether validation outputs teach how an export's outputs become answers
     augment_draws: int = 0
     notes: Sequence[str] = ()  # what ``slimline check`` says of the data, known once the splits are
 
@@ -154,6 +155,19 @@ class Task(ABC):
     def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
         """Return what a served prediction shows as ``probabilities``: one column a label."""
         return np.asarray(out, dtype=np.float32)
+
+    def decision(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, Any]:
+        """Return what an export's signature says beside ``signature()``, by its outputs on validation rows.
+
+        Asked for where ``decides`` is set, of each exported stage: other outputs are calibrated in another way.
+        """
+        del out, y
+        return {}
+
+    def decided(self, out: NDArray[Any], signature: Mapping[str, Any]) -> NDArray[Any]:
+        """Return an export's outputs such that ``answer`` and ``metrics`` go by the decision in its signature."""
+        del signature
+        return out
 
     def inputs_of(self, raw: Sequence[Any]) -> dict[str, NDArray[Any]]:
         """Run this task's own preprocessing steps on raw values."""

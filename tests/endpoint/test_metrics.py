@@ -143,3 +143,13 @@ def test_an_error_is_counted_by_its_status(serve: Serve, release: Path) -> None:
     client.post("/predict", json={})
     own: Any = {("revision", digest(release)), ("variant", "default"), ("status", "400")}
     assert samples(client)["slimline_errors_total", frozenset(own)] == 1
+
+
+def test_an_answer_of_several_labels_counts_for_each() -> None:
+    metrics = Metrics()
+    series = Series(metrics, "r", "v", ["cat", "dog", "fox"])
+    series.answered({}, 3, ["cat,dog", "dog", ""], 3)
+    series.flush()
+    own = {"revision": "r", "variant": "v"}
+    for label, count in (("cat", 1), ("dog", 2), ("fox", 0)):
+        assert metrics.registry.get_sample_value("slimline_predictions_total", {"label": label, **own}) == count

@@ -165,8 +165,10 @@ class Series:
         """Bring what was gathered to the registry: once a second, at a scrape, and at the end."""
         for tally in (*self._parts.values(), self._batch_rows):
             tally.flush()
-        for label, count in self._answers.items():
-            self._labels[label].inc(count)
+        for answer, count in self._answers.items():
+            for label in [answer] if answer in self._labels else answer.split(","):  # any of several: each counts
+                if label in self._labels:
+                    self._labels[label].inc(count)
         self._answers.clear()
 
     def end(self) -> None:

@@ -62,7 +62,11 @@ class OpenInference:
                 "platform": PLATFORMS.get(live.predictor.runtime_name, live.predictor.runtime_name),
                 "inputs": [_tensor(spec) for spec in live.signature["inputs"]],
                 "outputs": [_tensor(spec) for spec in live.signature["outputs"]],
-                "parameters": {"revision": live.revision, "labels": live.answers.labels or []},
+                "parameters": {
+                    "revision": live.revision,
+                    "labels": live.answers.labels or [],
+                    **({"thresholds": live.answers.thresholds} if live.answers.thresholds else {}),
+                },
             }
         )
 

@@ -6,6 +6,7 @@ names its version, can be traced to the release that gave it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +158,8 @@ def _revisions(plan: Plan, sources: Mapping[int, Source] | None = None) -> dict[
             f"export.{version}": source.digest,
             f"stage.{version}": source.stage,
         }
+        if thresholds := source.signature.get("thresholds"):
+            found[f"thresholds.{version}"] = json.dumps(thresholds)
     return found
 
 

@@ -2,6 +2,9 @@
 
 An epoch is a function of (seed, epoch) and the weights it starts from, so a run that was killed goes on at its last
 epoch and ends in the same weights, bit for bit on a CPU with the same number of threads.
+
+Under ``torchrun`` or ``accelerate launch`` several processes share each batch (DDP): the gradient is that of the whole
+batch where its loss is a mean over rows and no layer norms over the batch. The first process writes all files.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -28,6 +32,7 @@ from slimline.params import Training
 from slimline.task import Split, Task
 from slimline.training import optimizers
 from slimline.training.objective import Loss, Objective, Term, check_terms
+from slimline.training.processes import on_cpu
 from slimline.training.resume import State
 from slimline.training.teacher_cache import TeacherCache, is_mixed, view_batch, view_of
 
@@ -69,7 +74,12 @@ def fit(
     terms = [Term(loss)] if callable(loss) else loss
     check_terms(terms, task, taught=teacher is not None, mixup=settings.mixup, where=where)
     AcceleratorState._reset_state()  # noqa: SLF001  (it holds a process to its first precision otherwise)
-    accelerator = Accelerator(mixed_precision=settings.precision)
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=True)  # a pooler that mean pooling leaves out
+    whole = DataLoaderConfiguration(split_batches=True)  # a step is one of the schedule's, however many share it
+    accelerator = Accelerator(
+        cpu=on_cpu(), mixed_precision=settings.precision, kwargs_handlers=[parallel], dataloader_config=whole
+    )
+    home = next(model.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(accelerator.device, memory_format=memory_format)  # type: ignore[call-overload]
     steps = math.ceil(len(train) / settings.batch_size)
@@ -86,7 +96,7 @@ def fit(
     prepared, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     while run.epoch < settings.epochs and not _stalled(run, settings):
         mean_loss = _train_epoch(
-            prepared, task, train, settings, optimizer, schedule,
+            model, prepared, task, train, settings, optimizer, schedule,
             accelerator=accelerator, objective=objective, seed=seed, run=run, where=where,
             teachers=[teacher, *others] if teacher else [], methods=methods, steps=steps, state=state,
         )  # fmt: skip
@@ -97,10 +107,11 @@ def fit(
         if _settled(methods, run, settings, steps) and (best is None or task.better(measured[task.primary], best)):
             run.best, run.best_weights = run.epoch, copy.deepcopy(model.state_dict())
         run.epoch += 1
-        state.save(_snapshot(run, model, optimizer, schedule, objective))
+        if accelerator.is_main_process:
+            state.save(_snapshot(run, model, optimizer, schedule, objective))
         on_epoch(record)
     model.load_state_dict(run.best_weights)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.eval()
     return run.history
 
@@ -115,6 +126,7 @@ class _Run:
 
 def _train_epoch(
     model: nn.Module,
+    prepared: nn.Module,
     task: Task,
     train: Split,
     settings: Training,
@@ -131,13 +143,14 @@ def _train_epoch(
     steps: int,
     state: State,
 ) -> float:
-    torch.manual_seed((seed << 20) + run.epoch)  # dropout and the like
+    torch.manual_seed((accelerator.process_index << 40) + (seed << 20) + run.epoch)  # dropout and the like
     number = run.epoch % settings.views if settings.views else run.epoch
     mixed = is_mixed(number, settings.mixup)
     view = view_of(task, len(train), seed, number, mixed=mixed)
     heard = teachers if objective.reads_outputs else []
-    answers = [teacher.view(number, mixed=mixed) for teacher in heard]
-    model.train()
+    with accelerator.main_process_first():  # the others find them on disk
+        answers = [teacher.view(number, mixed=mixed) for teacher in heard]
+    prepared.train()
     total = 0.0
     name = where.partition(": ")[2].partition(".")[0]
     bar = tqdm(
@@ -145,13 +158,14 @@ def _train_epoch(
         desc=f"{name} epoch {run.epoch + 1}/{settings.epochs}", total=steps, leave=False, disable=None,
     )  # fmt: skip
     masked = masks.masked(model)
-    for step, rows in enumerate(bar):
+    for step, (rows, share, count) in enumerate(bar):
         inputs, y = view_batch(task, train, rows, view)
         inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
         y = y.to(accelerator.device) if y is not None else None
         targets = [torch.from_numpy(each[rows]).to(accelerator.device) for each in answers]
         with accelerator.autocast():
-            value = objective(model, inputs, y, targets)
+            value = objective(prepared, inputs, y, targets)
+            value = value if share == 1 else share * value
             for method in methods:
                 penalty = method.penalty(model)
                 value = value if penalty is None else value + penalty
@@ -167,16 +181,26 @@ def _train_epoch(
         for method in methods:
             method.constrain(model, run.epoch * steps + step + 1, settings.epochs * steps)
         masks.enforce(masked)
-        total += seen * len(rows)
+        total += seen * count
         bar.set_postfix(loss=f"{seen:.4f}", refresh=False)
+    if accelerator.num_processes > 1:
+        total = float(accelerator.reduce(torch.tensor(total, device=accelerator.device), "mean"))
     return total / len(train)
 
 
-def _batches(count: int, size: int, seed: int, epoch: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
-    """Yield this process's row numbers, batch by batch, in an order fixed by (seed, epoch)."""
+def _batches(
+    count: int, size: int, seed: int, epoch: int, accelerator: Accelerator
+) -> Iterator[tuple[NDArray[np.int64], float, int]]:
+    """Yield (this process's row numbers, their weight, how many rows the batch has), ordered by (seed, epoch).
+
+    Gradients are averaged over processes: a mean over fewer rows than others have weighs less. A process that would
+    have none takes one with weight 0, since all must take each step.
+    """
     order = np.random.default_rng((seed, epoch)).permutation(count)
     for start in range(0, count, size):
-        yield order[start : start + size][accelerator.process_index :: accelerator.num_processes]
+        batch = order[start : start + size]
+        own = batch[accelerator.process_index :: accelerator.num_processes]
+        yield own if len(own) else batch[:1], accelerator.num_processes * len(own) / len(batch), len(batch)
 
 
 def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:

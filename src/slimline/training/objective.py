@@ -142,7 +142,8 @@ class Objective:
         """
         hints = self._ask(inputs)
         with captured(self.student, self._guided) as guided:
-            out = call(model, inputs).float()
+            out = call(model, inputs)
+        out = out if out.dtype == torch.float64 else out.float()
         values = []
         real = self._real(inputs)
         for term, adapters, pairs in zip(self.terms, self._adapters, self._pairs, strict=True):

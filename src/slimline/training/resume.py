@@ -31,7 +31,7 @@ class State:
     def load(self) -> dict[str, Any] | None:
         """Return the last saved state, or None. A damaged file counts as none: the training starts over."""
         try:
-            state: dict[str, Any] = torch.load(self.path, weights_only=True)
+            state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
         except (FileNotFoundError, EOFError, RuntimeError, pickle.UnpicklingError):
             return None
         return state
