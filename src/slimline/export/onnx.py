@@ -43,6 +43,7 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any]
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     settle(model)
+    _pool_rows(model)
     most = signature.get("axes", {})
     names = dict.fromkeys(name for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str))
     axes = {name: torch.export.Dim(name, max=most.get(name)) for name in names}
@@ -65,6 +66,21 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any]
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
     return tidy(program.model_proto)
+
+
+def _pool_rows(model: nn.Module) -> None:
+    """Let pooling read its input in the order of its shape.
+
+    What a LayerNorm over channels gives lies channels last, and of that torch pools through ``as_strided``, a Gather of
+    single numbers in ONNX.
+    """
+
+    def contiguous(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0].contiguous(), *args[1:])
+
+    for module in model.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            module.register_forward_pre_hook(contiguous)
 
 
 @contextmanager

@@ -92,6 +92,9 @@ def simplify(graph: Graph) -> None:
                 node.op_type = "GlobalAveragePool"
                 del node.input[1:], node.attribute[:]
         elif node.op_type == "Reshape" and getattr(makers.get(node.input[0]), "op_type", "") in POOLS:
+            shape = graph.constants.get(node.input[1])
+            if shape is not None and shape.size != 2:
+                continue
             node.op_type = "Flatten"
             del node.input[1:], node.attribute[:]
 
