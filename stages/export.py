@@ -59,7 +59,7 @@ def parity(model: nn.Module, scratch: Path, stage: Stage) -> dict[str, float]:
     rows = stage.splits["validation"].head(stage.params.export.samples)
     expected = metrics.outputs(model, rows)
     runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
-    (found,) = runtime.run(dict(rows.inputs)).values()
+    (found,) = runtime.run({name: np.asarray(array) for name, array in rows.inputs.items()}).values()
     runtime.close()
     agreement = float(np.mean(stage.task.agree(stage.task.answer(expected), stage.task.answer(found))))
     error = float(np.abs(expected - found).max())

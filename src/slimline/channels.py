@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +54,9 @@ def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str
     last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == outputs][-1:]
     model.eval()
     graph = tp.DependencyGraph()
-    example: Any = next(iter(inputs.values()))[:2] if len(inputs) == 1 else {k: v[:2] for k, v in inputs.items()}
+    example = {name: value[:2] for name, value in inputs.items()}
     try:
-        graph.build_dependency(model, example_inputs=example)
+        graph.build_dependency(model, example_inputs=example, forward_fn=call)
     except Exception as error:  # the tracer raises whatever the model's forward raises
         raise MethodError(f"{where}the dependency graph can't be traced: {error!r}") from error
     found = []

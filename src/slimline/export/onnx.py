@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
 import warnings
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slimline.errors import ExportError
 from slimline.export import qdq
 from slimline.quantizers import exporting, settle
+from slimline.task import call
 
 OPSET = 21
 
@@ -54,11 +56,13 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any]
         dtype = getattr(torch, spec["dtype"])
         examples.append(torch.zeros(size, dtype=dtype))
         shapes.append({at: axes[each] for at, each in enumerate(spec["shape"]) if isinstance(each, str)})
+    order = [spec["name"] for spec in signature["inputs"]]
+    fits = len(order) == 1 or list(inspect.signature(model.forward).parameters)[: len(order)] == order
     try:
         with exporting(), _quiet():
             program = torch.onnx.export(
-                model, tuple(examples), dynamo=True, opset_version=OPSET, dynamic_shapes=tuple(shapes), verbose=False,
-                input_names=[spec["name"] for spec in signature["inputs"]],
+                model if fits else _Named(model, order), tuple(examples), dynamo=True, opset_version=OPSET,
+                dynamic_shapes=tuple(shapes) if fits else (tuple(shapes),), verbose=False, input_names=order,
                 output_names=[spec["name"] for spec in signature["outputs"]],
             )  # fmt: skip
     except Exception as error:
@@ -66,6 +70,17 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Any]
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
     return tidy(program.model_proto)
+
+
+class _Named(nn.Module):
+    """Takes its inputs by position and gives them to the model by name."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return call(self.model, dict(zip(self.names, inputs, strict=True)))
 
 
 def _pool_rows(model: nn.Module) -> None:

@@ -19,7 +19,7 @@ def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> 
     such network.
     """
     library = _timm(name)
-    if ":" in name or not library.is_model(name):  # a colon would lead to a hub
+    if not _is_known(library, name):
         near = near_miss(name, library.list_models())
         raise ParamsError(f"timm:{name}: timm {library.__version__} has no such model.{near}")
     if PRETRAINED in args:
@@ -50,6 +50,17 @@ def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> 
         "std": list(settings.get("std", IMAGENET_STD)),
     }
     return LibraryModel(body, fresh, fetch if known else None, images)
+
+
+def _is_known(library: Any, name: str) -> bool:
+    """Return whether timm itself has a network of this name and, behind a dot, weights of that tag."""
+    if ":" in name or not library.is_model(name):  # a colon would lead to a hub
+        return False
+    try:
+        library.models.get_pretrained_cfg(name)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _timm(name: str) -> Any:
