@@ -238,7 +238,7 @@ def call(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """
     if len(inputs) == 1:
         out: Tensor = model(*inputs.values())
-    elif takes_dict(type(model), tuple(inputs)):
+    elif takes_dict(type(model).forward, tuple(inputs)):
         out = model(dict(inputs))
     else:
         out = model(**inputs)
@@ -246,9 +246,9 @@ def call(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 @cache
-def takes_dict(kind: type[nn.Module], names: tuple[str, ...]) -> bool:
-    """Return whether ``forward`` has one parameter for all of these inputs."""
-    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+def takes_dict(forward: Any, names: tuple[str, ...]) -> bool:
+    """Return whether a class's ``forward`` has one parameter for all of these inputs."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
     needed = [each for each in parameters if each.default is each.empty]
     return (
         len(needed) == 1
