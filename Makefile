@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: repro serve bento test test-tensorrt test-triton test-e2e check format
+.PHONY: repro serve bento test test-tensorrt test-triton test-vision test-e2e check format
 .PHONY: example-topics demo-regression ablation bench bench-methods bench-noop bench-serving bench-soak bench-timers bench-memory bench-attention bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
@@ -21,13 +21,16 @@ bento: .venv/installed  ## a Bento that holds ./release; its version is the revi
 	  --version "$$(slimline show release | sed -n '1s/.*sha256:\(.\{12\}\).*/\1/p')" .
 
 test: .venv/installed  ## unit tests
-	pytest -n 2 -m "not e2e and not triton"
+	pytest -n 2 -m "not e2e and not triton and not vision"
 
 test-tensorrt: .venv/tensorrt  ## what needs TensorRT for RTX: its real parser and builder, no GPU
 	pytest -n 2 -m tensorrt
 
 test-triton: .venv/installed .venv/triton/installed  ## a real tritonserver over HTTP and gRPC, killed and hung too
 	pytest -n 0 -m triton
+
+test-vision: .venv/vision/installed  ## networks of timm and torchvision through every stage
+	OMP_NUM_THREADS=1 .venv/vision/bin/python -m pytest -n 2 -m vision tests/vision
 
 test-e2e: .venv/s3  ## whole DVC chains, kill -9, a full disk
 	pytest -n 2 --dist loadfile -m e2e
@@ -116,6 +119,16 @@ demo-regression: .venv/installed release/manifest.json  ## plant regressions, wa
 .venv/triton/installed: serving/tritonserver/requirements.lock .venv/installed
 	test -x .venv/triton/bin/python || $(PYTHON) -m venv .venv/triton
 	.venv/triton/bin/pip install --quiet --disable-pip-version-check --no-deps -r serving/tritonserver/requirements.lock
+	touch $@
+
+# torchvision 0.16.2 is the last that imports beside any torch: its compiled operators (boxes, JPEG files) are missing
+# then, its classifiers and all of timm need none. Everything else comes from .venv.
+.venv/vision/installed: .venv/installed
+	test -x .venv/vision/bin/python || .venv/bin/python -m venv .venv/vision
+	.venv/vision/bin/python -c 'import pathlib, site, sysconfig; here = pathlib.Path(sysconfig.get_path("purelib")); \
+	  outer = pathlib.Path(".venv").resolve() / here.relative_to(pathlib.Path(".venv/vision").resolve()); \
+	  (here / "outer.pth").write_text(f"import site; site.addsitedir({str(outer)!r})")'
+	.venv/vision/bin/pip install --quiet --disable-pip-version-check --no-deps timm==1.0.31 torchvision==0.16.2
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (torch stays pinned)

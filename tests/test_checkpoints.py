@@ -105,6 +105,38 @@ def test_a_checkpoint_that_a_trainer_wrote_answers_as_it_did(tmp_path: Path) -> 
         assert not np.allclose(earlier.eval()(torch.tensor([rows[0]["input_ids"]])).numpy(), expected[:1], atol=1e-5)
 
 
+class Holder(nn.Module):
+    """A model that holds another one whole, and fetches its weights by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Cnn(width=4)
+        self.fetched = 0
+
+    def lacks(self, source: str) -> list[str]:
+        return [f"{source}.weight"]
+
+    def load_pretrained(self, source: str) -> list[str]:
+        self.fetched += 1
+        return self.lacks(source)
+
+
+@pytest.mark.parametrize("prefix", ["", "body.", "net.", "net.body."])
+def test_weights_of_a_network_that_another_holds(trained: Cnn, tmp_path: Path, prefix: str) -> None:
+    torch.save({f"{prefix}{k}": v for k, v in trained.state_dict().items()}, tmp_path / "inner.pt")
+    model = Holder()
+    assert checkpoints.load(model, str(tmp_path / "inner.pt")) == []
+    assert all(torch.equal(each, trained.state_dict()[name]) for name, each in model.body.state_dict().items())
+
+
+def test_what_would_be_lacking_is_told_without_fetching(trained: Cnn, tmp_path: Path) -> None:
+    model = Holder()
+    assert checkpoints.lacking(model, "published") == ["published.weight"]
+    assert model.fetched == 0
+    torch.save({name: each for name, each in trained.state_dict().items() if "11" not in name}, tmp_path / "body.pt")
+    assert checkpoints.lacking(model, str(tmp_path / "body.pt")) == ["body.11.weight", "body.11.bias"]
+
+
 def test_what_is_missing_is_named(trained: Cnn, tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in trained.state_dict().items() if not name.startswith("11.")}
     torch.save(state, tmp_path / "body.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import yaml
 from numpy.typing import NDArray
 
 from slimline import artifact, manifest, params
-from slimline.artifact import Artifact
+from slimline.artifact import Artifact, Named
 from slimline.errors import ExportError
 from slimline.models.cnn import Cnn
 from slimline.runtimes.onnxruntime import OnnxRuntime
 from slimline.stage import Stage
+from tests.tasks.test_labelled_images import LABELS, write_folders
 
 ROWS = 50
 WRONG = 5
@@ -75,3 +77,16 @@ def test_agreement_as_asked_is_kept_and_recorded(export: Callable[..., Any]) -> 
     assert parity["agreement"] == pytest.approx(1 - WRONG / ROWS)
     assert parity["rows"] == ROWS
     assert parity["max_error"] > 1
+
+
+def test_fewer_pictures_than_samples_are_enough(
+    export: Callable[..., Any], document: dict[str, Any], tmp_path: Path
+) -> None:
+    """The rows of a whole split are no array, which only slices of it are: this used to be a RuntimeError."""
+    write_folders(tmp_path / "pictures", 10)
+    document["task"] = {"name": "images", "args": {"data": "pictures", "labels": LABELS, "size": [8, 8]}}
+    args = {"width": 4, "classes": 3, "channels": 3}
+    shutil.rmtree("artifacts/teacher")
+    made = Artifact(Named("images", document["task"]["args"]), Named("cnn", args), [], "teacher")
+    artifact.save(Path("artifacts/teacher"), Cnn(**args), made)
+    assert export()["parity"]["rows"] < ROWS

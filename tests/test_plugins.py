@@ -4,11 +4,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slimline import plugins
-from slimline.errors import PluginError
+from slimline.errors import ParamsError, PluginError
 from slimline.method import Method
 from slimline.methods.structured import Structured
 
@@ -135,3 +136,43 @@ def test_listing_and_locating_import_nothing() -> None:
 @pytest.mark.parametrize("offer", plugins.offers(), ids=lambda offer: f"{offer.kind}-{offer.name}")
 def test_everything_offered_can_be_loaded(offer: plugins.Offer) -> None:
     assert callable(plugins.find(offer.kind, offer.name))
+
+
+FAMILY = "families_of_nets"
+
+
+@pytest.fixture
+def nets(path: Path) -> Path:
+    """A distribution that offers the family ``zoo:``."""
+    (path / f"{FAMILY}.py").write_text("def net(name, size=3):\n    return name, size\n")
+    distribution(path, "zoo", f"[slimline.models]\nzoo: = {FAMILY}:net\n")
+    return path
+
+
+@pytest.mark.parametrize("trust", [None, ()], ids=["params.yaml", "artifact"])
+@pytest.mark.parametrize("member", ["bear", "hub:bear", ""])
+def test_a_family_is_called_with_what_stands_behind_the_colon(nets: Path, member: str, trust: Any) -> None:
+    assert plugins.find("models", f"zoo:{member}", trust=trust)(size=5) == (member, 5)
+    assert plugins.locate("models", f"zoo:{member}") == f"{FAMILY}:net"
+    assert "zoo:" in [each.name for each in plugins.offers("models")]
+
+
+def test_a_family_is_one_of_its_kind_only(nets: Path) -> None:
+    assert plugins.locate("methods", "zoo:bear") == "zoo:bear"
+    with pytest.raises(PluginError, match="would run code that is not registered"):
+        plugins.find("methods", "zoo:bear", trust=())
+
+
+def test_a_family_offered_twice_is_an_error(nets: Path) -> None:
+    distribution(nets, "ark", f"[slimline.models]\nzoo: = {FAMILY}:net\n")
+    with pytest.raises(
+        PluginError, match=r"'zoo:' is registered as slimline.models by several distributions \(ark, zoo"
+    ):
+        plugins.find("models", "zoo:bear")
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_library_that_is_missing_is_named_with_what_to_install(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ParamsError, match=rf"^{library}:net: {library} .*; pip install "):
+        plugins.find("models", f"{library}:net")(classes=3)

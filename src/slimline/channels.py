@@ -7,8 +7,8 @@ is our own and needs nothing but indices, so that a stored model is rebuilt with
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from slimline import masks
 from slimline.errors import MethodError
 from slimline.quantizers import Quantizer, smoothing_factor, weight_quantizer
+from slimline.task import call
+
+SLICED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d)
+PRECISIONS = (
+    (torch.float64, 1e-9),
+    (torch.float32, 1e-4),
+)  # and how far, of the largest output, two orders of adding differ
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,9 @@ class Group:
 def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str = "") -> list[Group]:
     """Return the prunable groups of a plain model. Layers that make the ``outputs`` answers are left alone.
 
-    ``where`` begins the message of an error.
+    So are channels that go through what can't be sliced (a LayerNorm or a parameter over all channels, a convolution in
+    groups, heads), and those where slicing gives other answers than zeroing what reads them does: the graph is traced,
+    and a reshape can mislead it. ``where`` begins the message of an error.
     """
     import torch_pruning as tp
 
@@ -45,18 +54,20 @@ def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str
     last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.shape[0] == outputs][-1:]
     model.eval()
     graph = tp.DependencyGraph()
-    example: Any = next(iter(inputs.values()))[:2] if len(inputs) == 1 else {k: v[:2] for k, v in inputs.items()}
+    example = {name: value[:2] for name, value in inputs.items()}
     try:
-        graph.build_dependency(model, example_inputs=example)
+        graph.build_dependency(model, example_inputs=example, forward_fn=call)
     except Exception as error:  # the tracer raises whatever the model's forward raises
         raise MethodError(f"{where}the dependency graph can't be traced: {error!r}") from error
     found = []
     for raw in graph.get_all_groups(ignored_layers=last, root_module_types=[nn.Conv2d, nn.Linear]):
         members: dict[tuple[str, str], list[list[int]]] = {}
         channels = len(raw[0].idxs)
-        for item in raw:
-            module = item.dep.target.module
-            if module not in names or not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d):
+        targets = [item.dep.target.module for item in raw]
+        if any(_binds(module) for module in targets if module in names or isinstance(module, nn.Parameter)):
+            continue
+        for item, module in zip(raw, targets, strict=True):
+            if module not in names or not isinstance(module, SLICED):
                 continue
             side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
             owned = members.setdefault((names[module], side), [[] for _ in range(channels)])
@@ -65,7 +76,54 @@ def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str
         if any(names.get(module) == layer and side == "out" for module in last for layer, side in members):
             continue
         found.append(Group([(layer, side, owned) for (layer, side), owned in members.items()], channels))
-    return found
+    return _true_to(model, inputs, found)
+
+
+def _binds(module: nn.Module | nn.Parameter) -> bool:
+    """Return whether channels that pass through ``module`` have to stay: it holds numbers that slicing leaves."""
+    if isinstance(module, nn.Parameter):
+        return True
+    if isinstance(module, SLICED):
+        return isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module)
+    return any(weight is not None and weight.numel() > 1 for weight in module.parameters())
+
+
+def _true_to(model: nn.Module, inputs: dict[str, Tensor], found: list[Group]) -> list[Group]:
+    """Return the groups whose slicing gives what zeroing their readers' weights does, on two rows."""
+    rows = {name: value[:2] for name, value in inputs.items()}
+    if _alike(model, rows, found):
+        return found
+    return [group for group in found if _alike(model, rows, [group])]
+
+
+@torch.no_grad()
+def _alike(model: nn.Module, rows: dict[str, Tensor], found: list[Group]) -> bool:
+    """Return whether the model answers alike when every second channel of the groups is gone, and when it is unread."""
+    kept: dict[str, dict[str, list[int]]] = {}
+    for group in found:
+        for layer, side, owned in group.members:
+            kept.setdefault(layer, {})[side] = sorted(position for each in owned[::2] for position in each)
+    for dtype, tolerance in PRECISIONS:
+        unread = copy.deepcopy(model).to(dtype)
+        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in rows.items()}
+        for group in found:
+            for layer, side, owned in group.members:
+                reader = unread.get_submodule(layer)
+                if side == "in" and isinstance(reader, nn.Conv2d | nn.Linear) and not is_depthwise(reader):
+                    reader.weight[:, [position for each in owned[1::2] for position in each]] = 0
+        try:
+            expected = call(unread, cast)
+        except RuntimeError:  # something in the model keeps to one precision
+            continue
+        try:
+            answers = call(slice_model(copy.deepcopy(model).to(dtype), kept), cast)
+        except (RuntimeError, IndexError):
+            return False
+        most = expected.abs().max().nan_to_num() * tolerance
+        return answers.shape == expected.shape and torch.allclose(
+            answers, expected, rtol=0, atol=float(most), equal_nan=True
+        )
+    return True
 
 
 class Cost:

@@ -206,7 +206,7 @@ def _check_weights(model: Any, settings: Params, path: Path) -> None:
 
     source = str(settings.teacher.weights)
     try:
-        missing = checkpoints.load(model, source)
+        missing = checkpoints.lacking(model, source)
     except ArtifactError as error:
         raise ParamsError(f"{path}: teacher.weights: {error}") from error
     if missing and settings.teacher.training is None:

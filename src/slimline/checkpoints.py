@@ -47,6 +47,12 @@ def load(model: nn.Module, source: str) -> list[str]:
     return missing
 
 
+def lacking(model: nn.Module, source: str) -> list[str]:
+    """Return what ``load`` will return, fetching nothing where the model can tell by itself (its ``lacks``)."""
+    lacks: Callable[[str], list[str]] | None = getattr(model, "lacks", None)
+    return load(model, source) if lacks is None or Path(source).exists() else lacks(source)
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file, a pickled state dict, or a checkpoint that holds one."""
     if path.suffix == SAFE:
@@ -78,12 +84,24 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def unprefixed(tensors: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
-    """Return the tensors without the prefix under which most names of ``wanted`` stand among them."""
-    prefixes = {""}
+    """Return the tensors by the names of ``wanted``: without the prefix under which most of those stand among them.
+
+    Where the model holds another network whole (all of ``wanted`` begin alike), files of that one are read too.
+    """
     first = next(iter(wanted))
-    prefixes |= {name[: -len(first)] for name in tensors if name.endswith(f".{first}")}
-    best = max(sorted(prefixes), key=lambda prefix: sum(f"{prefix}{name}" in tensors for name in wanted))
-    return {name.removeprefix(best): each for name, each in tensors.items() if name.startswith(best)}
+    head = first.partition(".")[0] + "."
+    outer = head if all(name.startswith(head) for name in wanted) else ""
+    choices = {("", "")}
+    for own in {"", outer}:
+        inner = first.removeprefix(own)
+        choices |= {(own, "")} | {(own, name[: -len(inner)]) for name in tensors if name.endswith(f".{inner}")}
+
+    def found(choice: tuple[str, str]) -> int:
+        own, prefix = choice
+        return sum(f"{prefix}{name.removeprefix(own)}" in tensors for name in wanted)
+
+    own, prefix = max(sorted(choices), key=found)
+    return {own + name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
 
 
 def _in_folder(folder: Path) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimline.quantizers import replace
@@ -35,13 +37,14 @@ def batchnorm_pairs(model: nn.Module, inputs: dict[str, Tensor]) -> list[tuple[s
 
         return hook
 
+    was_training = model.training
+    model.eval()
+    foldable = {name for name, module in model.named_modules() if _is_foldable(module)}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(remember(name)))
-        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats and module.affine:
+        elif name in foldable:
             hooks.append(module.register_forward_pre_hook(match(name)))
-    was_training = model.training
-    model.eval()
     try:
         call(model, {name: value[:1] for name, value in inputs.items()})
     finally:
@@ -71,5 +74,26 @@ def fold_weights(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
 def without_norms(model: nn.Module, inputs: dict[str, Tensor]) -> nn.Module:
     """Return a copy of ``model`` without the BatchNorms that folding takes, its weights as they were."""
     bare = copy.deepcopy(model).eval()
-    replace(bare, {norm: nn.Identity() for _, norm in batchnorm_pairs(bare, inputs)})
+    replace(bare, {norm: rest(bare.get_submodule(norm)) for _, norm in batchnorm_pairs(bare, inputs)})
     return bare
+
+
+def rest(norm: nn.Module) -> nn.Module:
+    """Return what a BatchNorm does beside normalizing: nothing, or its layers in order (timm's BatchNormAct2d)."""
+    layers = OrderedDict(norm.named_children())
+    return nn.Sequential(layers).train(norm.training) if layers else nn.Identity()
+
+
+def _is_foldable(norm: nn.Module) -> bool:
+    """Return whether a module is a BatchNorm of fixed statistics and, of a subclass, is one followed by its layers."""
+    if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats or not norm.affine:
+        return False
+    if type(norm) is nn.BatchNorm2d:
+        return True
+    assert norm.running_var is not None and norm.running_mean is not None  # noqa: S101, PT018  (they are tracked)
+    x = torch.linspace(-3, 3, 8 * norm.num_features, device=norm.weight.device).reshape(2, norm.num_features, 2, 2)
+    plain = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    try:
+        return torch.allclose(norm(x), rest(norm)(plain), atol=1e-5)
+    except (RuntimeError, TypeError, ValueError):  # a forward of its own, or layers that aren't called in a row
+        return False

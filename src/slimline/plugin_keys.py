@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter
@@ -42,7 +43,7 @@ def described(kind: str, name: str) -> list[str]:
     Raises PluginError when there is none of that name.
     """
     factory = plugins.find(kind, name)
-    says = (inspect.getdoc(factory) or "").partition("\n")[0].replace("``", "")
+    says = (inspect.getdoc(_of_family(factory)) or "").partition("\n")[0].replace("``", "")
     rows = keys(kind, factory)
     if not rows:
         return [f"{name}: {says}", "It has no keys."]
@@ -103,9 +104,14 @@ def _passes_on(factory: Any) -> bool:
     return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(factory).parameters.values())
 
 
+def _of_family(factory: Any) -> Any:
+    """Return what a family calls with a name, and any other factory as it is."""
+    return factory.func if isinstance(factory, partial) else factory
+
+
 def _hints(annotated: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(annotated, include_extras=True)
+        return get_type_hints(_of_family(annotated), include_extras=True)
     except NameError:  # imported for type checkers alone
         return {}
 

@@ -1,7 +1,9 @@
 """Plug-ins by entry point. Built-ins are found the same way as anybody's.
 
 A name in params.yaml is either a registered entry point (``structured``) or ``package.module:Name``, which needs no
-packaging. A name inside a *loaded artifact* is foreign: only registered names run, unless ``trust:`` lists it.
+packaging. An entry point whose name ends in a colon (``timm:``) is a family: it is called with what stands behind the
+colon (``timm:convnext_atto``) as its first argument. A name inside a *loaded artifact* is foreign: only registered
+names run, unless ``trust:`` lists it.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Collection
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -58,15 +60,17 @@ def offers(kind: str | None = None) -> list[Offer]:
 
 
 def locate(kind: str, name: str, *, where: str = "") -> str:
-    """Return ``module:attribute`` of the one plug-in called ``name``, without importing it.
+    """Return ``module:attribute`` of the one plug-in called ``name``, or of its family, without importing it.
 
     Raises PluginError, prefixed with ``where`` (a file and key), when none or several are registered.
     """
     if kind not in KINDS:
         raise PluginError(f"{kind!r} is no kind of plug-in; the kinds are {', '.join(KINDS)}")
     prefix = f"{where}: " if where else ""
-    if ":" in name:
+    own = family(kind, name)
+    if ":" in name and not own:
         return name
+    name = own or name
     points = [point for point in _entry_points(kind) if point.name == name]
     if not points:
         known = sorted({point.name for point in _entry_points(kind)})
@@ -82,6 +86,12 @@ def locate(kind: str, name: str, *, where: str = "") -> str:
     return points[0].value
 
 
+def family(kind: str, name: str) -> str:
+    """Return the family that ``name`` belongs to (``timm:`` of ``timm:vit_tiny``), or an empty text."""
+    first, colon, _ = name.partition(":")
+    return first + colon if colon and any(point.name == first + colon for point in _entry_points(kind)) else ""
+
+
 def find(kind: str, name: str, *, where: str = "", trust: Collection[str] | None = None) -> Any:
     """Import and return the plug-in ``name`` of ``kind``.
 
@@ -89,13 +99,15 @@ def find(kind: str, name: str, *, where: str = "", trust: Collection[str] | None
     ``module:Name`` references that params.yaml trusts: any other is refused before it is imported.
     """
     prefix = f"{where}: " if where else ""
-    if trust is not None and ":" in name and name not in trust:
+    own = family(kind, name)
+    foreign = ":" in name and not own
+    if trust is not None and foreign and name not in trust:
         raise PluginError(
             f"{prefix}{name!r} would run code that is not registered; if you wrote it, add it to trust: in params.yaml"
         )
     module_name, _, attribute = locate(kind, name, where=where).partition(":")
     try:
-        module = _import(module_name, search_here=":" in name)
+        module = _import(module_name, search_here=foreign)
         found: Any = module
         for part in attribute.split("."):
             found = getattr(found, part)
@@ -104,7 +116,7 @@ def find(kind: str, name: str, *, where: str = "", trust: Collection[str] | None
         raise PluginError(f"{prefix}plug-in {name!r} can't be imported: {error}{extra}") from error
     except AttributeError as error:
         raise PluginError(f"{prefix}plug-in {name!r}: module {module_name} has no {attribute}") from error
-    return found
+    return partial(found, name.removeprefix(own)) if own else found
 
 
 def _import(module_name: str, *, search_here: bool) -> Any:

@@ -19,7 +19,7 @@ from slimline import mixed_precision, smoothing
 from slimline.calibration import calibrate
 from slimline.equalization import equalize
 from slimline.errors import MethodError
-from slimline.folding import batchnorm_pairs, fold_weights, without_norms
+from slimline.folding import batchnorm_pairs, fold_weights, rest, without_norms
 from slimline.grids import Scheme, Spec, container, spec_data, spec_of
 from slimline.layers import sharing
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan, load_tensors
@@ -255,7 +255,7 @@ class Quantize(Method):
             conv = cast(nn.Conv2d, model.get_submodule(conv_name))
             if conv.bias is None:
                 conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
-            put(model, {norm_name: nn.Identity()})
+            put(model, {norm_name: rest(model.get_submodule(norm_name))})
         for name in data.get("bias", []):
             unbiased = model.get_submodule(name)
             unbiased.bias = nn.Parameter(torch.zeros(len(unbiased.get_parameter("weight"))))

@@ -57,7 +57,10 @@ def build(
             predictor.close()
         golden |= {f"input/{name}": array for name, array in head.inputs.items()}
         np.savez_compressed(scratch / "golden.npz", targets=head.targets, **golden)
-        means = {f"input_mean/{name}": array.mean(0, dtype=np.float64) for name, array in references.inputs.items()}
+        means = {
+            f"input_mean/{name}": np.asarray(array).mean(0, dtype=np.float64)
+            for name, array in references.inputs.items()
+        }
         seen = {f"feature/{name}": values for name, values in input_features(references.inputs).items()}
         arrays: dict[str, Any] = answers | means | seen
         np.savez_compressed(scratch / "reference.npz", targets=references.targets, **arrays)

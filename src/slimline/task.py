@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,25 @@ def tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def call(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Run ``model`` on named inputs: a single one goes by position, several go by keyword."""
-    out: Tensor = model(*inputs.values()) if len(inputs) == 1 else model(**inputs)
+    """Run ``model`` on named inputs: a single one goes by position, several go by keyword, or as the one dict that its
+    ``forward`` takes.
+    """
+    if len(inputs) == 1:
+        out: Tensor = model(*inputs.values())
+    elif takes_dict(type(model).forward, tuple(inputs)):
+        out = model(dict(inputs))
+    else:
+        out = model(**inputs)
     return out
+
+
+@cache
+def takes_dict(forward: Any, names: tuple[str, ...]) -> bool:
+    """Return whether a class's ``forward`` has one parameter for all of these inputs."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    needed = [each for each in parameters if each.default is each.empty]
+    return (
+        len(needed) == 1
+        and needed[0].kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        and not {each.name for each in parameters} & set(names)
+    )

@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from slimline.channels import groups, keep_channels, slice_model
+from slimline.decisions import Decisions
 from slimline.errors import ExportError
 from slimline.export import onnx as writer
 from slimline.export.onnx import OPSET, export, to_onnx
 from slimline.export.qdq import check
+from slimline.method import Context, compress
+from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
+from slimline.params import Target
+from slimline.task import Split, call
 from slimline.tasks.digits import Digits
 
 Exported = Callable[[str], tuple[nn.Module, Any]]
@@ -120,3 +126,84 @@ def test_a_model_that_cannot_be_exported_is_an_error_of_one_line(task: Digits) -
     with pytest.raises(ExportError, match="torch can't export this model to ONNX") as caught:
         to_onnx(Unexportable(), task.signature())
     assert "\n" not in str(caught.value)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """A LayerNorm over the channels of images, as ConvNeXt has it (Liu et al. 2022, arXiv:2201.03545)."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Sequence(nn.Module):
+    """Reads channels as a sequence, as efficient channel attention does (Wang et al. 2020, arXiv:1910.03151)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x.reshape(x.shape[0], 1, x.shape[1])).reshape(x.shape[0], -1)
+
+
+@pytest.mark.parametrize(
+    ("middle", "pooled", "flat"),
+    [(ChannelNorm(8), nn.Flatten(), 1), (nn.Identity(), Sequence(), 0)],
+    ids=["channels last", "sequence"],
+)
+def test_what_is_pooled_is_read_as_it_is_written(
+    middle: nn.Module, pooled: nn.Module, flat: int, task: Digits, answer: Answer, images: Tensor
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), middle, nn.AdaptiveAvgPool2d(1), pooled, nn.Linear(8, 10)).eval()
+    graph = to_onnx(model, task.signature())
+    found = answer(graph, images[:5].numpy())
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, model(images[:5]).numpy(), rtol=1e-4, atol=1e-5)
+    operators = [node.op_type for node in graph.graph.node]
+    assert operators.count("Flatten") == flat
+    assert operators.count("GlobalAveragePool") == 1
+    assert "Gather" not in operators
+
+
+class Reversed(nn.Module):
+    """Two inputs, in another order than the signature's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 8), nn.Linear(5, 8)
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, wide: Tensor, narrow: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(narrow) - self.second(wide)))  # type: ignore[no-any-return]
+
+
+class Keyed(Reversed):
+    """The same as a dict."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(batch["wide"], batch["narrow"])
+
+
+@pytest.mark.parametrize("kind", [Reversed, Keyed])
+def test_several_inputs_go_by_name_or_as_a_dict(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    inputs = {"narrow": torch.randn(6, 3), "wide": torch.randn(6, 5)}
+    model: nn.Module = kind().eval()
+    rows = (inputs, torch.arange(6) % 2)
+
+    def batches() -> list[Any]:
+        return [rows]
+
+    specs = [{"name": name, "dtype": "float32", "shape": ["batch", each.shape[1]]} for name, each in inputs.items()]
+    signature = {"inputs": specs, "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 2]}]}
+    (group,) = [each for each in groups(model, inputs, 2) if ("last", "in") in {m[:2] for m in each.members}]
+    smaller = slice_model(model, keep_channels([group], [torch.arange(8.0)], [4]))
+    split = Split({name: each.numpy() for name, each in inputs.items()}, rows[1].numpy())
+    context = Context(Digits(), split, split, Target(), Decisions(None, {}))
+    quantized, _ = compress(Linear(), smaller, batches, context)
+    session = onnxruntime.InferenceSession(to_onnx(quantized, signature).SerializeToString())
+    (found,) = session.run(None, {name: each.numpy() for name, each in inputs.items()})
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, call(quantized.eval(), inputs).numpy(), atol=0.02)
+    assert quantized.get_submodule("first").out_features == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import warnings
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from slimline.errors import ExportError
 from slimline.export import qdq
 from slimline.layers import sharing
 from slimline.quantizers import exporting, settle
+from slimline.task import call
 
 OPSET = 21
 WHOLE = 2**28  # bytes of initializers that are written at once
@@ -59,6 +61,7 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = sharing(model).eval().requires_grad_(requires_grad=False)
     settle(model)
+    _pool_rows(model)
     most = signature.get("axes", {})
     names = dict.fromkeys(name for spec in signature["inputs"] for name in spec["shape"] if isinstance(name, str))
     axes = {name: torch.export.Dim(name, max=most.get(name)) for name in names}
@@ -69,11 +72,13 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.
         dtype = getattr(torch, spec["dtype"])
         examples.append(torch.zeros(size, dtype=dtype))
         shapes.append({at: axes[each] for at, each in enumerate(spec["shape"]) if isinstance(each, str)})
+    order = [spec["name"] for spec in signature["inputs"]]
+    fits = len(order) == 1 or list(inspect.signature(model.forward).parameters)[: len(order)] == order
     try:
         with exporting(), _quiet():
             program = torch.onnx.export(
-                model, tuple(examples), dynamo=True, opset_version=OPSET, dynamic_shapes=tuple(shapes), verbose=False,
-                input_names=[spec["name"] for spec in signature["inputs"]],
+                model if fits else _Named(model, order), tuple(examples), dynamo=True, opset_version=OPSET,
+                dynamic_shapes=tuple(shapes) if fits else (tuple(shapes),), verbose=False, input_names=order,
                 output_names=[spec["name"] for spec in signature["outputs"]],
             )  # fmt: skip
     except Exception as error:
@@ -95,6 +100,32 @@ def _taken(model: Any) -> dict[str, NDArray[Any]]:
             arrays[name] = held.numpy()
             value.const_value = onnx_ir.tensor(np.zeros(0, np.float32), name=name)
     return arrays
+
+
+class _Named(nn.Module):
+    """Takes its inputs by position and gives them to the model by name."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return call(self.model, dict(zip(self.names, inputs, strict=True)))
+
+
+def _pool_rows(model: nn.Module) -> None:
+    """Let pooling read its input in the order of its shape.
+
+    What a LayerNorm over channels gives lies channels last, and of that torch pools through ``as_strided``, a Gather of
+    single numbers in ONNX.
+    """
+
+    def contiguous(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0].contiguous(), *args[1:])
+
+    for module in model.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            module.register_forward_pre_hook(contiguous)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ DequantizeLinear → Conv → QuantizeLinear into one integer kernel when weight
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,15 @@ class Graph:
     def producer(self) -> dict[str, Any]:
         """Return the node that makes each tensor."""
         return {output: node for node in self.nodes for output in node.output}
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Return the sizes of the tensors whose rank is known; a size that isn't known, as that of the batch, is 0."""
+        known = [*self.graph.value_info, *self.graph.input, *self.graph.output]
+        return {
+            each.name: [size.dim_value for size in each.type.tensor_type.shape.dim]
+            for each in known
+            if each.type.tensor_type.HasField("shape")
+        }
 
     def rename_uses(self, names: dict[str, str]) -> None:
         """Let every reader of a key read its value instead."""
@@ -90,15 +100,22 @@ def attribute(node: Any, name: str, default: Any = None) -> Any:
 
 
 def simplify(graph: Graph) -> None:
-    """Write a mean over both image axes as GlobalAveragePool and a reshape after it as Flatten: runtimes fuse these."""
+    """Write a mean over both image axes as GlobalAveragePool, and a reshape after it to rows as Flatten: runtimes fuse
+    these.
+    """
     makers = graph.producer()
+    shapes = graph.shapes()
     for node in graph.nodes:
         if node.op_type == "ReduceMean" and len(node.input) == 2 and attribute(node, "keepdims", 1) == 1:
             axes = graph.constants.get(node.input[1])
             if axes is not None and sorted(axes.tolist()) in ([2, 3], [-2, -1]):
                 node.op_type = "GlobalAveragePool"
                 del node.input[1:], node.attribute[:]
-        elif node.op_type == "Reshape" and getattr(makers.get(node.input[0]), "op_type", "") in POOLS:
+        elif (
+            node.op_type == "Reshape"
+            and getattr(makers.get(node.input[0]), "op_type", "") in POOLS
+            and _is_flat(shapes.get(node.input[0]), shapes.get(node.output[0]))
+        ):
             node.op_type = "Flatten"
             del node.input[1:], node.attribute[:]
 
@@ -120,6 +137,13 @@ def share_factors(graph: Graph) -> None:
             names[node.output[0]] = first
     graph.nodes = kept
     graph.rename_uses(names)
+
+
+def _is_flat(pooled: list[int] | None, reshaped: list[int] | None) -> bool:
+    """Return whether a reshape keeps the rows and joins all else; sizes that aren't known are 0."""
+    if pooled is None or reshaped is None:
+        return False
+    return len(reshaped) == 2 and 0 not in pooled[1:] and reshaped[1] == math.prod(pooled[1:])
 
 
 def share_quantizers(graph: Graph) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from slimline import trimming, vocabulary
+from slimline import plugins, trimming, vocabulary
 from slimline.errors import DataError, ParamsError
 from slimline.project.own_data import Described
 
@@ -18,6 +18,7 @@ LONGEST = 256
 SHARE = 0.95  # of the texts fit into max_length
 HEAD = "ForSequenceClassification"
 IMAGE_MODELS = ("efficientnet-lite", "resnet", "cnn")
+LIBRARIES = ("timm:", "torchvision:")
 
 
 def text_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
@@ -58,15 +59,23 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
 
 
 def image_params(model: str, data: Path, labels: list[str], recipe: str, limit: int | None) -> dict[str, Any]:
-    """Return params.yaml's content for images in class folders; ``model`` is efficientnet-lite, resnet or cnn."""
-    if model not in IMAGE_MODELS:
-        raise ParamsError(f"--model: {model!r}: for images take one of {', '.join(IMAGE_MODELS)}")
+    """Return params.yaml's content for images in class folders; ``model`` is efficientnet-lite, resnet, cnn,
+    or one of a library: timm:NAME, torchvision:NAME. Those bring the size and the scale of their images along.
+    """
+    of_library = model.startswith(LIBRARIES)
+    if model not in IMAGE_MODELS and not of_library:
+        known = ", ".join([*IMAGE_MODELS, *(f"{each}NAME" for each in LIBRARIES)])
+        raise ParamsError(f"--model: {model!r}: for images take one of {known}")
     document: dict[str, Any] = yaml.safe_load((HERE / "own_images.yaml").read_text(encoding="utf-8"))
     document["task"]["args"] = {"data": str(data), "labels": labels, "size": [64, 64]}
     document["limit"] = limit
-    channels = {} if model == "efficientnet-lite" else {"channels": 3}
+    channels = {"channels": 3} if model in {"resnet", "cnn"} else {}
     document["teacher"]["model"] = {"name": model, "args": {"classes": len(labels), **channels}}
-    if model != "efficientnet-lite":
+    if of_library:
+        network = plugins.find("models", model, where="--model")(classes=len(labels))
+        document["task"]["args"] |= network.images
+        document["teacher"]["weights"] = "pretrained" if network.has_weights else None
+    elif model != "efficientnet-lite":
         document["teacher"]["weights"] = None
     if recipe == "int8":
         document["quantize"]["from"] = "teacher"
