@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from slimline.export import dynamic, floats, lookups, widths
+from slimline.export import dynamic, floats, lookups, padding, widths
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
@@ -294,6 +294,7 @@ def tidy(model: Any) -> Any:
     """Run every pass and return the checked model."""
     graph = Graph(model)
     simplify(graph)
+    padding.fold(graph)
     share_quantizers(graph)
     floats.store(graph)
     widths.fold_weights(graph)
