@@ -1,7 +1,7 @@
 """Photographs that come with packages: EfficientNet-Lite0 knows what they show, and still does in 8 bits.
 
-``coffee``, ``camera`` and ``rocket`` are scikit-image's, ``china`` and ``flower`` scikit-learn's. Calibration sees others
-of scikit-image. Only the files are read: of scikit-image no dependency has to be there.
+``coffee``, ``camera`` and ``rocket`` are scikit-image's, ``china`` and ``flower`` scikit-learn's. Calibration sees
+other photographs. Only files are read: nothing that scikit-image depends on has to be there.
 """
 
 from __future__ import annotations
