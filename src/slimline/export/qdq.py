@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from slimline.export import dynamic, floats, lookups, widths
+from slimline.export import dynamic, floats, lookups, padding, widths
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
@@ -360,6 +360,7 @@ def tidy(graph: Graph) -> Any:
     """Run every pass and return the checked model."""
     simplify(graph)
     share_factors(graph)
+    padding.fold(graph)
     share_quantizers(graph)
     floats.store(graph)
     widths.fold_weights(graph)

@@ -115,8 +115,8 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
     from slimline.project import own as pages
     from slimline.project import own_data
 
-    if (labels := own_data.classes(own.data)) is not None:
-        document = pages.image_params(own.model, Path(_from(folder, own.data)), labels, recipe, limit)
+    if (classes := own_data.classes(own.data)) is not None:
+        document = pages.image_params(own.model, Path(_from(folder, own.data)), classes, recipe, limit)
     else:
         described = own_data.describe(own.data, own.text, own.label)
         model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ SHARE = 0.95  # of the texts fit into max_length
 HEAD = "ForSequenceClassification"
 IMAGE_MODELS = ("efficientnet-lite", "resnet", "cnn")
 LIBRARIES = ("timm:", "torchvision:")
+IMAGES = 240_000  # a training sees no more, all epochs together
 
 
 def text_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
@@ -58,32 +60,70 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     return document
 
 
-def image_params(model: str, data: Path, labels: list[str], recipe: str, limit: int | None) -> dict[str, Any]:
+def image_params(model: str, data: Path, classes: Mapping[str, int], recipe: str, limit: int | None) -> dict[str, Any]:
     """Return params.yaml's content for images in class folders; ``model`` is efficientnet-lite, resnet, cnn,
     or one of a library: timm:NAME, torchvision:NAME. Those bring the size and the scale of their images along.
+
+    ``classes`` are the labels in order, with how many images each has: the more there are, the fewer epochs.
     """
     of_library = model.startswith(LIBRARIES)
     if model not in IMAGE_MODELS and not of_library:
         known = ", ".join([*IMAGE_MODELS, *(f"{each}NAME" for each in LIBRARIES)])
         raise ParamsError(f"--model: {model!r}: for images take one of {known}")
     document: dict[str, Any] = yaml.safe_load((HERE / "own_images.yaml").read_text(encoding="utf-8"))
-    document["task"]["args"] = {"data": str(data), "labels": labels, "size": [64, 64]}
+    document["task"]["args"] = {"data": str(data), "labels": list(classes), "size": [64, 64]}
     document["limit"] = limit
     channels = {"channels": 3} if model in {"resnet", "cnn"} else {}
-    document["teacher"]["model"] = {"name": model, "args": {"classes": len(labels), **channels}}
+    document["teacher"]["model"] = {"name": model, "args": {"classes": len(classes), **channels}}
     if of_library:
-        network = plugins.find("models", model, where="--model")(classes=len(labels))
+        network = plugins.find("models", model, where="--model")(classes=len(classes))
         document["task"]["args"] |= network.images
         document["teacher"]["weights"] = "pretrained" if network.has_weights else None
     elif model != "efficientnet-lite":
         document["teacher"]["weights"] = None
-    if recipe == "int8":
-        document["quantize"]["from"] = "teacher"
-        document["quantize"]["recovery"]["epochs"] = 0
-        document["export"]["stages"] = ["teacher", "quantize"]
-    elif recipe == "smallest":
-        document["export"]["stages"] = ["teacher", "prune", "quantize", "factorize"]
+    if model != "efficientnet-lite":
+        document["quantize"]["methods"][0]["skip"] = []
+    _train(document, sum(classes.values()))
+    _shorten(document, recipe, has_blocks=model == "efficientnet-lite")
     return document
+
+
+def _train(document: dict[str, Any], rows: int) -> None:
+    """Let no training see more than ``IMAGES`` images, in two epochs at least, and in bf16 where that is fast."""
+    trainings = [document[name]["training"] for name in ("teacher", "distill")]
+    recoveries = [document[name]["recovery"] for name in ("prune", "quantize", "factorize")]
+    for each in (*trainings, *recoveries):
+        each["epochs"] = min(each["epochs"], max(2, round(IMAGES / rows)))
+    if _computes_bf16():
+        for each in (*trainings, recoveries[0]):
+            each["precision"] = "bf16"
+
+
+def _computes_bf16() -> bool:
+    """Return whether this machine has instructions for bfloat16; without them it is slower than float32."""
+    import torch
+
+    known = torch.cpu.get_capabilities()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return on_gpu or any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _shorten(document: dict[str, Any], recipe: str, *, has_blocks: bool) -> None:
+    """Make the chain of a recipe out of the template's, which is that of ``smallest`` for a model of blocks."""
+    prune, quantize, export = (document[name] for name in ("prune", "quantize", "export"))
+    if recipe == "smallest" and has_blocks:
+        return
+    prune["from"] = "teacher"
+    prune["methods"][0] |= {"ratio": 0.4, "max_ratio": 0.75}
+    export["stages"] = ["teacher", "prune", "quantize"]
+    if not has_blocks:
+        del document["distill"]["keep"]
+    if recipe == "int8":
+        quantize["from"] = "teacher"
+        quantize["recovery"]["epochs"] = 0
+        export["stages"] = ["teacher", "quantize"]
+    elif recipe == "smallest":
+        export["stages"].append("factorize")
 
 
 def _follow(document: dict[str, Any], recipe: str, model: str) -> None:

@@ -69,14 +69,15 @@ def find(data: Path) -> dict[str, Path]:
     return found
 
 
-def classes(data: Path) -> list[str] | None:
-    """Return the sorted classes of images in class folders, or in an archive of such; None where data is a table."""
+def classes(data: Path) -> dict[str, int] | None:
+    """Return how many images each class has, sorted, in class folders or an archive of such; None for a table."""
     from slimline import image_sources
 
     is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
     if not is_archive and not (data.is_dir() and not any(data.glob("train.*"))):
         return None
-    return sorted({str(item.label) for item in image_sources.by_folder(image_sources.store(data))})
+    found = Counter(str(item.label) for item in image_sources.by_folder(image_sources.store(data)))
+    return dict(sorted(found.items()))
 
 
 def _rows(files: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
