@@ -110,9 +110,9 @@ def summary(pairs: list[tuple[float, float]], steps: int) -> dict[str, Any]:
 def main() -> None:
     """Measure each model and write metrics/training_loop.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
@@ -123,14 +123,14 @@ def main() -> None:
     settings = Training(
         epochs=options.epochs, batch_size=128, optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4
     )
-    steps = options.epochs * -(-options.rows // settings.batch_size)
+    steps = options.epochs * -(-len(train) // settings.batch_size)
     measured = {}
     for name, make in MODELS.items():
         measured[name] = summary(rounds(make, task, train, validation, settings, options.rounds), steps)
         print(name, measured[name], flush=True)
     document = {
         "format": 1, "machine": benchmark.machine() | {"torch": torch.__version__}, "threads": threads,
-        "rows": options.rows, "batch_size": settings.batch_size, "epochs": options.epochs, "rounds": options.rounds,
+        "rows": len(train), "batch_size": settings.batch_size, "epochs": options.epochs, "rounds": options.rounds,
         "goal": GOAL, "models": measured,
     }  # fmt: skip
     manifest.write_json(options.out, document)

@@ -40,6 +40,8 @@ def main() -> int:
         (MONITORING, "regressions", regressions_table()),
         (BENCHMARKS, "soak", soak_table()),
         (BENCHMARKS, "timers", timers_table()),
+        (BENCHMARKS, "training-loop", training_loop_table()),
+        (BENCHMARKS, "own-data", own_data_table()),
         (BENCHMARKS, "peers", peers_tables()),
         (BENCHMARKS, "memory", memory_table()),
         (MONITORING, "speed", speed_table()),
@@ -264,6 +266,48 @@ def memory_table() -> str:
         cells = [f"{own[size]['ratio']:.2f}×" if size in own else "" for size in sizes]
         met = "yes" if all(each["ratio"] <= goal for each in own.values()) else "no"
         lines.append(" | ".join([step, *cells, met]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def training_loop_table() -> str:
+    """Return metrics/training_loop.json as a row a network."""
+    path = ROOT / "metrics" / "training_loop.json"
+    if not path.is_file():
+        return ""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    shape = f"{measured['rows']:,} rows, batch {measured['batch_size']}, {measured['rounds']} rounds"
+    lines = [f"{shape} | fit, ms a step | by hand | ratio | goal ≤ {measured['goal']}", "---|---:|---:|---:|---"]
+    for name, row in measured["models"].items():
+        low, high = row["ratio_ci"]
+        met = "met" if row["ratio"] <= measured["goal"] else "missed"
+        met += "" if high <= measured["goal"] or met == "missed" else ", its interval isn't within"
+        ratio = f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(f"{name} | {row['fit_ms']:.1f} | {row['by_hand_ms']:.1f} | {ratio} | {met}")
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def own_data_table() -> str:
+    """Return metrics/own_data.json as a row a size."""
+    path = ROOT / "metrics" / "own_data.json"
+    if not path.is_file():
+        return ""
+    lines = [
+        "data | rows | file, MiB | anonymous memory, MiB | peak, MiB | bytes a row more | s",
+        "---|" + "---:|" * 5 + "---:",
+    ]
+    for name, kind in json.loads(path.read_text(encoding="utf-8"))["kinds"].items():
+        for at, row in enumerate(kind["sizes"]):
+            slope = f"{kind['bytes_a_row']:,}" if at else ""
+            cells = [
+                name,
+                f"{row['given']:,}",
+                row["file_mb"],
+                row["anonymous_mb"],
+                row["peak_mb"],
+                slope,
+                row["seconds"],
+            ]
+            lines.append(" | ".join(map(str, cells)))
     return "\n".join(f"| {line} |" for line in lines)
 
 

@@ -14,7 +14,10 @@ MEASURED: dict[str, Any] = {
     "target": {"batch_sizes": [1, 32]},
     "stages": {
         "quantize": {
-            "drops": {"accuracy": {"drop": 0.008, "ci": [0.004, 0.012]}},
+            "drops": {
+                "accuracy": {"drop": 0.008, "ci": [0.004, 0.012]},
+                "macro_f1": {"drop": 0.009, "ci": [0.005, 0.015]},
+            },
             "speedup": {"1": 16.0, "32": 25.0},
             "speedup_ci": {"1": [14.5, 17.0], "32": [24.0, 26.0]},
             "bytes": 92_000,
@@ -29,6 +32,8 @@ MEASURED: dict[str, Any] = {
     [
         ({"max_drop": {"accuracy": 0.012}}, True),
         ({"max_drop": {"accuracy": 0.011}}, False),
+        ({"max_drop": {"macro_f1": 0.015}}, True),
+        ({"max_drop": {"macro_f1": 0.014}}, False),
         ({"min_speedup": 14.5}, True),
         ({"min_speedup": 15}, False),
         ({"min_speedup": {32: 24}}, True),
@@ -67,3 +72,9 @@ def test_a_stage_that_was_not_measured_is_named() -> None:
     measured = {"stages": {"teacher": {}, "quantize": {}}}
     with pytest.raises(ParamsError, match=r"factorize, the last stage, is not in it"):
         judge(Budget(), measured, "factorize")
+
+
+def test_macro_f1_may_hold_where_the_floor_of_a_label_does_not() -> None:
+    budget = Budget.model_validate({"max_drop": {"macro_f1": 0.015}, "min_recall": {"Shirt": 0.68}})
+    found = {check.what: check.ok for check in judge(budget, MEASURED, "quantize")}
+    assert found == {"drop of macro_f1": True, "recall of Shirt": False}

@@ -154,10 +154,26 @@ class _Parquet(Table):
         with _pyarrow(self.path).ParquetFile(self.path, pre_buffer=False) as file:
             try:
                 for batch in file.iter_batches(batch_size=size):
+                    _check_text(batch, self.path, done)
                     done += batch.num_rows
                     yield dict(zip(batch.schema.names, batch.columns, strict=True)), done
             except OSError as error:
                 raise DataError(f"{self.path}: damaged after row {done}: {' '.join(str(error).split())}") from error
+
+
+def _check_text(batch: Any, path: Path, first: int) -> None:
+    """Raise DataError where text isn't UTF-8, which Parquet doesn't check; ``first`` rows stand before the batch."""
+    try:
+        batch.validate(full=True)
+    except ValueError as damage:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            for at, value in enumerate(column):
+                try:
+                    value.as_py()
+                except UnicodeDecodeError as error:
+                    where = f"{path}: row {first + at + 1}: column {name!r}"
+                    raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
+        raise DataError(f"{path}: damaged after row {first}: {' '.join(str(damage).split())}") from damage
 
 
 def plain(values: Any) -> list[Any]:

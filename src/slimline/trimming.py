@@ -2,8 +2,8 @@
 
 A word that needs one of them falls into shorter pieces, at last into characters, so no text becomes unknown. WordPiece
 takes the longest piece that fits (Wu et al. 2016, arXiv:1609.08144), byte-pair encoding merges in order of rank
-(Sennrich et al. 2016, arXiv:1508.07909): the training texts keep the tokens they had, as long as the pieces that lead
-to theirs stay.
+(Sennrich et al. 2016, arXiv:1508.07909), Unigram takes the most probable path (Kudo 2018, arXiv:1804.10959): the
+training texts keep the tokens they had, as long as the pieces that lead to theirs stay.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from slimline.errors import DataError
 
-KINDS = ("BPE", "WordPiece")
+KINDS = ("BPE", "Unigram", "WordPiece")
+GONE = "\U0010ffff"  # no character: what a piece is called that no text has
 
 
 def kind(document: dict[str, Any]) -> str:
@@ -27,15 +28,15 @@ def kind(document: dict[str, Any]) -> str:
 def trimmed(document: dict[str, Any], used: Collection[int], where: str) -> dict[str, Any]:
     """Return tokenizer.json's content without the pieces that neither ``used`` numbers nor a fallback need.
 
-    Raises DataError, ``where`` first, for a kind of tokenizer that isn't WordPiece or byte-pair encoding.
+    Raises DataError, ``where`` first, for a kind of tokenizer that isn't one of ``KINDS``.
     """
     model = document["model"]
     if kind(document) not in KINDS:
-        raise DataError(
-            f"{where}: vocabulary: train works on {' and '.join(KINDS)}, this tokenizer is {kind(document)}"
-        )
-    words: dict[str, int] = model["vocab"]
+        raise DataError(f"{where}: vocabulary: train works on {', '.join(KINDS)}, this tokenizer is {kind(document)}")
     added = {token["content"]: token["id"] for token in document.get("added_tokens") or []}
+    if kind(document) == "Unigram":
+        return _without_paths(document, set(used), added)
+    words: dict[str, int] = model["vocab"]
     prefix = model.get("continuing_subword_prefix") or ""
     numbers = set(used)
     kept = {
@@ -53,13 +54,37 @@ def trimmed(document: dict[str, Any], used: Collection[int], where: str) -> dict
 def numbers(document: dict[str, Any]) -> list[int]:
     """Return the numbers that a tokenizer can give, in order."""
     words = document["model"]["vocab"]
-    own = words.values() if isinstance(words, dict) else range(len(words))
+    own = (
+        words.values() if isinstance(words, dict) else (at for at, (piece, _) in enumerate(words) if piece[:1] != GONE)
+    )
     return sorted({*own, *(token["id"] for token in document.get("added_tokens") or [])})
+
+
+def unknown(document: dict[str, Any]) -> int | None:
+    """Return the number of the unknown token, if a tokenizer has one."""
+    model = document["model"]
+    found = model.get("unk_id") if kind(document) == "Unigram" else model["vocab"].get(model.get("unk_token"))
+    return None if found is None else int(found)
 
 
 def _is_character(piece: str, prefix: str) -> bool:
     bare = piece.removeprefix(prefix) if prefix else piece
     return len(bare) == 1 or (bare.startswith("<0x") and bare.endswith(">"))
+
+
+def _without_paths(document: dict[str, Any], used: set[int], added: Collection[str]) -> dict[str, Any]:
+    """Return a Unigram tokenizer whose other pieces fit no text.
+
+    A piece's number is its place, so the others keep theirs, and their scores: the least one decides what an unknown
+    character costs.
+    """
+    needed = {*used, unknown(document)}
+    document = copy.deepcopy(document)
+    document["model"]["vocab"] = [
+        [piece if at in needed or piece in added or _is_character(piece, "") else f"{GONE}{at:x}", score]
+        for at, (piece, score) in enumerate(document["model"]["vocab"])
+    ]
+    return document
 
 
 def _with_merges(kept: set[str], merges: list[Any], prefix: str) -> tuple[set[str], list[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimline import preprocess
+from slimline import preprocess, trimming
 from slimline.errors import DataError, ParamsError
 from slimline.task import SPLITS, Split
 from slimline.tasks.text import Text, text
@@ -26,6 +26,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_tokenizer(tmp_path / "model")
     return tmp_path
+
+
+RARE = "zwieback quixotic marketing"
 
 
 def make(data: Any, **args: Any) -> Text:
@@ -137,6 +140,32 @@ def test_the_signature_says_which_numbers_there_are(folder: Path, vocabulary: st
     assert spec["range"] == [0, max(words.values())]
 
 
+def test_a_unigram_tokenizer_is_trimmed_to_its_training_texts(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    found = texts(300)
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=["<pad>", "<unk>"], unk_token="<unk>")  # noqa: S106
+    tokenizer.train_from_iterator([*(each for each, _ in found), *[RARE] * 30], trainer)
+    tokenizer.save(str(folder / "unigram.json"))
+    table = str(write_table(folder / "t.csv", found))
+    whole, trimmed = (
+        make(table, tokenizer="unigram.json", vocabulary=each, max_length=64) for each in ("all", "train")
+    )
+    for name, split in whole.splits().items():
+        same = np.array_equal(split.inputs["input_ids"], trimmed.splits()[name].inputs["input_ids"])
+        assert same or name != "train"
+    assert whole.signature() == trimmed.signature()
+    (note,) = trimmed.notes
+    assert "pieces stay" in note
+    pieces = [
+        len(trimming.numbers(json.loads(Path(task.preprocess()["steps"][0]["file"]).read_text())))
+        for task in (whole, trimmed)
+    ]
+    assert pieces[1] < pieces[0]
+
+
 def test_pairs_have_types(folder: Path) -> None:
     found = [(a, b[::-1], label) for (a, label), (b, _) in zip(texts(200), texts(200, seed=2), strict=True)]
     table = write_table(folder / "t.csv", found, ("first", "second", "label"))
@@ -223,6 +252,43 @@ def test_wrong_data_is_told_by_file_and_row(folder: Path, case: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         make(data if isinstance(data, dict) else str(data), **args).splits()
     assert "\n" not in str(caught.value)
+
+
+def write_bytes(path: Path, rows: list[tuple[bytes, bytes]]) -> Path:
+    """Write texts and labels as they are, in the format of the suffix."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        names = ("text", "label")
+        columns = [pa.array(values, pa.binary()).view(pa.string()) for values in zip(*rows, strict=True)]
+        parquet.write_table(pa.table(dict(zip(names, columns, strict=True))), path)
+    elif path.suffix == ".jsonl":
+        path.write_bytes(b"".join(b'{"text": "%s", "label": "%s"}\n' % row for row in rows))
+    else:
+        mark = b"\t" if path.suffix == ".tsv" else b","
+        path.write_bytes(b"".join(mark.join(row) + b"\n" for row in [(b"text", b"label"), *rows]))
+    return path
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_mistakes_are_told_alike_in_every_format(folder: Path, suffix: str) -> None:
+    good = texts(60)
+    train = WRITERS[suffix](folder / f"train{suffix}", good)
+    wrong = WRITERS[suffix](folder / f"wrong{suffix}", [*texts(9, 1), ("goal", "sprot")])
+    broken = [(a.encode(), b.encode()) for a, b in good]
+    broken[41] = (b"caf\xe9 goal", b"sport")
+    place = {".jsonl": "line 42", ".parquet": "row 42: column 'text'"}.get(suffix, "line 43")
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (str(train), {"label": "lable"}, rf"train{suffix}: no column 'lable'"),
+        ({"train": str(train), "test": str(wrong)}, {}, rf"wrong{suffix}: row 10: unknown label 'sprot'"),
+        (str(train), {"labels": [*LABELS, "art"]}, rf"train{suffix}: label 'art' has no training row"),
+        (str(write_bytes(folder / f"broken{suffix}", broken)), {}, rf"broken{suffix}: {place}: not UTF-8"),
+    ]
+    for data, args, message in cases:
+        with pytest.raises(DataError, match=message) as caught:
+            make(data, **args).splits()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ class Vocabulary(Method):
         if not tables:
             raise MethodError(f"{context.where}: vocabulary found no embedding that reads {input_name!r}")
         kept = trimming.numbers(document)
-        unknown = document["model"]["vocab"].get(document["model"].get("unk_token"), kept[0])
+        found = trimming.unknown(document)
+        unknown = kept[0] if found is None else found
         sizes = {name: cast(nn.Embedding, model.get_submodule(name)).num_embeddings for name in tables}
         for name, size in sizes.items():
             if len(kept) >= size:
