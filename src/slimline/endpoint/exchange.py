@@ -149,7 +149,7 @@ class Handler:
             reply = json_reply({"error": AWAY}, 503, {b"retry-after": b"1"})
         except SlimlineError as error:
             reply = json_reply({"error": one_line(error)}, 400)
-        except Exception:
+        except Exception:  # of our own mistakes a client sees no trace, and the log all; CancelledError goes on up
             log.exception("%s %r failed", scope["method"], scope["path"])  # a path may hold line breaks
             reply = json_reply({"error": "the server failed; its log says why"}, 500)
         if reply.status >= 400:

@@ -51,7 +51,7 @@ class Drift:
             found["sampled"] = _of_teacher(self._values(baseline.reference.get(TEACHER)))
         self.projection = None
         if baseline.teacher is not None and baseline.teacher.shape[1] > 1:  # a single output is a feature already
-            self.projection = Projection(baseline.teacher)
+            self.projection = Projection(baseline.teacher, logits=bool(baseline.labels))
             found["embedding"] = _of_teacher(self.projection.of(baseline.teacher))
         found = {kind: values for kind, values in found.items() if values}
         features = sum(len(values) for values in found.values())

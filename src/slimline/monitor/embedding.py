@@ -18,15 +18,23 @@ SEED = 0  # the same directions for every monitor of a release, and after a rest
 
 
 class Projection:
-    """Directions drawn for the raw outputs ``reference`` [rows, k], each output in units of its deviation there."""
+    """Directions drawn for the raw outputs ``reference`` [rows, k], each output in units of its deviation there.
 
-    def __init__(self, reference: Outputs) -> None:
+    ``logits``: a row is taken less its mean, which is all the same to softmax: logits and log-probabilities are one.
+    """
+
+    def __init__(self, reference: Outputs, *, logits: bool) -> None:
+        self.logits = logits
         width = reference.shape[1]
         drawn = np.random.default_rng(SEED).normal(size=(width, min(DIRECTIONS, width)))
-        spread = np.asarray(reference, np.float64).std(0)
+        spread = self._centred(reference).std(0)
         self.directions = np.divide(drawn, spread[:, None], out=np.zeros_like(drawn), where=spread[:, None] > 0)
 
     def of(self, outputs: Outputs) -> dict[str, NDArray[np.float64]]:
         """Return {``projection.NUMBER``: [rows]} for raw outputs [rows, k]."""
-        along = np.asarray(outputs, np.float64) @ self.directions
+        along = self._centred(outputs) @ self.directions
         return {f"projection.{number}": column for number, column in enumerate(along.T)}
+
+    def _centred(self, outputs: Outputs) -> NDArray[np.float64]:
+        values = np.asarray(outputs, np.float64)
+        return values - values.mean(1, keepdims=True) if self.logits else values

@@ -98,7 +98,7 @@ class Responder:
         while (case := self._cases.get()) is not None:
             try:
                 self._answers.put(self._answer(case))
-            except Exception:
+            except Exception:  # a target is a plug-in and raises what it likes; the thread goes on
                 log.exception("alarm %s can't be answered: please report this", case.alarm.id)
 
     def _answer(self, case: Case) -> Answer:

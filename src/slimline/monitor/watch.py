@@ -98,7 +98,7 @@ class Watch:
         for signal in list(self.signals):
             try:
                 act(signal)
-            except Exception:
+            except Exception:  # a mistake in one signal, whatever it raises, must not blind the others
                 self.signals.remove(signal)
                 log.exception(
                     "the signal %s of %s failed and is left out: please report this", signal.name, self.watched.own

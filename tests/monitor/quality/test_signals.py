@@ -14,6 +14,7 @@ from slimline.monitor.accuracy import Accuracy
 from slimline.monitor.agreement import Agreement
 from slimline.monitor.baseline import Baseline
 from slimline.monitor.drift import Drift
+from slimline.monitor.embedding import Projection
 from slimline.monitor.estimate import Estimate
 from slimline.monitor.signal import Signal
 from slimline.monitor.standing import State
@@ -135,6 +136,18 @@ def test_drifted_inputs_are_watched_and_harm_nothing(signals: Make, drawn: Make,
     assert found["drift"] is found["drift/input"] is State.WATCH
     assert "image.mean drifted" in each[3].standings()[0].message
     assert {state for name, state in found.items() if not name.startswith("drift")} == {State.OK}
+
+
+def test_logits_and_log_probabilities_are_the_same_embedding(drawn: Make) -> None:
+    _, raw, _ = drawn(500, 3)
+    level = np.random.default_rng(0).normal(size=(500, 1)).astype(np.float32)
+    projection = Projection(raw, logits=True)
+    there, here = projection.of(raw), projection.of(raw + level)
+    assert len(there) == 4
+    for name, values in there.items():
+        assert here[name] == pytest.approx(values, abs=1e-4)
+    numbers = Projection(raw, logits=False)
+    assert np.abs(numbers.of(raw + level)["projection.0"] - numbers.of(raw)["projection.0"]).max() > 0.1
 
 
 def test_other_runners_up_drift_though_answers_and_confidence_stay(known: Baseline, drawn: Make, batches: Make) -> None:
