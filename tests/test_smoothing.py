@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from slimline import quantizers
 from slimline.channels import slice_layer
 from slimline.decisions import Decisions
-from slimline.errors import MethodError
+from slimline.errors import MethodError, ParamsError
 from slimline.export.onnx import export
 from slimline.export.signed import requantize
 from slimline.factorization import Ratio
@@ -22,6 +22,7 @@ from slimline.methods.linear import Linear
 from slimline.methods.svd import Svd
 from slimline.methods.symmetric import Symmetric
 from slimline.models.hf_encoder import HfEncoder
+from slimline.params import Configured, configure
 from slimline.quantization import Quantize
 from slimline.runtimes.onnxruntime import OnnxRuntime
 from slimline.smoothing import Move, find_moves, scales, smooth
@@ -198,6 +199,11 @@ def test_slicing_takes_the_factor_along(encoder: HfEncoder, plain_context: Conte
 def test_nothing_is_to_be_moved_where_inputs_stay_floats() -> None:
     with pytest.raises(MethodError, match=r"here.smooth: activation_bits: 32 leaves inputs unrounded"):
         Linear(smooth=0.5, activation_bits=32).check("here")
+
+
+def test_the_share_lies_between_none_and_all() -> None:
+    with pytest.raises(ParamsError, match=r"^params.yaml: quantize.methods.0.smooth: .*less than or equal to 1"):
+        configure("methods", Configured(name="linear", smooth=1.5), "params.yaml: quantize.methods.0")
 
 
 def test_a_change_of_the_function_is_an_error() -> None:
