@@ -42,7 +42,7 @@ class Embedding(Method):
     rank: Count | None = None
     energy: Fraction | None = None
     tables: list[str] | None = None
-    floor: Annotated[float, Field(gt=0)] = 1.0
+    floor: Annotated[float, Field(gt=0)] = 0.01
 
     name: ClassVar[str] = "embedding"
 
