@@ -13,6 +13,7 @@ from slimline import manifest
 from slimline.params import Configured
 from slimline.pipeline import ROOT
 from slimline.report import layers
+from slimline.report.lineage import rank
 
 from .page import Page, number, table
 from .project import Project
@@ -183,3 +184,9 @@ def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> N
         "6": "unchanged | layers: stays: KL 0.5",
         "11": "unchanged | ",
     }
+
+
+def test_the_rank_of_a_table_is_the_width_of_what_is_looked_up() -> None:
+    table, matrix = {"kind": "Embedding", "weight": [96, 8]}, {"kind": "Linear", "weight": [32, 8]}
+    assert rank([table, matrix]) == "8"
+    assert rank([{"kind": "Linear", "weight": [4, 16]}, {"kind": "Linear", "weight": [10, 4]}]) == "4"

@@ -14,8 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from slimline.decisions import Decisions
 from slimline.errors import ParamsError
-from slimline.params import Training
+from slimline.method import Context, compress
+from slimline.methods.drop_layers import DropLayers
+from slimline.methods.neurons import Neurons
+from slimline.params import Target, Training
 from slimline.task import tensors
 from slimline.tasks.text import Text, text
 from slimline.training import Objective, State, TeacherCache, Term, fit
@@ -242,3 +246,24 @@ def test_wrong_layers_are_one_line(objective: Callable[..., Objective], loss: An
     assert str(caught.value).startswith("params.yaml: distill.loss.0.layers: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_student_cut_from_its_teacher_learns_them(
+    own_task: Text, teacher: HfEncoder, objective: Callable[..., Objective]
+) -> None:
+    """Half the layers and a quarter of the feed-forward neurons, with the teacher's own weights."""
+    rows = own_task.splits()
+    inputs, y = rows["calibration"][slice(0, 16)]
+    batch = tensors(inputs), torch.from_numpy(y)
+    context = Context(own_task, rows["calibration"], rows["validation"], Target(), Decisions(None, {}), where="here")
+    model: nn.Module = teacher
+    for method in (DropLayers({"body.encoder.layer": [1]}), Neurons(ratio=0.75, scope="layer")):
+        model, _ = compress(method, model, lambda: [batch], context)
+    assert model.get_submodule("body.encoder.layer.0.intermediate.dense").out_features == 16
+    made = objective(MiniLm(LAYERS, heads=4), HiddenStates(LAYERS), model=model)
+    assert not list(made.regressors.parameters())
+    value = made(model, *batch, [])
+    value.backward()  # type: ignore[no-untyped-call]
+    gradient = model.get_parameter("body.encoder.layer.0.intermediate.dense.weight").grad
+    assert gradient is not None
+    assert float(gradient.abs().max()) > 0

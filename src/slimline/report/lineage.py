@@ -160,7 +160,8 @@ class Lineage:
 
 def rank(parts: Sequence[Layer]) -> str:
     """Return the ranks of a factorized layer: the widths between its parts."""
-    widths = [str(part["weight"][0]) for part in parts[:-1] if "weight" in part]
+    inner = [(part["weight"], "Embedding" in part["kind"]) for part in parts[:-1] if "weight" in part]
+    widths = [str(weight[1] if looked_up else weight[0]) for weight, looked_up in inner]
     return ", ".join(dict.fromkeys(widths) if len(set(widths)) == 1 else widths) or "–"
 
 
