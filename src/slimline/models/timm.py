@@ -11,7 +11,7 @@ from slimline.errors import ParamsError, near_miss
 from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, PRETRAINED, LibraryModel
 
 
-def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> LibraryModel:
+def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> nn.Module:
     """Build a network of timm by its name there (timm:convnext_atto, timm:resnet50.a1_in1k).
 
     Further ``args`` are those of timm's ``create_model`` (``img_size`` of a ViT, say). Weights come in by

@@ -12,7 +12,7 @@ from slimline.errors import ParamsError, near_miss
 from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, LibraryModel
 
 
-def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> LibraryModel:
+def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> nn.Module:
     """Build a network of torchvision by its name there (torchvision:vit_b_16).
 
     Further ``args`` are the builder's (``image_size`` of a ViT, say). Weights come in by ``teacher.weights``: a file,
