@@ -119,7 +119,8 @@ def test_a_network_goes_through_every_stage(name: str, run: Run) -> None:
         assert facts["parity"]["max_error"] < (0.001 if each == "teacher" else 0.25) * max(spread, 0.01)
     assert counts(onnx.load("exports/teacher/model.onnx"))["QuantizeLinear"] == 0
     assert counts(onnx.load("exports/quantize/model.onnx"))["QuantizeLinear"] > 5
-    assert Path("exports/quantize/model.onnx").stat().st_size < 0.5 * 4 * size(pruned)
+    # nn.MultiheadAttention, half of what is left of the vit_b_32, stays in floating point
+    assert Path("exports/quantize/model.onnx").stat().st_size < 0.6 * 4 * size(pruned)
 
 
 def rows() -> dict[str, Any]:
