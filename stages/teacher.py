@@ -4,7 +4,7 @@ from torch import nn
 
 from slimline import artifact, checkpoints, label_order, metrics
 from slimline.artifact import Artifact, Named
-from slimline.errors import ParamsError
+from slimline.errors import ArtifactError, ParamsError
 from slimline.stage import Stage, run
 from slimline.task import Classification
 
@@ -16,7 +16,10 @@ def main(stage: Stage) -> None:
     model = artifact.build_model(stage.task, named, "params.yaml: teacher.model")
     missing = list(model.state_dict())
     if section.weights:
-        missing = checkpoints.load(model, section.weights)
+        try:
+            missing = checkpoints.load(model, section.weights)
+        except ArtifactError as error:
+            raise ParamsError(f"params.yaml: teacher.weights: {error}") from error
     if section.training:
         stage.train(model, section.training, key="training", inputs=[None])
     elif not section.weights:

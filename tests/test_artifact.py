@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from slimline import artifact, manifest
 from slimline.artifact import Artifact, Named
-from slimline.errors import ArtifactError, PluginError, SlimlineError
+from slimline.errors import ArtifactError, ParamsError, PluginError, SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
 from slimline.methods.linear import Linear
 from slimline.methods.magnitude import Magnitude
@@ -310,3 +311,10 @@ def test_a_replayed_edit_changes_structure_alone(cnn: Cnn, batches: Batches, con
 def test_bad_model_arguments_of_params_name_their_key(context: Made) -> None:
     with pytest.raises(ArtifactError, match=r"params.yaml: teacher.model.args: depth: 9 is not one of 8, 10"):
         artifact.build_model(context().task, Named("resnet", {"depth": 9}), "params.yaml: teacher.model")
+
+
+def test_what_a_model_refuses_is_told_by_file_and_key(context: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    named = Named("timm:convnext_atto", {"classes": 10})
+    with pytest.raises(ParamsError, match=r"^params.yaml: teacher.model: timm:convnext_atto: timm .*; pip install"):
+        artifact.build_model(context().task, named, "params.yaml: teacher.model")

@@ -130,3 +130,12 @@ def test_unknown_names_are_one_line_with_near_misses(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [("timm:", ["args.classes", "args.channels"]), ("torchvision:", ["args.classes"])],
+    ids=["timm", "torchvision"],
+)
+def test_a_family_shows_the_keys_of_its_members(family: str, own: list[str]) -> None:
+    assert list(keys("models", family)) == own

@@ -144,8 +144,8 @@ def build_model(
     takes = assets is not None and assets.is_dir() and "assets" in inspect.signature(factory).parameters
     try:
         return task.build_model(named.name, **named.args, **({"assets": assets} if takes else {}))
-    except SlimlineError:
-        raise
+    except SlimlineError as error:
+        raise type(error)(f"{where}: {error}") from error
     except Exception as error:  # a plug-in's constructor raises what it likes
         raise ArtifactError(f"{where}.args: {_line(error)}") from error
 

@@ -19,12 +19,14 @@ Fetch = Callable[[], Mapping[str, Tensor]]
 class LibraryModel(nn.Module):
     """A network of a library, ``body``: takes images N × channels × H × W (float32), gives N × classes.
 
-    ``fresh`` names the tensors that the library's weights don't cover: those of a classifier for other classes.
+    ``fresh`` returns the names of tensors that the library's weights don't cover: a classifier's for other classes.
     ``fetch`` returns the library's weights for this network, None stands for there being none. ``images`` are the
     ``size``, ``mean`` and ``std`` of the images that they were trained on.
     """
 
-    def __init__(self, body: nn.Module, fresh: list[str], fetch: Fetch | None, images: Mapping[str, list[Any]]) -> None:
+    def __init__(
+        self, body: nn.Module, fresh: Callable[[], list[str]], fetch: Fetch | None, images: Mapping[str, list[Any]]
+    ) -> None:
         super().__init__()
         self.body = body
         self.images = images
@@ -47,7 +49,7 @@ class LibraryModel(nn.Module):
             raise ArtifactError(f"{source}: no such file; '{PRETRAINED}' takes the library's own weights")
         if self._fetch is None:
             raise ArtifactError(f"{source}: the library has no weights for this network; give a file, or train it")
-        return [f"body.{name}" for name in self._fresh]
+        return [f"body.{name}" for name in self._fresh()]
 
     @torch.no_grad()
     def load_pretrained(self, source: str) -> list[str]:
@@ -58,7 +60,7 @@ class LibraryModel(nn.Module):
         lost = self.lacks(source)
         assert self._fetch is not None  # noqa: S101  (lacks has seen it)
         try:
-            given = {name: tensor for name, tensor in self._fetch().items() if name not in self._fresh}
+            given = {name: tensor for name, tensor in self._fetch().items() if f"body.{name}" not in lost}
             self.body.load_state_dict({**self.body.state_dict(), **given})
         except Exception as error:  # offline, a wrong digest, other shapes: libraries raise many kinds
             raise ArtifactError(f"{source}: {' '.join(str(error).split())[:300]}") from error

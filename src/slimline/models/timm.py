@@ -11,7 +11,7 @@ from slimline.errors import ParamsError, near_miss
 from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, PRETRAINED, LibraryModel
 
 
-def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> LibraryModel:
+def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> nn.Module:
     """Build a network of timm by its name there (timm:convnext_atto, timm:resnet50.a1_in1k).
 
     Further ``args`` are those of timm's ``create_model`` (``img_size`` of a ViT, say). Weights come in by
@@ -42,14 +42,14 @@ def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> 
     heads = settings.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     other = settings.get("num_classes") != classes
-    fresh = [each for each in body.state_dict() if other and each.rpartition(".")[0] in heads]
+    names = [each for each in body.state_dict() if other and each.rpartition(".")[0] in heads]
     known = any(settings.get(key) for key in ("url", "hf_hub_id", "file"))
     images = {
         "size": list(settings.get("input_size", (3, 224, 224))[1:]),
         "mean": list(settings.get("mean", IMAGENET_MEAN)),
         "std": list(settings.get("std", IMAGENET_STD)),
     }
-    return LibraryModel(body, fresh, fetch if known else None, images)
+    return LibraryModel(body, lambda: names, fetch if known else None, images)
 
 
 def _is_known(library: Any, name: str) -> bool:

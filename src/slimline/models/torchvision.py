@@ -12,7 +12,7 @@ from slimline.errors import ParamsError, near_miss
 from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, LibraryModel
 
 
-def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> LibraryModel:
+def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> nn.Module:
     """Build a network of torchvision by its name there (torchvision:vit_b_16).
 
     Further ``args`` are the builder's (``image_size`` of a ViT, say). Weights come in by ``teacher.weights``: a file,
@@ -34,11 +34,12 @@ def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> LibraryModel
         given: Mapping[str, Tensor] = library.get_model_weights(name).DEFAULT.get_state_dict(progress=False)
         return given
 
-    body, fresh = build(classes), []
-    if classes != IMAGENET:
-        with torch.device("meta"):
-            known = build(IMAGENET).state_dict()
-        fresh = [each for each, tensor in body.state_dict().items() if tensor.shape != known[each].shape]
+    def fresh() -> list[str]:
+        with torch.random.fork_rng(devices=[]):
+            published = build(IMAGENET).state_dict()
+        return [each for each, tensor in body.state_dict().items() if tensor.shape != published[each].shape]
+
+    body = build(classes)
     weights = library.get_model_weights(name)
     size = weights.DEFAULT.transforms().crop_size[0] if len(weights) else 224
     images = {"size": [size, size], "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
