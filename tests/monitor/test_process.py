@@ -190,6 +190,8 @@ def test_a_signal_that_fails_takes_nothing_with_it(
     assert "accuracy" not in signals
     assert "traffic" in signals
     assert caplog.text.count("is left out") == 1
+    (failed,) = (key for key in shown(process) if key.startswith("slimline_signal_failed"))
+    assert '["signal", "accuracy"]' in failed
 
 
 def test_a_state_folder_that_cannot_be_written_delays_alarms_and_loses_none(

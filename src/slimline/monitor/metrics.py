@@ -67,6 +67,7 @@ METRICS: dict[str, Declared] = {
     "slimline_idle_seconds": Declared("Time since the last answer.", OWN),
     "slimline_watched_rows_total": Declared("Rows answered, as read from the event store.", OWN, counter=True),
     "slimline_watched_labels_total": Declared("Labels that found their row.", OWN, counter=True),
+    "slimline_signal_failed": Declared("1 where a signal failed and is watched no more.", ("signal", *OWN)),
     "slimline_blame_info": Declared("What an open alarm is blamed on; always 1.", ("signal", "verdict", "stage", *OWN)),
     "slimline_alarm_open": Declared("1 while an alarm on the signal holds.", ("signal", *OWN)),
     "slimline_probe_latency_seconds": Declared("What a probe's requests took in the last round.", ("quantile", *OWN)),

@@ -167,6 +167,8 @@ class Process:
             watch = self.follower.watches[own]
             yield from of_signals(own, standings, watch.samples())
             names = dict(zip(OWN, own, strict=True))
+            for signal in watch.failed:
+                yield Shown("slimline_signal_failed", 1.0, {"signal": signal} | names)
             yield Shown("slimline_watched_rows_total", watch.rows, names)
             yield Shown("slimline_watched_labels_total", watch.labels, names)
         for key, alarm in self.alarms.open.items():

@@ -20,12 +20,13 @@ log = logging.getLogger(__name__)
 class Watch:
     """The signals of ``watched``, and what was counted: rows, labels, the time (Unix) of the first and last answer.
 
-    A signal that fails is said once and left out from then on; the others go on.
+    A signal that fails is said once and left out from then on, as one of ``failed``; the others go on.
     """
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
         self.signals: list[Signal] = signals.make(watched)
+        self.failed: list[str] = []
         self.rows = 0
         self.labels = 0
         self.first: float | None = None
@@ -100,6 +101,7 @@ class Watch:
                 act(signal)
             except Exception:  # a mistake in one signal, whatever it raises, must not blind the others
                 self.signals.remove(signal)
+                self.failed.append(signal.name)
                 log.exception(
                     "the signal %s of %s failed and is left out: please report this", signal.name, self.watched.own
                 )
