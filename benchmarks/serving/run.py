@@ -38,9 +38,12 @@ from slimline import benchmark, manifest
 HERE = Path(__file__).parent
 OUT = Path("metrics/serving.json")
 KEPT = Path(".slimline/bench/serving.jsonl")
-SERVING_CODE = ("src/slimline/endpoint", "src/slimline/events", "serving")
+SERVING_CODE = (
+    "src/slimline/endpoint", "src/slimline/events", "src/slimline/model_repository", "src/slimline/runtimes", "serving",
+)  # fmt: skip
 CLOSED_CODE = (
-    "bodies.py", "closed_loop.py", "floor.py", "priority.py", "bento_plain.py", "starlette_app.py", "unmetered.py",
+    "bodies.py", "closed_loop.py", "floor.py", "priority.py", "processes.py", "run.py", "servers.py", "bento_plain.py",
+    "starlette_app.py", "unmetered.py",
 )  # fmt: skip
 LOAD_CODE = (*CLOSED_CODE, "open_loop.py")
 CLOSED = "closed"
@@ -134,6 +137,7 @@ def fingerprint(releases: dict[str, Path], own: Sequence[str]) -> str:
     """Return a digest of the releases and of the code that serves and measures: runs of other ones don't mix."""
     digest = hashlib.sha256()
     paths = [path for folder in SERVING_CODE for path in sorted(Path(folder).rglob("*.py"))]
+    paths += [Path("src/slimline/predictor.py"), Path("src/slimline/answers.py")]
     for path in [*paths, *(HERE / name for name in own)]:
         digest.update(path.read_bytes())
     for release in releases.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -108,6 +109,9 @@ def main() -> None:
     }  # fmt: skip
     manifest.write_json(options.out, document)
     print("\n" + manifest.as_json(document))
+    lost = client.sent - client.errors - (written - before)
+    if client.errors or lost:
+        sys.exit(f"{client.errors} requests failed, {lost} answered ones are not in the event store")
 
 
 def settled(events: Path) -> int:

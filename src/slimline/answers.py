@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slimline.errors import ArtifactError
 from slimline.predictor import Arrays
 
 
@@ -17,7 +18,7 @@ class Answers:
     With ``labels`` the first output holds one logit a label (or probabilities, when it is called so) and a prediction
     is ``{"label", "probabilities": {label: p}}``; without, it is ``{"outputs": {name: values}}``. Where the signature's
     ``answer`` is "many", each label has a probability of its own, and ``label`` is those above their
-    ``thresholds`` (one half where it has none), by commas.
+    ``thresholds`` (one half where it has none), by commas. Raises ArtifactError where these are not one a label.
     """
 
     def __init__(self, signature: Mapping[str, Any]) -> None:
@@ -30,6 +31,10 @@ class Answers:
         self.thresholds: list[float] | None = None
         if self._many and self.labels is not None:
             self.thresholds = signature.get("thresholds") or [0.5] * len(self.labels)
+            if len(self.thresholds) != len(self.labels):
+                raise ArtifactError(
+                    f"signature.json: {len(self.thresholds)} thresholds for {len(self.labels)} labels; export it again"
+                )
         self._normalized = self.first in {"probabilities", "probs", "scores"}
 
     def of(self, outputs: Arrays) -> tuple[list[str] | None, NDArray[np.float32]]:

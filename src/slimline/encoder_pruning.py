@@ -13,7 +13,7 @@ from slimline import encoder_parts, importances, movement
 from slimline.channels import Group, keep_channels, slice_model
 from slimline.errors import MethodError
 from slimline.layers import sharing
-from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
 from slimline.params import Count
 from slimline.quantizers import plain
 from slimline.widths import Limits, above_threshold
@@ -49,8 +49,7 @@ class EncoderPruning(Method):
         for key, value in {"steps": self.steps, "lr": self.lr}.items():
             if value is not None and self.importance != "movement":
                 raise MethodError(f"{where}.{key}: it is read with importance: movement, not {self.importance}")
-        if self.ratio > self.max_ratio:
-            raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+        check_ratio(self.ratio, self.max_ratio, where)
 
     def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
         del batches, context

@@ -150,6 +150,12 @@ def check_without_training(method: Method, name: str, where: str) -> None:
         raise MethodError(f"{where}: {name} needs training; give recovery epochs")
 
 
+def check_ratio(ratio: float, max_ratio: float, where: str) -> None:
+    """Raise MethodError where the share that is to go is more than any part may lose."""
+    if ratio > max_ratio:
+        raise MethodError(f"{where}.ratio: {ratio} is above max_ratio, {max_ratio}; raise that")
+
+
 def check_rows(batches: Batches, where: str) -> None:
     """Raise MethodError where the calibration split has no rows."""
     if next(iter(batches()), None) is None:

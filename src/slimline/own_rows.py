@@ -148,6 +148,8 @@ class ManyLabelsRows(OwnRows, ManyLabels):
         if threshold != FITTED and (isinstance(threshold, str) or not 0 < threshold < 1):
             raise ParamsError(f"task.args.threshold: {threshold!r}: a number between 0 and 1 is expected, or {FITTED}")
         self.labels, self.separator, self.threshold = _names(labels), separator, threshold
+        if split := next((name for name in self.labels if "," in name), None):
+            raise ParamsError(f"task.args.labels: {split!r}: answers list labels by commas, so none may hold one")
 
 
 class NumberRows(OwnRows, Number):

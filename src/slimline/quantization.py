@@ -224,7 +224,8 @@ class Quantize(Method):
                 name for name in layers if getattr(bare[name], "bias", 0) is None and name not in dict(folds)
             ]
         edit = Edit(self.name, data)
-        quantized = copy.deepcopy(model) if folds or self._moves_weights(own) else sharing(model)
+        writes = folds or quantizers(model) or self._moves_weights(own)  # into tensors that the model has
+        quantized = copy.deepcopy(model) if writes else sharing(model)
         fold_weights(quantized, folds)
         quantized = self.apply(quantized, edit)
         notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]

@@ -65,6 +65,22 @@ def test_it_is_written_soon_without_flush(sqlite_url: str, writers: Writers, mak
     until(lambda: writer.written == 1)
 
 
+def test_the_store_is_there_before_the_first_prediction(sqlite_url: str, writers: Writers) -> None:
+    """A monitor that starts beside an endpoint nobody has asked yet finds it."""
+    writers(sqlite_url)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            store = EventStore.open(sqlite_url, create=False)
+        except EventError:
+            time.sleep(0.02)
+        else:
+            with store:
+                assert store.counts() == {"predictions": 0, "labels": 0, "early": 0}
+            return
+    pytest.fail("no store")
+
+
 def test_close_writes_what_waits_and_takes_no_more(sqlite_url: str, writers: Writers, make: Make) -> None:
     writer = writers(sqlite_url, interval=60.0)
     for i in range(10):

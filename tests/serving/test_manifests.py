@@ -371,6 +371,8 @@ def test_nobody_is_killed_before_its_end_is_over() -> None:
     deployment, compose = pod("deployment"), load("compose.yaml")["services"]["endpoint"]
     drain = drain_seconds(deployment["containers"][0]["env"])
     assert drain + ending < deployment["terminationGracePeriodSeconds"]
+    kserve = pod("inference-service")
+    assert drain_seconds(kserve["containers"][0]["env"]) + ending < kserve["terminationGracePeriodSeconds"]
     assert drain_seconds(compose["environment"]) + ending < float(compose["stop_grace_period"].removesuffix("s"))
 
 

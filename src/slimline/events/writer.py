@@ -149,6 +149,7 @@ class EventWriter:
 
     def _run(self) -> None:
         _step_back()
+        self._open()  # at once: who reads the store, a monitor, finds it before the first prediction
         tries = 0
         while not self._given_up:
             if not self._flight:
@@ -195,11 +196,21 @@ class EventWriter:
         LOG.warning("sample of prediction %r: %s", prediction.id, error)
         _tell(self._on_failed_sample, 1)
 
+    def _open(self) -> bool:
+        """Open the store unless it is open; return False, and remember the fault, where it can't be."""
+        if self._store is None:
+            try:
+                self._store = EventStore.open(self._url, timeout=self._timeout, clock=self._clock)
+            except Exception as error:  # noqa: BLE001  the thread must outlive whatever a driver raises
+                return self._recover(error)
+        return True
+
     def _deliver(self) -> bool:
         """Try to write what is in flight; return False where the store is at fault and patience may help."""
+        if not self._open():
+            return False
+        assert self._store is not None  # noqa: S101
         try:
-            if self._store is None:
-                self._store = EventStore.open(self._url, timeout=self._timeout, clock=self._clock)
             new = self._store.write(self._flight)
         except Exception as error:  # noqa: BLE001  the thread must outlive whatever a driver raises
             return self._recover(error)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from slimline import masks, shares
 from slimline.errors import MethodError
-from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
 from slimline.sensitivity import Sensitivity
 
 SHARE = "masked_share"
@@ -47,8 +47,7 @@ class Magnitude(Method):
     def check(self, where: str) -> None:
         if self.start > self.ratio:
             raise MethodError(f"{where}.start: {self.start} is above ratio, {self.ratio}; zeros never come back")
-        if self.ratio > self.max_ratio:
-            raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+        check_ratio(self.ratio, self.max_ratio, where)
 
     def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
         del batches

@@ -29,7 +29,7 @@ from slimline.channels import Cost, Group, groups, keep_channels, slice_model
 from slimline.errors import MethodError
 from slimline.importances import Importance
 from slimline.layers import macs
-from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
 from slimline.quantizers import plain
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
@@ -54,8 +54,8 @@ class Structured(Method):
             raise MethodError(f"{where}.scope: sensitivity shares out channels; with of: {self.of} leave it out")
         if self.float_layers and self.kernels != "int8":
             raise MethodError(f"{where}.float_layers: it is read with kernels: int8, where the others run in integers")
-        if self.of == "channels" and self.ratio > self.max_ratio:
-            raise MethodError(f"{where}.ratio: {self.ratio} is above max_ratio, {self.max_ratio}; raise that")
+        if self.of == "channels":
+            check_ratio(self.ratio, self.max_ratio, where)
 
     def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
         bare = plain(model)
