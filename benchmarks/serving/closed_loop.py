@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+TRIES = 3  # of h2load, which now and then ends without having sent anything
 SCRIPT = """
 wrk.method = "POST"
 local file = io.open("{body}", "rb")
@@ -70,7 +72,12 @@ def _h2load(request: Request, connections: int, seconds: float, prefix: list[str
         *prefix, "h2load", f"--duration={seconds:g}s", "--warm-up-time=1s", f"--clients={connections}", "--threads=1",
         "--max-concurrent-streams=1", f"--data={body}", f"--log-file={log}", *headers, request.url,
     ]  # fmt: skip
-    subprocess.run(command, capture_output=True, check=True)
+    for _ in range(TRIES):
+        subprocess.run(command, capture_output=True, check=True)
+        if log.stat().st_size:
+            break
+    else:
+        sys.exit(f"{request.url}: h2load had no answer in {TRIES} runs of {seconds:g} s")
     rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
     p50, p95, p99 = np.percentile(rows[:, 2] / 1e3, [50, 95, 99])
     return Result(float(p50), float(p95), float(p99), len(rows) / seconds, int((rows[:, 1] != 200).sum()))

@@ -56,7 +56,12 @@ def variants(release: Path) -> list[Variant]:
     alone = [[python, "-m", "slimline", *serve]]
     uvicorn = [python, "-m", "uvicorn", "--app-dir", "{here}", "--port", "{port}", "--log-level", "warning"]
     uvicorn += ["--no-access-log"]
-    plainest = ["--loop", "asyncio", "--http", "h11"]  # what `pip install uvicorn` runs on; its extra `standard` brings the others
+    plainest = [
+        "--loop",
+        "asyncio",
+        "--http",
+        "h11",
+    ]  # what `pip install uvicorn` runs on; its extra `standard` brings the others
     fast = ["--loop", "uvloop", "--http", "httptools"]
     infer = f"/v2/models/{model_name(release)}/infer"
     found = [
