@@ -61,7 +61,7 @@ def variants(release: Path) -> list[Variant]:
         "asyncio",
         "--http",
         "h11",
-    ]  # what `pip install uvicorn` runs on; its extra `standard` brings the others
+    ]  # what `pip install uvicorn` runs on by itself
     fast = ["--loop", "uvloop", "--http", "httptools"]
     infer = f"/v2/models/{model_name(release)}/infer"
     found = [
