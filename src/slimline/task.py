@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from slimline import plugins, preprocess
 from slimline.errors import DataError
@@ -252,11 +253,15 @@ def call(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """
     if len(inputs) == 1:
         out: Tensor = model(*inputs.values())
-    elif takes_dict(type(model).forward, tuple(inputs)):
+    elif takes_dict(type(_bare(model)).forward, tuple(inputs)):
         out = model(dict(inputs))
     else:
         out = model(**inputs)
     return out
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model  # its own forward takes anything
 
 
 @cache
