@@ -127,6 +127,11 @@ class Objective:
                     sides.append(term.loss.parts(model, name, inputs))
                 except ValueError as error:
                     raise ParamsError(f"{where}: {name!r} of {whose} {error}") from error
+            if len(sides[0]) != len(sides[1]):
+                raise ParamsError(
+                    f"{where}: {ours!r} of the student is {len(sides[0])} layers to compare, {theirs!r} of the teacher "
+                    f"{len(sides[1])}; name layers that pair up"
+                )
             for guided, hint in zip(*sides, strict=True):
                 self._guided.setdefault(guided, where)
                 self._hints.setdefault(hint, where)
