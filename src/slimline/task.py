@@ -57,6 +57,13 @@ class Split:
             }
         return inputs, self.targets[rows]
 
+    def real(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return which positions of a batch aren't padding [N × length], None where rows have none."""
+        if self.padding is None:
+            return None
+        name, fill = self.padding
+        return inputs[name] != fill
+
     def head(self, count: int | None) -> Split:
         """Return ``count`` rows evenly spread over the split (all of them when ``count`` is None or more)."""
         if count is None or count >= len(self):
