@@ -170,7 +170,7 @@ class Stage:
         together.wait_for_everyone()
         while _finished:
             _finished.pop().clear()
-        print(f"{self.name}: {manifest.digest(self.output)}")
+        together.print(f"{self.name}: {manifest.digest(self.output)}")
 
 
 _finished: list[State] = []
