@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline import importances, movement
+from slimline import importances
 from slimline.channels import Group
 from slimline.decisions import Decisions
 from slimline.encoder_pruning import EncoderPruning
@@ -19,7 +21,9 @@ from slimline.errors import MethodError
 from slimline.method import Batch, Context, compress
 from slimline.methods.heads import Heads
 from slimline.methods.neurons import Neurons
+from slimline.movement import Tuning
 from slimline.params import Target
+from slimline.sensitivity import Sensitivity
 from slimline.task import Split, tensors
 from slimline.tasks.text import Text, text
 from tests.encoders import LABELS, texts, write_encoder, write_table
@@ -42,6 +46,12 @@ def guess() -> Context:
     return Context(cast(Any, FirstInput()), rows, rows, Target(), Decisions(None, {}), where="here", train=rows)
 
 
+def moved(group: Group, model: nn.Module, context: Context, steps: int, lr: float) -> Tensor:
+    """Return the group's scores by movement, which reads no calibration batches."""
+    (found,) = importances.scores("movement", [group], model, list, context, Tuning(steps, lr))
+    return found
+
+
 @pytest.fixture
 def neurons() -> tuple[nn.Sequential, Group]:
     """Two neurons: a small one that reads the first input, a large one that reads the second."""
@@ -56,7 +66,7 @@ def test_what_moves_to_zero_scores_below_what_moves_away(neurons: tuple[nn.Seque
     """Magnitude keeps the neuron that the task has no use for, movement the other."""
     model, group = neurons
     before = copy.deepcopy(model.state_dict())
-    small, large = movement.scores([group], model, guess, 20, 1e-2)[0].tolist()
+    small, large = moved(group, model, guess, 20, 1e-2).tolist()
     assert small > 0 > large
     l1 = importances.score("l1", group, model, {})
     assert l1[0] < l1[1]
@@ -72,13 +82,34 @@ def test_scores_sum_over_steps_what_the_gradient_says_of_each(
     guess.task.loss(model(torch.from_numpy(inputs["x"])), torch.from_numpy(y)).backward()  # type: ignore[no-untyped-call]
     one = [-(p.detach() * p.grad) for p in model.parameters() if p.grad is not None]
     expected = one[0].sum(1) + one[1].sum(0)
-    found = movement.scores([group], model, guess, 3, 1e-12)[0]  # so slow that every step sees the same weights
+    found = moved(group, model, guess, 3, 1e-12)  # so slow that every step sees the same weights
     torch.testing.assert_close(found, 3 * expected.double(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_loss_that_grows_without_bound_names_lr(neurons: tuple[nn.Sequential, Group], guess: Context) -> None:
     with pytest.raises(MethodError, match=r"^here\.lr: the loss became (inf|nan) at step 2; lower lr$"):
-        movement.scores([neurons[1]], neurons[0], guess, 5, 1e30)
+        moved(neurons[1], neurons[0], guess, 5, 1e30)
+
+
+class SquareRoot(FirstInput):
+    """Its gradient is infinite where its value is 0."""
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        return super().loss(0 * out, 0 * y).sqrt()
+
+
+def test_scores_that_are_not_finite_are_refused(neurons: tuple[nn.Sequential, Group], guess: Context) -> None:
+    broken = replace(guess, task=cast(Any, SquareRoot()))
+    with pytest.raises(
+        MethodError, match=r"^here: layer 0: its movement scores are not finite; .* the training data\?$"
+    ):
+        moved(neurons[1], neurons[0], broken, 1, 1e-3)
+
+
+def test_a_train_split_without_rows_is_an_error(neurons: tuple[nn.Sequential, Group], guess: Context) -> None:
+    nothing = Split({"x": np.zeros((0, 2), np.float32)}, np.zeros(0, np.float32))
+    with pytest.raises(MethodError, match=r"^here\.importance: movement fine-tunes, and the train split has no rows$"):
+        moved(neurons[1], neurons[0], replace(guess, train=nothing), 1, 1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +173,28 @@ def test_a_real_encoder_is_pruned_by_movement_and_left_as_it_was(
     assert sum(kept in note for note in plan.notes) == 2
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name])
+
+
+def test_a_cost_is_not_that_of_other_training_rows(own_task: Text, encoder: nn.Module, tmp_path: Path) -> None:
+    rows = own_task.splits()
+    calibration, train = rows["calibration"].head(24), rows["train"]
+    base = Context(own_task, calibration, calibration, Target(), Decisions(None, {}), where="here", cache=tmp_path)
+
+    def batches() -> Iterator[Batch]:
+        inputs, y = calibration[slice(0, 24)]
+        yield tensors(inputs), torch.from_numpy(y)
+
+    def known(method: EncoderPruning, train: Split) -> bool:
+        context = replace(base, train=train)
+        study = Sensitivity(encoder, context)
+        layer, alone = next(iter(method.alone(encoder, batches, context).items()))
+        before = study.knows(method, layer, alone)
+        study.cost(method, layer, alone)
+        return before
+
+    moving = Neurons(importance="movement", steps=2, lr=1e-3)
+    assert [known(moving, each) for each in (train, train, train.head(30))] == [False, True, False]
+    assert [known(Neurons(importance="l1"), each) for each in (train, train.head(30))] == [False, True]
 
 
 @pytest.mark.parametrize("key", ["steps", "lr"])

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
 
 from slimline import task as tasks
 from slimline.errors import DataError, PluginError
@@ -126,6 +130,30 @@ class Sum(nn.Module):
 def test_call_passes_several_inputs_by_name() -> None:
     inputs = tasks.tensors({"b": np.ones(3, np.float32), "a": np.full(3, 3, np.float32)})
     assert tasks.call(Sum(), inputs).tolist() == [2, 2, 2]
+
+
+class SumOfDict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.scale * (features["a"] - features["b"])
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """One process that is a group of its own, as each of several is."""
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["plain", "ddp"])
+def test_call_passes_one_dict_where_forward_takes_it(process_group: None, kind: str) -> None:
+    model = SumOfDict()
+    inputs = tasks.tensors({"b": np.ones(3, np.float32), "a": np.full(3, 3, np.float32)})
+    assert tasks.call(DistributedDataParallel(model) if kind == "ddp" else model, inputs).tolist() == [2, 2, 2]
 
 
 def test_call_passes_a_single_input_by_position() -> None:

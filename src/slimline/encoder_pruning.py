@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from slimline import encoder_parts, importances, movement
 from slimline.channels import Group, keep_channels, slice_model
 from slimline.errors import MethodError
+from slimline.importances import OfParts
 from slimline.layers import sharing
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
 from slimline.params import Count
 from slimline.quantizers import plain
 from slimline.widths import Limits, above_threshold
-
-Importance = Literal["l1", "l2", "taylor", "fisher", "movement", "random"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class EncoderPruning(Method):
     copy for ``steps`` (200) at ``lr`` (1e-4).
     """
 
-    importance: Importance = "taylor"
+    importance: OfParts = "taylor"
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     scope: Literal["global", "layer"] = "global"
     multiple: Annotated[int, Field(ge=1)] = 1
@@ -100,7 +99,7 @@ class EncoderPruning(Method):
             names = tuple(dict.fromkeys(name for name, _, _ in group.members))
             strength: dict[str, Any] = {"importance": self.importance, "width": width}
             if self.importance == "movement":
-                strength |= {"steps": self._steps, "lr": self._lr}
+                strength |= asdict(self._tuning) | {"train": movement.rows_of(context).digest}
             return Alone(strength, make, names)
 
         return {group.members[0][0]: change(group, score) for group, score in zip(found, scores, strict=True)}
@@ -112,17 +111,12 @@ class EncoderPruning(Method):
         return slice_model(model, kept)
 
     @property
-    def _steps(self) -> int:
-        return self.steps or movement.STEPS
-
-    @property
-    def _lr(self) -> float:
-        return self.lr or movement.LR
+    def _tuning(self) -> movement.Tuning:
+        default = movement.Tuning()
+        return movement.Tuning(self.steps or default.steps, self.lr or default.lr)
 
     def _scores(self, found: list[Group], bare: nn.Module, batches: Batches, context: Context) -> list[Tensor]:
-        if self.importance == "movement":
-            return movement.scores(found, bare, context, self._steps, self._lr)
-        return importances.scores(self.importance, found, bare, batches, context)
+        return importances.scores(self.importance, found, bare, batches, context, self._tuning)
 
     def _found(self, bare: nn.Module, inputs: dict[str, Tensor], context: Context) -> list[Group]:
         found = self.groups(bare, inputs)

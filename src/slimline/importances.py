@@ -8,11 +8,13 @@ The score of a channel sums over all weights w that belong to it, g = ∂L/∂w 
     fisher    ½ Σ w² · E[g²], E over single rows                 (Theis et al. 2018, arXiv:1801.05787)
     hessian   ½ (Σ h / n) · Σ w², h the Hessian's diagonal       (Yu et al. 2022, arXiv:2101.08940)
     bn-scale  Σ |γ| / norms                                      (Liu et al. 2017, arXiv:1708.06519)
+    movement  −Σ_t Σ w_t·g_t of a short fine-tuning              (Sanh et al. 2020, arXiv:2005.07683)
     random    uniform in [0, 1), the control
 
 Magnitudes are divided by their group's mean, so that groups of different fan-in compare. Scores from gradients share
 the unit of the loss, BatchNorm's γ the unit of normalized activations: they compare as they are. h is Hutchinson's
-estimate E[v ⊙ Hv] with v of ±1 drawn by the seed; below 0 it counts as 0.
+estimate E[v ⊙ Hv] with v of ±1 drawn by the seed; below 0 it counts as 0. Movement (``slimline.movement``) reads
+training rows.
 """
 
 from __future__ import annotations
@@ -26,26 +28,39 @@ from torch import Tensor, nn
 from slimline.channels import Group, is_depthwise
 from slimline.errors import MethodError
 from slimline.method import Batches, Context
+from slimline.movement import Tuning, movements
 from slimline.task import call
 
-Importance = Literal["l1", "l2", "taylor", "fisher", "hessian", "bn-scale", "random"]
+OfChannels = Literal["l1", "l2", "taylor", "fisher", "hessian", "bn-scale", "random"]
+OfParts = Literal["l1", "l2", "taylor", "fisher", "movement", "random"]  # of a transformer: heads and neurons
+Importance = OfChannels | OfParts
 Sensitivity = dict[str, Tensor]
 PROBES = 8  # draws of v a batch
 
 
 def scores(
-    importance: Importance, found: list[Group], model: nn.Module, batches: Batches, context: Context
+    importance: Importance,
+    found: list[Group],
+    model: nn.Module,
+    batches: Batches,
+    context: Context,
+    tuning: Tuning | None = None,
 ) -> list[Tensor]:
-    """Return one score a channel ([channels], float64) for each group of the plain ``model``.
+    """Return one score a channel ([channels], float64) for each group of the plain ``model``. Movement has a tuning.
 
     Raises MethodError for bn-scale when a group has no BatchNorm with a scale, and at a score that is not finite.
     """
-    every = _scores(importance, found, model, batches, context)
+    if importance == "movement":
+        seen = movements(model, {name for group in found for name, _, _ in group.members}, context, tuning or Tuning())
+        every = [score(importance, group, model, seen) for group in found]
+    else:
+        every = _scores(importance, found, model, batches, context)
+    data = "training" if importance == "movement" else "calibration"
     for group, each in zip(found, every, strict=True):
         if not bool(each.isfinite().all()):
             raise MethodError(
                 f"{context.where}: layer {group.members[0][0]}: its {importance} scores are not finite; "
-                "are its weights, and the calibration data?"
+                f"are its weights, and the {data} data?"
             )
     return every
 
@@ -83,6 +98,8 @@ def score(importance: Importance, group: Group, model: nn.Module, seen: Sensitiv
         trace = summed(group, model, lambda _, h: h, seen)
         size = summed(group, model, lambda w, _: torch.ones_like(w), seen)
         return trace.clamp(min=0) / (2 * size) * summed(group, model, lambda w, _: w.square(), seen)
+    if importance == "movement":
+        return summed(group, model, lambda _, s: s, seen)
     total = summed(group, model, (lambda w, _: w.abs()) if importance == "l1" else (lambda w, _: w.square()))
     total = total.sqrt() if importance == "l2" else total
     return total / total.mean().clamp(min=1e-12)

@@ -11,46 +11,52 @@ scores are kept. A pretrained model's magnitudes say what mattered before, its m
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import importances, masks
-from slimline.channels import Group
+from slimline import masks
 from slimline.errors import MethodError
 from slimline.method import Context
 from slimline.task import Split, call
 from slimline.training.teacher_cache import view_batch, view_of
 
-STEPS = 200
-LR = 1e-4
 BATCH = 32
 
 
-def scores(found: Sequence[Group], model: nn.Module, context: Context, steps: int, lr: float) -> list[Tensor]:
-    """Return one score a channel ([channels], float64) for each group of the plain ``model``, which stays as it is.
+@dataclass(frozen=True)
+class Tuning:
+    """How long the copy is fine-tuned, in batches, and at which learning rate."""
 
-    Raises MethodError when the loss stops being finite.
+    steps: int = 200
+    lr: float = 1e-4
+
+
+def rows_of(context: Context) -> Split:
+    """Return the rows that the copy learns from."""
+    return context.train if context.train is not None else context.task.splits()["train"]
+
+
+def movements(model: nn.Module, layers: set[str], context: Context, tuning: Tuning) -> dict[str, Tensor]:
+    """Return −Σ_t w_t ⊙ ∂L/∂w_t of the weights of ``layers``, by parameter name. The model stays as it is.
+
+    Raises MethodError where there are no training rows, and when the loss stops being finite.
     """
-    layers = {name for group in found for name, _, _ in group.members}
-    seen = movements(model, layers, context, steps, lr)
-    return [importances.summed(group, model, lambda _, s: s, seen) for group in found]
-
-
-def movements(model: nn.Module, layers: set[str], context: Context, steps: int, lr: float) -> dict[str, Tensor]:
-    """Return −Σ_t w_t ⊙ ∂L/∂w_t of the weights of ``layers``, by parameter name."""
-    rows = context.train if context.train is not None else context.task.splits()["train"]
+    rows = rows_of(context)
+    if not len(rows):
+        raise MethodError(f"{context.where}.importance: movement fine-tunes, and the train split has no rows")
     moving = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(moving.parameters(), lr=lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(moving.parameters(), lr=tuning.lr, weight_decay=0.0)
     weights = {name: p for name, p in moving.named_parameters() if name.removesuffix(".weight") in layers}
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     masked = masks.masked(moving)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)  # dropout
-        for step, (epoch, chosen) in zip(range(steps), _batches(rows, context.seed), strict=False):
+        for step, (epoch, chosen) in zip(range(tuning.steps), _batches(rows, context.seed), strict=False):
             inputs, y = view_batch(context.task, rows, chosen, view_of(context.task, len(rows), context.seed, epoch))
             assert y is not None  # noqa: S101  (no view is mixed)
             moving.train()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import manifest
+from slimline import leftovers, manifest
 
 FOLDER = Path(".slimline/rows")
-KEEP_DAYS = 14
 CHUNK = 4096
 
 
 def cached(key: Any, make: Callable[[Path], None], folder: Path = FOLDER) -> Path:
     """Return the folder that ``make(scratch)`` fills for ``key`` (JSON data), whole or not at all."""
-    for each in folder.glob("*/"):
-        if time.time() - each.stat().st_mtime > KEEP_DAYS * 86400:
-            shutil.rmtree(each, ignore_errors=True)
+    leftovers.sweep(folder)
     target = folder / hashlib.sha256(manifest.canonical(key)).hexdigest()[:32]
     if target.is_dir():
         os.utime(target)
@@ -37,8 +33,10 @@ def cached(key: Any, make: Callable[[Path], None], folder: Path = FOLDER) -> Pat
     scratch.mkdir(parents=True)
     try:
         make(scratch)
-        if not target.is_dir():  # another process may have been faster
-            scratch.rename(target)
+        scratch.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process was faster
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target

@@ -48,7 +48,9 @@ class Stage:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        return {name: split.head(self.limit) for name, split in self.task.splits().items()}
+        with processes().main_process_first():  # the others find prepared rows on disk
+            found = self.task.splits()
+        return {name: split.head(self.limit) for name, split in found.items()}
 
     @property
     def section(self) -> Any:
@@ -170,7 +172,7 @@ class Stage:
         together.wait_for_everyone()
         while _finished:
             _finished.pop().clear()
-        print(f"{self.name}: {manifest.digest(self.output)}")
+        together.print(f"{self.name}: {manifest.digest(self.output)}")
 
 
 _finished: list[State] = []

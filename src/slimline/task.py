@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from slimline import plugins, preprocess
 from slimline.errors import DataError
@@ -55,6 +56,13 @@ class Split:
                 each: array[:, :longest] if array.shape[1:2] == (width,) else array for each, array in inputs.items()
             }
         return inputs, self.targets[rows]
+
+    def real(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return which positions of a batch aren't padding [N × length], None where rows have none."""
+        if self.padding is None:
+            return None
+        name, fill = self.padding
+        return inputs[name] != fill
 
     def head(self, count: int | None) -> Split:
         """Return ``count`` rows evenly spread over the split (all of them when ``count`` is None or more)."""
@@ -252,11 +260,15 @@ def call(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """
     if len(inputs) == 1:
         out: Tensor = model(*inputs.values())
-    elif takes_dict(type(model).forward, tuple(inputs)):
+    elif takes_dict(type(_bare(model)).forward, tuple(inputs)):
         out = model(dict(inputs))
     else:
         out = model(**inputs)
     return out
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model  # its own forward takes anything
 
 
 @cache

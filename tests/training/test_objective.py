@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -341,6 +342,22 @@ class Clashing(Gram):
     def __call__(self, pairs: Pairs) -> Tensor:
         (student, teacher), *_ = pairs
         return F.mse_loss(student, teacher.flatten(1))
+
+
+@dataclass(frozen=True)
+class Uneven(Gram):
+    def parts(self, model: nn.Module, layer: str, inputs: dict[str, Tensor]) -> list[str]:
+        """Name one layer in one model and two in the other."""
+        return [layer] if layer == "5" else [layer, "9"]
+
+
+def test_layers_that_stand_for_unequal_numbers_are_one_line(objective: Callable[..., Objective]) -> None:
+    message = (
+        "params.yaml: distill.loss.0.layers: '5' of the student is 1 layers to compare, '8' of the teacher 2; name "
+        "layers that pair up"
+    )
+    with pytest.raises(ParamsError, match=f"^{re.escape(message)}$"):
+        objective(Uneven({"5": "8"}))
 
 
 def test_a_third_partys_loss_on_layers_trains(run: Run) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimline.errors import TrainingError
 from slimline.method import Method
+from slimline.training.processes import on_cpu
 
 
 class Shrink(Method):
@@ -81,10 +83,49 @@ torch.save({"weights": model.state_dict(), "losses": seen}, target / f"end-{rank
 """
 
 
-def run(target: Path, processes: int, stop: int = -1) -> None:
+NORMED = """
+import os, sys, time
+from dataclasses import asdict
+from pathlib import Path
+import torch
+from torch import nn
+from slimline.params import Training
+from slimline.stage import Stage
+from slimline.tasks.digits import Digits
+from slimline.training import State, Term, fit
+from slimline.training.losses.hard import Hard
+
+target = Path(sys.argv[1])
+rank = os.environ["RANK"]
+torch.set_num_threads(1)
+
+
+class Prepared(Digits):
+    def splits(self):
+        if not (target / "rows").exists():
+            time.sleep(0.5)
+            (target / f"made-{rank}").touch()
+            (target / "rows").touch()
+        return super().splits()
+
+
+stage = Stage("teacher", None, None)
+vars(stage)["task"] = Prepared()
+torch.manual_seed(0)
+model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, momentum=1.0), nn.Linear(64, 10))
+task, splits = stage.task, stage.splits
+settings = Training(epochs=9, batch_size=16, lr=0.3, patience=1)
+history = fit(model, task, splits["train"].head(64), splits["validation"].head(300), settings, loss=[Term(Hard())],
+              seed=3, state=State({}, target / "state"), where="params.yaml: x.training")
+torch.save({"weights": model.state_dict(), "history": [asdict(each) for each in history]},
+           target / f"end-{rank}.pt")
+"""
+
+
+def run(target: Path, processes: int, stop: int = -1, script: str = SCRIPT) -> None:
     """Train in so many processes by ``torchrun``, or without it in one; ``stop`` is the epoch it breaks off after."""
     target.mkdir(exist_ok=True)
-    (target / "script.py").write_text(SCRIPT)
+    (target / "script.py").write_text(script)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -126,3 +167,41 @@ def test_two_processes_end_in_the_weights_of_one(ends: dict[str, Path], name: st
 def test_the_first_process_alone_writes(ends: dict[str, Path]) -> None:
     assert json.loads((ends["two"] / "writes-0.json").read_text()) == ["0", "0", "0"]
     assert json.loads((ends["two"] / "writes-1.json").read_text()) == []
+
+
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in two processes of a model with BatchNorm."""
+    folder = tmp_path_factory.mktemp("normed")
+    run(folder, 2, script=NORMED)
+    return folder
+
+
+def test_running_statistics_are_those_of_the_first_process_and_all_stop_together(normed: Path) -> None:
+    """Each process normalizes rows of its own, and ``patience`` must end all of them at one epoch."""
+    first, second = (ending(normed, rank) for rank in (0, 1))
+    assert first["history"] == second["history"]
+    assert 1 < len(first["history"]) < 9
+    for key, tensor in first["weights"].items():
+        assert torch.equal(second["weights"][key], tensor), key
+
+
+def test_the_first_process_alone_prepares_rows(normed: Path) -> None:
+    assert [path.name for path in normed.glob("made-*")] == ["made-0"]
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True", "yes", "on", "0", "false", "no", "off"])
+def test_what_accelerate_takes_for_a_flag_keeps_training_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", value)
+    assert on_cpu() is (value.lower() in {"1", "true", "yes", "on"})
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "maybe")
+    with pytest.raises(
+        TrainingError, match=r"^environment variable ACCELERATE_USE_CPU: invalid truth value maybe; set"
+    ):
+        on_cpu()

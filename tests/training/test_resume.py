@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimline.training.resume import KEEP_DAYS, State
+from slimline.leftovers import KEEP_DAYS
+from slimline.training.resume import State
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_states_that_nobody_came_back_to_are_swept(tmp_path: Path) -> None:
     old.save({"epoch": 1})
     young.save({"epoch": 1})
     past = time.time() - (KEEP_DAYS + 1) * 86400
-    os.utime(old.path, (past, past))
+    os.utime(old.folder, (past, past))
     State({"a": 3}, tmp_path)
     assert old.load() is None
     assert young.load() is not None

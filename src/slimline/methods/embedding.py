@@ -164,10 +164,9 @@ def frequencies(model: nn.Module, names: list[str], batches: Batches, context: C
         return see
 
     hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
-    padding = context.calibration.padding
     try:
         for inputs, _ in batches():
-            real[0] = inputs[padding[0]] != padding[1] if padding is not None else None
+            real[0] = context.calibration.real(inputs)
             call(model.eval(), inputs)
     finally:
         for each in hooks:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from slimline import importances, layer_times, shares
 from slimline.channels import Cost, Group, groups, keep_channels, slice_model
 from slimline.errors import MethodError
-from slimline.importances import Importance
+from slimline.importances import OfChannels
 from slimline.layers import macs
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
 from slimline.quantizers import plain
@@ -40,7 +40,7 @@ from slimline.widths import Limits, above_threshold, cheapest
 class Structured(Method):
     """Prune ``ratio`` of the model's channels, MACs, bytes or time; no group loses over ``max_ratio``."""
 
-    importance: Importance = "taylor"
+    importance: OfChannels = "taylor"
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.4
     of: Literal["channels", "macs", "bytes", "latency"] = "channels"
     multiple: Annotated[int, Field(ge=1)] = 8

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast, broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -100,7 +100,7 @@ def fit(
             accelerator=accelerator, objective=objective, seed=seed, run=run, where=where,
             teachers=[teacher, *others] if teacher else [], methods=methods, steps=steps, state=state,
         )  # fmt: skip
-        measured = metrics.evaluate(model, task, validation)
+        measured = _measured(model, task, validation, accelerator)
         record = Epoch(run.epoch, mean_loss, measured, schedule.get_last_lr()[0])
         run.history.append(record)
         best = run.history[run.best].validation[task.primary] if run.best >= 0 else None
@@ -203,6 +203,19 @@ def _batches(
         yield own if len(own) else batch[:1], accelerator.num_processes * len(own) / len(batch), len(batch)
 
 
+def _measured(model: nn.Module, task: Task, validation: Split, accelerator: Accelerator) -> dict[str, float]:
+    """Return the metrics that the first process measures, so that all keep the same epochs and stop at the same one.
+
+    Weights are alike in all of them, running statistics only once they are shared.
+    """
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.contiguous()))
+    found: list[dict[str, float]] = [metrics.evaluate(model, task, validation) if accelerator.is_main_process else {}]
+    broadcast_object_list(found)
+    return found[0]
+
+
 def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:
     """Return lr's factor by step: linear from 0 over the ``warmup`` share of the steps, then a half cosine to 0."""
     warm = max(1, round(settings.warmup * total))
@@ -254,6 +267,7 @@ def _not_finite(number: float, run: _Run, step: int, where: str, state: State) -
     if run.best >= 0:
         state.folder.mkdir(parents=True, exist_ok=True)
         kept = state.folder / "last-good.safetensors"
+        # By whichever process saw it: all have the same weights, and safetensors replaces a file whole.
         save_file({name: tensor.contiguous() for name, tensor in run.best_weights.items()}, kept)
     saved = f"the weights of epoch {run.best + 1} are kept in {kept}" if kept else "no epoch was finished before"
     return TrainingError(

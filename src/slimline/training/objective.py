@@ -74,7 +74,7 @@ class Objective:
         self.reads_outputs = any(term.reads_outputs for term in terms)
         self._adapters: list[list[nn.Module]] = [[] for _ in terms]
         self._pairs: list[list[tuple[str, str]]] = [[] for _ in terms]
-        self._padding = rows.padding
+        self._rows = rows
         self._teacher = teacher
         self._guided: dict[str, str] = {}
         self._hints: dict[str, str] = {}
@@ -112,7 +112,7 @@ class Objective:
             self.regressors.extend(adapters)
             try:
                 with torch.no_grad():
-                    self._compare(term, adapters, pairs, guided, hints, self._real(inputs))
+                    self._compare(term, adapters, pairs, guided, hints, rows.real(inputs))
             except (RuntimeError, ValueError) as error:
                 raise ParamsError(f"{term.where}.layers: {' '.join(str(error).split())}") from error
 
@@ -127,6 +127,11 @@ class Objective:
                     sides.append(term.loss.parts(model, name, inputs))
                 except ValueError as error:
                     raise ParamsError(f"{where}: {name!r} of {whose} {error}") from error
+            if len(sides[0]) != len(sides[1]):
+                raise ParamsError(
+                    f"{where}: {ours!r} of the student is {len(sides[0])} layers to compare, {theirs!r} of the teacher "
+                    f"{len(sides[1])}; name layers that pair up"
+                )
             for guided, hint in zip(*sides, strict=True):
                 self._guided.setdefault(guided, where)
                 self._hints.setdefault(hint, where)
@@ -145,7 +150,7 @@ class Objective:
             out = call(model, inputs)
         out = out if out.dtype == torch.float64 else out.float()
         values = []
-        real = self._real(inputs)
+        real = self._rows.real(inputs)
         for term, adapters, pairs in zip(self.terms, self._adapters, self._pairs, strict=True):
             if y is None and term.needs_labels:
                 continue
@@ -163,13 +168,6 @@ class Objective:
         with torch.no_grad(), torch.autocast(kind, enabled=False), captured(self._live, self._hints) as hints:
             call(self._live, inputs)
         return hints
-
-    def _real(self, inputs: dict[str, Tensor]) -> Tensor | None:
-        """Return which positions of a batch aren't padding [N × length], None where rows have none."""
-        if self._padding is None:
-            return None
-        name, fill = self._padding
-        return inputs[name] != fill
 
     @staticmethod
     def _compare(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from slimline.errors import TrainingError
+
+FLAG = "ACCELERATE_USE_CPU"
 
 
 def on_cpu() -> bool:
     """Return whether training runs on the CPU: there is nothing else, or ACCELERATE_USE_CPU says so."""
-    return not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true"}
+    try:
+        asked = bool(parse_flag_from_env(FLAG))
+    except ValueError as error:
+        raise TrainingError(f"environment variable {FLAG}: {error}; set it to true or false") from error
+    return asked or not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:

@@ -7,16 +7,14 @@ import hashlib
 import os
 import pickle
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slimline import manifest
+from slimline import leftovers, manifest
 
 FOLDER = Path(".slimline/training")
-KEEP_DAYS = 14
 LITTLE = 2**20  # bytes: with less left, a failed write is a full disk
 
 
@@ -26,7 +24,7 @@ class State:
     def __init__(self, inputs: Any, folder: Path = FOLDER) -> None:
         self.folder = folder / hashlib.sha256(manifest.canonical(inputs)).hexdigest()[:32]
         self.path = self.folder / "state.pt"
-        _sweep(folder)
+        leftovers.sweep(folder)
 
     def load(self) -> dict[str, Any] | None:
         """Return the last saved state, or None. A damaged file counts as none: the training starts over."""
@@ -55,10 +53,3 @@ class State:
     def clear(self) -> None:
         """Forget the training: its result is safe elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the states of trainings that nobody came back to."""
-    for each in folder.glob("*/state.pt"):
-        if time.time() - each.stat().st_mtime > KEEP_DAYS * 86400:
-            shutil.rmtree(each.parent, ignore_errors=True)

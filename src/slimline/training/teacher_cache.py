@@ -7,8 +7,6 @@ through n of them, so a teacher answers each row n times in all, however many ep
 from __future__ import annotations
 
 import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from slimline import leftovers
 from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
 FOLDER = Path(".slimline/teacher")
-KEEP_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class TeacherCache:
     def __init__(
         self, teacher: nn.Module, task: Task, split: Split, key: str, seed: int, folder: Path = FOLDER
     ) -> None:
-        _sweep(folder)
+        leftovers.sweep(folder)
         self.teacher = teacher.eval()
         self.task = task
         self.split = split
@@ -117,10 +115,3 @@ class TeacherCache:
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the answers of teachers that nobody asked for a while."""
-    for each in folder.glob("*/"):
-        if time.time() - each.stat().st_mtime > KEEP_DAYS * 86400:
-            shutil.rmtree(each, ignore_errors=True)
