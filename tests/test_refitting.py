@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from slimline import refitting
-from slimline.factorization import LowRank, Ratio
+from slimline.factorization import LowRank
 from slimline.method import Batches, Context, compress
 from slimline.methods.cp import Cp
 from slimline.methods.svd import Svd, factors
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.resnet import ResNet
+from slimline.ranks import Ratio
 
 Made = Callable[..., Context]
 CONVOLUTIONS = [

@@ -151,7 +151,9 @@ def test_no_argument_of_an_artifact_opens_a_file_beside_it(
     torch.save(model.body.state_dict(), "w.pt")
     task = Named("images", {"data": "unread", "labels": LABELS, "size": [64, 64]})
     artifact.save(tmp_path / "a", model, Artifact(task, Named(name, {"classes": 3, key: value}), [], "teacher"))
-    with pytest.raises((ParamsError, ArtifactError), match=rf"{name}: args\.{key}: weights are the teacher's") as caught:
+    with pytest.raises(
+        (ParamsError, ArtifactError), match=rf"{name}: args\.{key}: weights are the teacher's"
+    ) as caught:
         artifact.load(tmp_path / "a", task=images(**task.args))
     assert "\n" not in str(caught.value)
 
