@@ -187,7 +187,7 @@ def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> N
 
 
 def test_positions_are_those_of_the_entry_that_dropped_them(chain: Project) -> None:
-    """Two entries of depth, recorded in another order than they ran, beside a method whose choice has such a key too."""
+    """Two entries of depth, recorded in another order than they ran, beside a method with such a key too."""
     study = chain.study()
     section = study.params.compressions["prune"]
     twice = [Configured.model_validate({"name": "depth", "keep": keep}) for keep in (11, 10)]

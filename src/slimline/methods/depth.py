@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from slimline import blocks
 from slimline.errors import MethodError
+from slimline.layers import sharing
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.params import Fraction
 from slimline.sensitivity import BEYOND, divergence
@@ -94,7 +95,7 @@ class Depth(Method):
             for name, positions in found.items()
             for position in positions
         }
-        own = answers(blocks.shared(model), batches)
+        own = answers(sharing(model), batches)
         targets = torch.cat([y for _, y in batches()])
         alone: dict[str, float] = {}
         went: dict[str, float] = {}
@@ -104,7 +105,7 @@ class Depth(Method):
             name, position = left[block]
             trial = {**kept, name: [each for each in kept[name] if each != position]}
             try:
-                out = answers(blocks.keep(blocks.shared(model), trial), batches)
+                out = answers(blocks.keep(sharing(model), trial), batches)
             except blocks.CANNOT_RUN as error:
                 nonlocal last
                 last = f"{block}: {' '.join(str(error).split())}"
