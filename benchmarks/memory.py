@@ -34,11 +34,11 @@ MIB = 2**20
 
 def methods() -> dict[str, Callable[[], Any]]:
     """Return what makes each method, by the step's name; their modules are imported here."""
-    from slimline.factorization import Ratio
     from slimline.methods.heads import Heads
     from slimline.methods.linear import Linear
     from slimline.methods.neurons import Neurons
     from slimline.methods.svd import Svd
+    from slimline.ranks import Ratio
 
     return {
         "prune: heads, magnitude": lambda: Heads(importance="l2", ratio=0.25),

@@ -115,3 +115,19 @@ def test_structured_takes_what_is_left(importance: Any, batches: Batches, contex
 def test_where_nothing_is_left_it_says_so(batches: Batches, context: Any) -> None:
     with pytest.raises(MethodError, match="structured found no channels that can be pruned"):
         Structured("l2", 0.5).plan(network(ChannelNorm(16)), batches, context())
+
+
+class Half(nn.Module):
+    """A network of bfloat16 weights that takes images of any type, and runs in no other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network(nn.Conv2d(16, 16, 1)).bfloat16()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.body(image.bfloat16())  # type: ignore[no-any-return]
+
+
+def test_channels_that_cannot_be_checked_are_refused() -> None:
+    with pytest.raises(MethodError, match="here: slicing can't be checked: the model runs in neither float64 nor floa"):
+        groups(Half(), ROWS, 10, where="here: ")

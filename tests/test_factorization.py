@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from slimline import factorization, measure
+from slimline import measure, whitening
 from slimline.latency import Samples
 from slimline.method import Batches, Context
 from slimline.methods.svd import Svd
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
+from slimline.ranks import Rank, Ratio, candidate_ranks
 from slimline.sensitivity import Sensitivity
 
 Made = Callable[..., Context]
@@ -27,7 +28,7 @@ Made = Callable[..., Context]
     st.sampled_from([1, 4, 8]),
 )
 def test_candidate_ranks_are_multiples_below_the_sizes(sizes: list[int], ratios: list[float], multiple: int) -> None:
-    found = factorization.candidate_ranks(sizes, ratios, multiple)
+    found = candidate_ranks(sizes, ratios, multiple)
     assert len(found) <= len(ratios)
     assert len({tuple(ranks) for ranks in found}) == len(found)
     for ranks in found:
@@ -35,8 +36,8 @@ def test_candidate_ranks_are_multiples_below_the_sizes(sizes: list[int], ratios:
 
 
 def test_candidate_ranks_by_example() -> None:
-    assert factorization.candidate_ranks([32], [0.5, 0.25, 0.26], 8) == [[8], [16]]
-    assert factorization.candidate_ranks([8, 64], [0.5], 8) == []
+    assert candidate_ranks([32], [0.5, 0.25, 0.26], 8) == [[8], [16]]
+    assert candidate_ranks([8, 64], [0.5], 8) == []
 
 
 def test_no_choice_leaves_no_tensors(resnet: ResNet, batches: Batches, context: Made) -> None:
@@ -56,9 +57,9 @@ def test_a_choice_is_measured_and_says_why(cnn: Cnn, batches: Batches, context: 
     assert plan.notes[-1] == "no layer pays on this target: the model stays as it is"
 
 
-@pytest.mark.parametrize("rank", ["auto", factorization.Ratio(0.25)], ids=["auto", "ratio"])
+@pytest.mark.parametrize("rank", ["auto", Ratio(0.25)], ids=["auto", "ratio"])
 def test_a_layer_that_is_not_considered_says_why(
-    resnet: ResNet, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, rank: factorization.Rank
+    resnet: ResNet, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, rank: Rank
 ) -> None:
     timed(monkeypatch, layer=2.0, whole=2.0)
     resnet.stray = nn.Linear(2, 2)
@@ -78,8 +79,8 @@ def test_a_layer_that_is_not_considered_says_why(
         assert f"{name}: {why}" in plan.notes
 
 
-@pytest.mark.parametrize("rank", ["auto", factorization.Ratio(0.25)], ids=["auto", "ratio"])
-def test_no_layer_to_factorize_is_said(cnn: Cnn, batches: Batches, context: Made, rank: factorization.Rank) -> None:
+@pytest.mark.parametrize("rank", ["auto", Ratio(0.25)], ids=["auto", "ratio"])
+def test_no_layer_to_factorize_is_said(cnn: Cnn, batches: Batches, context: Made, rank: Rank) -> None:
     plan = Svd(rank=rank, skip=["11"]).plan(cnn, batches, context())
     assert plan.edit.data["ranks"] == {}
     assert plan.notes[-2:] == ["11: stays: skip '11'", "no layer for svd: the model stays as it is"]
@@ -122,7 +123,7 @@ def test_a_rank_whose_layer_alone_costs_too_much_is_not_taken(
 ) -> None:
     timed(monkeypatch, layer=2.0, whole=2.0)
     loose = Svd(ratios=[0.1], multiple=1, max_drop=1.0)
-    fixed = Svd(rank=factorization.Ratio(0.1), multiple=1)
+    fixed = Svd(rank=Ratio(0.1), multiple=1)
     rise = Sensitivity(cnn, context()).cost(fixed, "11", fixed.alone(cnn, batches, context())["11"]).rise
     assert rise > 0
     for limit, taken in ((rise * 0.9, False), (rise * 1.1, True)):
@@ -137,7 +138,7 @@ def test_a_rank_measured_by_the_study_is_not_measured_again(
 ) -> None:
     timed(monkeypatch, layer=2.0, whole=2.0)
     made = replace(context(), cache=tmp_path)
-    fixed = Svd(rank=factorization.Ratio(0.1), multiple=1)
+    fixed = Svd(rank=Ratio(0.1), multiple=1)
     Sensitivity(cnn, made).cost(fixed, "11", fixed.alone(cnn, batches, made)["11"])
 
     def never(*_: object) -> None:
@@ -145,3 +146,21 @@ def test_a_rank_measured_by_the_study_is_not_measured_again(
 
     monkeypatch.setattr(Sensitivity, "_measure", never)
     Svd(ratios=[0.1], multiple=1, max_drop=1.0, max_loss=9.0).plan(cnn, batches, made)
+
+
+@pytest.mark.parametrize(("whiten", "passes"), [(True, 3), (False, 1)], ids=["whitened", "bare"])
+def test_covariances_are_found_once_however_many_layers_pay(
+    resnet: ResNet, batches: Batches, context: Made, monkeypatch: pytest.MonkeyPatch, *, whiten: bool, passes: int
+) -> None:
+    """Two shortcuts and a linear layer, the covariance of one at a time."""
+    timed(monkeypatch, layer=2.0, whole=2.0)
+    monkeypatch.setattr(whitening, "LEAST", 0)
+    monkeypatch.setattr(whitening, "SHARE", 0)
+    runs = []
+    for each in ("covariances", "wild"):
+        own = getattr(whitening, each)
+        monkeypatch.setattr(whitening, each, lambda *args, own=own: runs.append(args[1]) or own(*args))
+    method = Svd(ratios=[0.25, 0.5], multiple=1, max_drop=1.0, whiten=whiten)
+    plan = method.plan(resnet, batches, context())
+    assert len(plan.edit.data["ranks"]) > 2
+    assert len(runs) == passes

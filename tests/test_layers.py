@@ -3,12 +3,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slimline.layers import Add, sharing
+from slimline.layers import Add, calls, sharing
 from slimline.models.resnet import ResNet
 
 
 def test_add_adds() -> None:
     assert Add()(torch.tensor([1.0]), torch.tensor([2.0])).item() == 3
+
+
+def test_calls_come_in_order_and_as_often_as_they_are_made() -> None:
+    model = nn.ModuleDict({"b": nn.Linear(2, 2), "a": nn.Linear(2, 2), "unread": nn.Linear(2, 2)})
+    x = torch.zeros(1, 2)
+    assert calls(model, ["a", "unread", "b"], lambda: model["b"](model["a"](model["b"](x)))) == ["b", "a", "b"]
+    assert not model["a"]._forward_hooks
 
 
 def test_a_sharing_copy_has_the_models_numbers_and_its_own_structure(resnet: ResNet) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimline import measure, mixed_precision
+from slimline import bit_allocation, measure
 from slimline.decisions import Decisions
 from slimline.errors import MethodError, ParamsError
 from slimline.latency import Samples
@@ -224,7 +224,7 @@ def test_on_a_real_runtime_the_whole_model_is_measured(
 ) -> None:
     for name, value in (("LAYER_ROUNDS", 1), ("LAYER_REPEATS", 2), ("MODEL_ROUNDS", 1), ("MODEL_REPEATS", 2)):
         monkeypatch.setattr(measure, name, value)
-    monkeypatch.setattr(mixed_precision, "TRIES", 1)
+    monkeypatch.setattr(bit_allocation, "TRIES", 1)
     with pytest.raises(
         MethodError, match=r"0\.001 can't be reached .* the fastest takes \d\.\d\d of .* time, measured"
     ):

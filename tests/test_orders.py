@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from slimline import artifact, masks
 from slimline.artifact import Artifact
 from slimline.export.onnx import to_onnx
-from slimline.factorization import Ratio
 from slimline.method import Batches, Context, Method, compress
 from slimline.methods.float16 import Float16
 from slimline.methods.linear import Linear
@@ -35,6 +34,7 @@ from slimline.models.cnn import Cnn
 from slimline.params import Training
 from slimline.quantization import Override
 from slimline.quantizers import quantizers
+from slimline.ranks import Ratio
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit

@@ -44,7 +44,7 @@ def test_an_unknown_name_lists_what_there_is_and_hints_at_a_near_miss() -> None:
     text = str(caught.value)
     assert text.startswith("params.yaml: prune.methods.0: no plug-in 'structred' among slimline.methods")
     assert "Did you mean 'structured'?" in text
-    assert "heads, layers, linear, magnitude, n-m, neurons, sparsify, spatial, structured" in text
+    assert "float16, heads, linear, magnitude, n-m, neurons, sparsify, spatial, structured" in text
 
 
 def test_a_name_like_no_other_gets_no_hint() -> None:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from slimline import refitting
-from slimline.factorization import LowRank, Ratio
+from slimline.factorization import LowRank
+from slimline.layers import sharing
 from slimline.method import Batches, Context, compress
 from slimline.methods.cp import Cp
 from slimline.methods.svd import Svd, factors
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.resnet import ResNet
+from slimline.ranks import Ratio
 
 Made = Callable[..., Context]
 CONVOLUTIONS = [
@@ -68,10 +70,16 @@ def rows() -> Batches:
     return lambda: (({"x": part}, torch.zeros(len(part))) for part in x.split(100))
 
 
-@torch.no_grad()
-def test_layers_are_taken_in_the_order_of_the_calls(rows: Batches) -> None:
+def test_layers_are_taken_in_the_order_of_the_calls(rows: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Backwards()
-    assert refitting._in_order(model, ["second", "first"], rows) == ["first", "second"]
+    changed = sharing(model)
+    for name in ("first", "second"):
+        setattr(changed, name, Svd.structure(model.get_submodule(name), [2]))
+    solved: list[str] = []
+    own = refitting._moments
+    monkeypatch.setattr(refitting, "_moments", lambda *args: solved.append(args[2]) or own(*args))
+    refitting.refit(changed, model, ["second", "first"], rows)
+    assert solved == ["first", "second"]
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from slimline.decisions import Decisions
 from slimline.errors import MethodError, ParamsError
 from slimline.export.onnx import export
 from slimline.export.signed import requantize
-from slimline.factorization import Ratio
 from slimline.method import Context, compress
 from slimline.methods.linear import Linear
 from slimline.methods.svd import Svd
@@ -24,6 +23,7 @@ from slimline.methods.symmetric import Symmetric
 from slimline.models.hf_encoder import HfEncoder
 from slimline.params import Configured, configure
 from slimline.quantization import Quantize
+from slimline.ranks import Ratio
 from slimline.runtimes.onnxruntime import OnnxRuntime
 from slimline.smoothing import Move, find_moves, scales, smooth
 from tests import encoders

@@ -7,8 +7,6 @@ A block can go where it gives the shape it takes, since the next one then takes 
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.errors import MethodError, near_miss
+from slimline.layers import sharing
 from slimline.task import call
 
 LISTS = (nn.Sequential, nn.ModuleList)
@@ -58,7 +57,7 @@ def droppable(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, list[int
                 outer.append(block)
                 if any(parameter.ndim > 1 for parameter in module.parameters()):
                     candidates[block] = (name, position)
-    seen, _ = shapes(shared(model), candidates, inputs)
+    seen, _ = shapes(sharing(model), candidates, inputs)
     for block, (name, position) in candidates.items():
         if block in seen and seen[block][0] == seen[block][1]:
             found.setdefault(name, []).append(position)
@@ -73,12 +72,6 @@ def keep(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> nn.Module:
             if position not in positions:
                 del container[position]
     return model
-
-
-def shared(model: nn.Module) -> nn.Module:
-    """Return a copy of the model's structure that holds the same tensors."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 @torch.inference_mode()

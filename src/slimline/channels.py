@@ -76,7 +76,7 @@ def groups(model: nn.Module, inputs: dict[str, Tensor], outputs: int, where: str
         if any(names.get(module) == layer and side == "out" for module in last for layer, side in members):
             continue
         found.append(Group([(layer, side, owned) for (layer, side), owned in members.items()], channels))
-    return _true_to(model, inputs, found)
+    return _true_to(model, inputs, found, where)
 
 
 def _binds(module: nn.Module | nn.Parameter) -> bool:
@@ -88,17 +88,20 @@ def _binds(module: nn.Module | nn.Parameter) -> bool:
     return any(weight is not None and weight.numel() > 1 for weight in module.parameters())
 
 
-def _true_to(model: nn.Module, inputs: dict[str, Tensor], found: list[Group]) -> list[Group]:
+def _true_to(model: nn.Module, inputs: dict[str, Tensor], found: list[Group], where: str) -> list[Group]:
     """Return the groups whose slicing gives what zeroing their readers' weights does, on two rows."""
     rows = {name: value[:2] for name, value in inputs.items()}
-    if _alike(model, rows, found):
+    if not found or _alike(model, rows, found, where):
         return found
-    return [group for group in found if _alike(model, rows, [group])]
+    return [group for group in found if _alike(model, rows, [group], where)]
 
 
 @torch.no_grad()
-def _alike(model: nn.Module, rows: dict[str, Tensor], found: list[Group]) -> bool:
-    """Return whether the model answers alike when every second channel of the groups is gone, and when it is unread."""
+def _alike(model: nn.Module, rows: dict[str, Tensor], found: list[Group], where: str) -> bool:
+    """Return whether the model answers alike when every second channel of the groups is gone, and when it is unread.
+
+    Raises MethodError where it runs in no precision in which that can be told.
+    """
     kept: dict[str, dict[str, list[int]]] = {}
     for group in found:
         for layer, side, owned in group.members:
@@ -123,7 +126,7 @@ def _alike(model: nn.Module, rows: dict[str, Tensor], found: list[Group]) -> boo
         return answers.shape == expected.shape and torch.allclose(
             answers, expected, rtol=0, atol=float(most), equal_nan=True
         )
-    return True
+    raise MethodError(f"{where}slicing can't be checked: the model runs in neither float64 nor float32")
 
 
 class Cost:

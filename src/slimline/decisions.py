@@ -62,9 +62,14 @@ class Entry(Decisions):
     """
 
     def __init__(self, whole: Decisions, number: int) -> None:
-        self._whole, self._suffix = whole, f" #{number}" if number > 1 else ""
+        self._whole, self._number = whole, number
         self.path, self.key, self.choices, self.replayed = whole.path, whole.key, whole.choices, whole.replayed
 
     def choose(self, name: str, measure: Callable[[], Any]) -> Any:
         """Return the recorded choice ``name`` of this entry, or measure it now and record it."""
-        return self._whole.choose(name + self._suffix, measure)
+        return self._whole.choose(numbered(name, self._number), measure)
+
+
+def numbered(name: str, number: int) -> str:
+    """Return the name of a choice in the stage's ``number``-th entry of a method, from 1."""
+    return f"{name} #{number}" if number > 1 else name

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.channels import Group
-from slimline.layers import sharing
+from slimline.layers import calls, sharing
 from slimline.task import call
 
 HEAD_SIZES = ("attention_head_size", "head_dim")
@@ -41,7 +41,7 @@ class Attention:
 
 def attentions(model: nn.Module, inputs: dict[str, Tensor]) -> list[Attention]:
     """Return every attention of a plain model, in the order of the calls."""
-    order = calls(model, inputs)
+    order = called_once(model, inputs)
     found = []
     for name, module in model.named_modules():
         size = next((getattr(module, key) for key in HEAD_SIZES if isinstance(getattr(module, key, None), int)), None)
@@ -64,7 +64,7 @@ def attentions(model: nn.Module, inputs: dict[str, Tensor]) -> list[Attention]:
 
 def feed_forwards(model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
     """Return the neurons between each pair of linear layers of a plain model, in the order of the calls."""
-    order = calls(model, inputs)
+    order = called_once(model, inputs)
     taken = {each for attention in attentions(model, inputs) for each in attention.projections}
     pairs = [
         (a, b)
@@ -79,20 +79,10 @@ def feed_forwards(model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
     ]
 
 
-@torch.inference_mode()
-def calls(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
+def called_once(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
     """Return the names of the linear layers in the order in which one run calls them, less those called twice."""
-    order: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        call(model.eval(), _few(inputs))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    order = calls(model, names, lambda: call(model, _few(inputs)))
     return [name for name in order if order.count(name) == 1]
 
 
@@ -135,7 +125,7 @@ def _few(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:
     layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear)  # noqa: S101  (calls() names no others)
+    assert isinstance(layer, nn.Linear)  # noqa: S101  (called_once names no others)
     return layer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -30,6 +30,22 @@ def sharing(model: nn.Module) -> nn.Module:
     }
     memo |= {id(each): each.detach() for each in model.buffers()}
     return copy.deepcopy(model, memo)
+
+
+@torch.inference_mode()
+def calls(model: nn.Module, names: Iterable[str], run: Callable[[], Any]) -> list[str]:
+    """Return the named layers in the order in which ``run()`` calls them, each as often as it is called."""
+    order: list[str] = []
+    hooks = [
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: order.append(name)) for name in names
+    ]
+    try:
+        model.eval()
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return order
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from slimline import mixed_precision, smoothing
+from slimline import mixed_precision, quantization_costs, smoothing
 from slimline.calibration import calibrate
 from slimline.equalization import equalize
 from slimline.errors import MethodError
@@ -157,7 +157,7 @@ class Quantize(Method):
             raise MethodError(f"{where}.smooth: activation_bits: 32 leaves inputs unrounded, so nothing is to be moved")
 
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
-        return mixed_precision.alone(self, model, batches, context)
+        return quantization_costs.alone(self, model, batches, context)
 
     def observer(self) -> Observer:
         """Return a fresh observer of the chosen calibrator."""

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimline.layers import calls
 from slimline.method import Batches
 from slimline.quantizers import smoothing_factor
 from slimline.task import call
@@ -54,26 +55,13 @@ def refit(changed: nn.Module, model: nn.Module, names: Sequence[str], batches: B
     """Solve for the last factors of the sequences ``names`` of ``changed`` in place; ``model`` holds the layers."""
     changed.eval()
     model.eval()
-    for name in _in_order(model, names, batches):
+    inputs, _ = next(iter(batches()))
+    row = {name: tensor[:1] for name, tensor in inputs.items()}
+    for name in dict.fromkeys(calls(model, names, lambda: call(model, row))):
         factors = list(cast(nn.Sequential, changed.get_submodule(name)).children())
         *_, before, last = factors
         both = _is_pointwise(last) and _is_dense(before)
         _solve(_moments(changed, model, name, before if both else last, batches), before if both else None, last)
-
-
-def _in_order(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str]:
-    """Return the layers in the order in which a run first calls them."""
-    order: list[str] = []
-    hooks = [
-        model.get_submodule(each).register_forward_hook(lambda *_, each=each: order.append(each)) for each in names
-    ]
-    try:
-        inputs, _ = next(iter(batches()))
-        call(model, {name: tensor[:1] for name, tensor in inputs.items()})
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(dict.fromkeys(order))
 
 
 def _moments(changed: nn.Module, model: nn.Module, name: str, target: nn.Module, batches: Batches) -> _Moments:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from slimline import measure
 from slimline.errors import MethodError
 from slimline.method import Batches
 from slimline.quantizers import Quantizer
@@ -23,19 +24,26 @@ class Covariances(Mapping[str, Tensor]):
     """The covariances of the inputs of layers, as many at a time as a quarter of the model's size has room for.
 
     Those of a large encoder together are larger than its weights. They are found, by another run over calibration
-    data, as they are asked for; so ask in order. Without ``whiten`` they are identities. Keys are the layers that the
-    first batch reaches. Asking raises MethodError where inputs aren't finite; ``where`` begins the message.
+    data, as they are asked for; so ask in order. Without ``whiten`` they are identities, and one run tells that inputs
+    are finite. Keys are the layers that the first batch reaches, ``shapes`` those of their inputs without the batch.
+    Asking raises MethodError where inputs aren't finite; ``where`` begins the message.
     """
 
     def __init__(
         self, model: nn.Module, names: Sequence[str], batches: Batches, *, whiten: bool = True, where: str = ""
     ) -> None:
         self._model, self._batches, self._whiten, self._where = model, batches, whiten, where
-        reached = _channels(model, names, batches)
+        inputs, _ = next(iter(batches()))
+        reached = measure.input_shapes(model, names, {name: value[:1] for name, value in inputs.items()})
+        self.shapes = {name: reached[name] for name in names if name in reached}
+        self._channels = {
+            name: shape[0 if isinstance(model.get_submodule(name), nn.Conv2d) else -1]
+            for name, shape in self.shapes.items()
+        }
         room = max(LEAST, SHARE * sum(each.numel() * each.element_size() for each in model.parameters()))
         self._groups: list[list[str]] = []
         taken = room
-        for name, channels in reached.items():
+        for name, channels in self._channels.items():
             taken += (size := 8 * channels**2)
             if taken > room:
                 self._groups.append([])
@@ -43,44 +51,29 @@ class Covariances(Mapping[str, Tensor]):
             self._groups[-1].append(name)
         self._at = {name: index for index, group in enumerate(self._groups) for name in group}
         self._known: dict[str, Tensor] = {}
+        self._are_finite = False
 
     def __getitem__(self, name: str) -> Tensor:
+        if not self._whiten:
+            if not self._are_finite:
+                self._refuse(wild(self._model, list(self._channels), self._batches))
+                self._are_finite = True
+            return torch.eye(self._channels[name], dtype=torch.float64)
         if name not in self._known:
             self._known.clear()
             self._known = covariances(self._model, self._groups[self._at[name]], self._batches)
-            for each, covariance in self._known.items():
-                if not bool(covariance.isfinite().all()):
-                    raise MethodError(f"{self._where}: layer {each}: calibration saw inputs that are not finite")
-        found = self._known[name]
-        return found if self._whiten else torch.eye(len(found), dtype=found.dtype)
+            self._refuse([each for each, covariance in self._known.items() if not bool(covariance.isfinite().all())])
+        return self._known[name]
+
+    def _refuse(self, layers: list[str]) -> None:
+        if layers:
+            raise MethodError(f"{self._where}: layer {layers[0]}: calibration saw inputs that are not finite")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._at)
 
     def __len__(self) -> int:
         return len(self._at)
-
-
-@torch.no_grad()
-def _channels(model: nn.Module, names: Sequence[str], batches: Batches) -> dict[str, int]:
-    """Return the input channels of each named layer that the first batch reaches."""
-    seen: dict[str, int] = {}
-
-    def see(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[name] = args[0].shape[1 if isinstance(module, nn.Conv2d) else -1]
-
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
-    model.eval()
-    try:
-        inputs, _ = next(iter(batches()))
-        call(model, {name: value[:1] for name, value in inputs.items()})
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: seen[name] for name in names if name in seen}
 
 
 @torch.no_grad()
@@ -112,6 +105,29 @@ def covariances(model: nn.Module, names: Sequence[str], batches: Batches) -> dic
         for hook in hooks:
             hook.remove()
     return {name: sums[name] / counts[name] for name in names if name in sums}
+
+
+@torch.no_grad()
+def wild(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str]:
+    """Return those of the named layers that get an input that isn't finite, in one run over calibration data."""
+    found: set[str] = set()
+
+    def see(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not bool(args[0].isfinite().all()):
+                found.add(name)
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
+    model.eval()
+    try:
+        for inputs, _ in batches():
+            call(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in names if name in found]
 
 
 def root(covariance: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ from tests.encoders import COMMON, LABELS, texts, write_encoder, write_table
 
 transformers = pytest.importorskip("transformers")
 
+from transformers.models.bart.modeling_bart import BartScaledWordEmbedding  # noqa: E402
+
 from slimline.models.hf_encoder import HfEncoder  # noqa: E402
 
 WORDS = "body.embeddings.word_embeddings"
@@ -191,3 +193,60 @@ def test_a_net_without_a_table_and_one_in_integers_are_refused(encoder: HfEncode
     quantized, _ = compress(Linear(), encoder, batches(of), context(of))
     with pytest.raises(MethodError, match=f"here: {WORDS} is quantized already; factorize it before"):
         Embedding(rank=8).check_model(quantized, batches(of), context(of))
+
+
+class Named(nn.Module):
+    """Gives its table the ids by keyword."""
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self.table, self.head = table, nn.Linear(16, 3)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.head(self.table(input=input_ids).mean(1))  # type: ignore[no-any-return]
+
+
+def tied() -> nn.Module:
+    model = Named(nn.Embedding(96, 16))
+    model.other = nn.Linear(16, 96, bias=False)
+    model.other.weight = model.table.weight
+    return model
+
+
+def twice() -> nn.Module:
+    model = Named(nn.Embedding(96, 16))
+    model.other = model.table
+    return model
+
+
+@pytest.mark.parametrize("tables", [None, ["t*"]], ids=["the largest", "named"])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            Named(BartScaledWordEmbedding(96, 16, 0, 4.0)),
+            "here: table is a BartScaledWordEmbedding, which may do more than look up",
+        ),
+        (Named(nn.Embedding(96, 16, max_norm=1.0)), "here: table has max_norm, which its factors can't keep"),
+        (tied(), "here: table.weight is other.weight too"),
+        (twice(), "here: table.weight is other.weight too"),
+    ],
+    ids=["scaled", "max norm", "tied weight", "one table, two names"],
+)
+def test_a_table_that_factors_cannot_stand_for_is_refused(
+    model: nn.Module, message: str, tables: list[str] | None
+) -> None:
+    of = task()
+    with pytest.raises(MethodError) as caught:
+        Embedding(rank=4, tables=tables).check_model(model, batches(of), context(of))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_given_by_keyword_are_counted() -> None:
+    of = task()
+    model = Named(nn.Embedding(96, 16))
+    inputs, _ = batches(of)()[0]  # type: ignore[index]
+    ids = inputs["input_ids"]
+    counts = frequencies(model, ["table"], batches(of), context(of))["table"]
+    torch.testing.assert_close(counts, torch.bincount(ids[ids != of.padding[1]], minlength=96).double())

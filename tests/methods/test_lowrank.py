@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slimline import factorization, params, whitening
 from slimline.errors import MethodError, ParamsError
-from slimline.factorization import Energy, LowRank, Ratio, cost, rank_of_energy
+from slimline.factorization import LowRank
 from slimline.method import Batches, Context, compress
 from slimline.methods.cp import Cp
 from slimline.methods.linear import Linear
@@ -23,6 +23,8 @@ from slimline.methods.tucker2 import Tucker2
 from slimline.models.resnet import ResNet
 from slimline.params import Configured
 from slimline.quantizers import plain, quantizers
+from slimline.rank_choice import cost
+from slimline.ranks import Energy, Ratio, rank_of_energy
 
 Made = Callable[..., Context]
 KINDS: list[type[LowRank]] = [Svd, Tucker2, Spatial, Cp]

@@ -17,7 +17,6 @@ from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, MethodError, ParamsError
 from slimline.export.onnx import export
 from slimline.export.qdq import counts
-from slimline.factorization import Ratio
 from slimline.method import Context, Edit, compress
 from slimline.methods.drop_layers import DropLayers
 from slimline.methods.float16 import Float16
@@ -26,6 +25,7 @@ from slimline.methods.magnitude import Magnitude
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.params import Target
+from slimline.ranks import Ratio
 from slimline.task import Split, tensors
 from slimline.tasks.text import Text, text
 from tests.encoders import LABELS, configuration, texts, write_encoder, write_table

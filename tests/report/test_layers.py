@@ -13,7 +13,7 @@ from slimline import manifest
 from slimline.params import Configured
 from slimline.pipeline import ROOT
 from slimline.report import layers
-from slimline.report.lineage import rank
+from slimline.report.lineage import Lineage, rank
 
 from .page import Page, number, table
 from .project import Project
@@ -162,7 +162,7 @@ def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> N
     """Block 3 of the list that the model is went; those behind it moved up by one."""
     study = chain.study()
     section = study.params.compressions["prune"]
-    measured = section.model_copy(update={"methods": [Configured.model_validate({"name": "layers", "keep": 1})]})
+    measured = section.model_copy(update={"methods": [Configured.model_validate({"name": "depth", "keep": 1})]})
     kept = [0, 1, 2, *range(4, 12)]
     why = {"3": "gone, 1 of 1: KL 0.25", "6": "stays: KL 0.5"}
     choice = {"kept": {"": kept}, "blocks": {name: {"why": each} for name, each in why.items()}}
@@ -172,7 +172,7 @@ def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> N
     changed = replace(
         study,
         params=study.params.model_copy(update={"compressions": {**study.params.compressions, "prune": measured}}),
-        decisions={"prune": {"layers": choice}},
+        decisions={"prune": {"depth": choice}},
         layers={ROOT: study.layers[ROOT], "prune": left},
     )
     followed = layers.chain(changed)
@@ -180,10 +180,28 @@ def test_layers_that_went_by_measurement_say_what_they_cost(chain: Project) -> N
     shown = {title: f"{cells[1].text} | {cells[1].note}" for title, cells in followed.rows}
     assert shown == {
         "0": "unchanged | ",
-        "3": "gone | layers: gone, 1 of 1: KL 0.25",
-        "6": "unchanged | layers: stays: KL 0.5",
+        "3": "gone | depth: gone, 1 of 1: KL 0.25",
+        "6": "unchanged | depth: stays: KL 0.5",
         "11": "unchanged | ",
     }
+
+
+def test_positions_are_those_of_the_entry_that_dropped_them(chain: Project) -> None:
+    """Two entries of depth, recorded in another order than they ran, beside a method with such a key too."""
+    study = chain.study()
+    section = study.params.compressions["prune"]
+    twice = [Configured.model_validate({"name": "depth", "keep": keep}) for keep in (11, 10)]
+    choices = {
+        "another": {"kept": {"": [11]}},
+        "depth #2": {"kept": {"": list(range(1, 11))}},
+        "depth": {"kept": {"": [0, 1, 2, *range(4, 12)]}},
+    }
+    compressions = {**study.params.compressions, "prune": section.model_copy(update={"methods": twice})}
+    changed = replace(
+        study, params=study.params.model_copy(update={"compressions": compressions}), decisions={"prune": choices}
+    )
+    lineage = Lineage(changed, "prune")
+    assert [lineage.name_before(name) for name in ("0", "2", "9")] == ["1", "4", "11"]
 
 
 def test_the_rank_of_a_table_is_the_width_of_what_is_looked_up() -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from slimline import plugins
-from slimline.factorization import Energy, Ratio
 from slimline.method import Batches, Context, compress
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.quantization import Override
+from slimline.ranks import Energy, Ratio
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
 

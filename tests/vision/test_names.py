@@ -130,6 +130,35 @@ def test_other_arguments_are_refused_by_key(args: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        (TIMM, "checkpoint_path", "w.pt"),
+        (TIMM, "pretrained_cfg", {"file": "w.pt"}),
+        (TIMM, "pretrained_cfg_overlay", {"file": "w.pt"}),
+        (TIMM, "pretrained_model_args", {}),
+        (TIMM, "cache_dir", "."),
+        (TORCHVISION, "weights", "DEFAULT"),
+        (TORCHVISION, "weights_backbone", "DEFAULT"),
+        (TORCHVISION, "pretrained", True),
+    ],
+)
+def test_no_argument_of_an_artifact_opens_a_file_beside_it(
+    name: str, key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What loads an artifact reads nothing but it, whatever it says of its model."""
+    monkeypatch.chdir(tmp_path)
+    model = built(name, classes=3).eval()
+    torch.save(model.body.state_dict(), "w.pt")
+    task = Named("images", {"data": "unread", "labels": LABELS, "size": [64, 64]})
+    artifact.save(tmp_path / "a", model, Artifact(task, Named(name, {"classes": 3, key: value}), [], "teacher"))
+    with pytest.raises(
+        (ParamsError, ArtifactError), match=rf"{name}: args\.{key}: weights are the teacher's"
+    ) as caught:
+        artifact.load(tmp_path / "a", task=images(**task.args))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "size", "weights"),
     [("timm:test_vit", [160, 160], "pretrained"), ("torchvision:efficientnet_b0", [224, 224], "pretrained"),
      ("timm:test_vit2.untrained", None, None)],

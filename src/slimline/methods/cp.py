@@ -17,7 +17,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import factorization, whitening
+from slimline import factor_sequences, whitening
 from slimline.factorization import LowRank, is_dense_kernel
 from slimline.method import Edit
 
@@ -34,7 +34,7 @@ class Cp(LowRank):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factorization.apply(model, edit, Cp.structure)
+        return factor_sequences.apply(model, edit, Cp.structure)
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:

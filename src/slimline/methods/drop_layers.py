@@ -8,7 +8,6 @@ Only a block that gives the shape it takes can go, since the next one then takes
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from slimline import blocks
 from slimline.errors import MethodError
+from slimline.layers import sharing
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.params import Layer
 
@@ -46,7 +46,7 @@ class DropLayers(Method):
                 raise MethodError(f"{where}: {name}: {kept} are not positions in order, of the {len(every)} it has")
             gone += [block for position, block in enumerate(every) if position not in kept]
             notes.append(f"{name}: {len(kept)} of {len(every)} blocks kept")
-        shapes, out = blocks.shapes(copy.deepcopy(model), gone, inputs)
+        shapes, out = blocks.shapes(sharing(model), gone, inputs)
         for block in gone:
             if block not in shapes:
                 raise MethodError(f"{where}: block {block} is never run, or takes no tensor")
@@ -55,7 +55,7 @@ class DropLayers(Method):
                 raise MethodError(f"{where}: block {block} can't go: it takes {takes} a row and gives {gives}")
         edit = Edit("drop-layers", {"kept": {name: list(kept) for name, kept in self.keep.items()}})
         try:
-            _, shorter = blocks.shapes(self.apply(copy.deepcopy(model), edit), [], inputs)
+            _, shorter = blocks.shapes(self.apply(sharing(model), edit), [], inputs)
         except blocks.CANNOT_RUN as error:
             raise MethodError(f"{where}: the model doesn't run without {', '.join(gone)}: {error!r}") from error
         if shorter.shape != out.shape:

@@ -23,10 +23,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slimline.errors import MethodError
-from slimline.factorization import rank_of_energy
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.params import Count, Fraction
 from slimline.quantizers import QuantizedEmbedding, replace
+from slimline.ranks import rank_of_energy
 from slimline.task import call
 
 FLOAT = 4  # bytes
@@ -37,6 +37,7 @@ class Embedding(Method):
     """``rank`` is r, or ``energy`` the share of the weighted squares that the smallest r keeps.
 
     ``tables`` are globs of embeddings (null: the one with the most weights); ``floor`` is added to each token's count.
+    Only a plain nn.Embedding without ``max_norm``, whose weight has one name, can be factorized.
     """
 
     rank: Count | None = None
@@ -106,10 +107,8 @@ class Embedding(Method):
         if not found:
             raise MethodError(f"{where}: embedding found no embedding in this model")
         for name, table in found.items():
-            if isinstance(table, QuantizedEmbedding):
-                raise MethodError(
-                    f"{where}: {name} is quantized already; factorize it before, and quantize the factors"
-                )
+            if why := _unfit(model, name, table):
+                raise MethodError(f"{where}: {why}")
         return found
 
     def _choose(
@@ -155,15 +154,15 @@ def frequencies(model: nn.Module, names: list[str], batches: Batches, context: C
     real: list[Tensor | None] = [None]
 
     def hook(name: str) -> Callable[..., None]:
-        def see(table: nn.Embedding, args: tuple[Tensor, ...]) -> None:
-            (ids,) = args
+        def see(table: nn.Embedding, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            ids = args[0] if args else named["input"]
             read = ids[real[0]] if real[0] is not None and real[0].shape == ids.shape else ids.flatten()
             count = torch.bincount(read.long(), minlength=table.num_embeddings).double()
             counts[name] = counts.get(name, torch.zeros_like(count)) + count
 
         return see
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
     try:
         for inputs, _ in batches():
             real[0] = context.calibration.real(inputs)
@@ -174,6 +173,22 @@ def frequencies(model: nn.Module, names: list[str], batches: Batches, context: C
     if unread := [name for name in names if name not in counts]:
         raise MethodError(f"{context.where}: embedding: no calibration row reads {unread[0]}")
     return counts
+
+
+def _unfit(model: nn.Module, name: str, table: nn.Embedding) -> str | None:
+    """Return why two factors can't stand for a table, or None."""
+    if isinstance(table, QuantizedEmbedding):
+        return f"{name} is quantized already; factorize it before, and quantize the factors"
+    if type(table) is not nn.Embedding:
+        kind = type(table).__name__
+        return f"{name} is a {kind}, which may do more than look up; list other tables in tables"
+    if table.max_norm is not None:
+        return f"{name} has max_norm, which its factors can't keep; list other tables in tables"
+    every = model.named_parameters(remove_duplicate=False)
+    others = [other for other, each in every if each is table.weight and other != f"{name}.weight"]
+    if others:
+        return f"{name}.weight is {others[0]} too, which would keep the whole table; list other tables in tables"
+    return None
 
 
 def _size(table: nn.Embedding, rank: int) -> int:

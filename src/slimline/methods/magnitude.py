@@ -14,9 +14,8 @@ to its own s_f, which is fixed before recovery.
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
 import torch
@@ -25,14 +24,15 @@ from torch import Tensor, nn
 
 from slimline import masks, shares
 from slimline.errors import MethodError
-from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
+from slimline.masking import Masking, zeroed
+from slimline.method import Alone, Batches, Context, Edit, Plan, check_ratio
 from slimline.sensitivity import Sensitivity
 
 SHARE = "masked_share"
 
 
 @dataclass(frozen=True)
-class Magnitude(Method):
+class Magnitude(Masking):
     """Zero ``ratio`` of the weights outside ``skip`` (globs); no layer loses over ``max_ratio`` of its own."""
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -42,20 +42,11 @@ class Magnitude(Method):
     ramp: Annotated[float, Field(gt=0, le=1)] = 0.75
     every: Annotated[int, Field(ge=1)] = 10
     max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.98
-    skip: list[str] = field(default_factory=list)
 
     def check(self, where: str) -> None:
         if self.start > self.ratio:
             raise MethodError(f"{where}.start: {self.start} is above ratio, {self.ratio}; zeros never come back")
         check_ratio(self.ratio, self.max_ratio, where)
-
-    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
-        del batches
-        masks.maskable(model, self.skip, context.where)
-
-    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
-        del batches, context
-        return model
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
@@ -131,14 +122,8 @@ class Magnitude(Method):
 
 def _alone(model: nn.Module, name: str, ratio: float) -> Alone:
     """Return the change that zeroes the ``ratio`` smallest weights of one layer."""
-
-    def make() -> nn.Module:
-        changed = copy.deepcopy(model)
-        weight = masks.weight(changed.get_submodule(name))
-        weight.masked_fill_(~kept(model.get_submodule(name), round(ratio * weight.numel())), 0)
-        return changed
-
-    return Alone({"ratio": ratio}, make, (name,))
+    layer = model.get_submodule(name)
+    return zeroed(model, name, lambda: kept(layer, round(ratio * masks.weight(layer).numel())), {"ratio": ratio})
 
 
 def kept(layer: nn.Module, count: int) -> Tensor:

@@ -6,8 +6,7 @@ kernels gain nothing. Groups are cut per output and kernel position, where a mat
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -16,28 +15,20 @@ from torch import Tensor, nn
 
 from slimline import masks
 from slimline.errors import MethodError
-from slimline.method import Alone, Batches, Context, Edit, Method, Plan
+from slimline.masking import Masking, zeroed
+from slimline.method import Alone, Batches, Context, Edit, Plan
 
 
 @dataclass(frozen=True)
-class NM(Method):
+class NM(Masking):
     """Keep ``n`` of each ``m`` weights outside ``skip`` (globs); layers whose inputs aren't a multiple of m stay."""
 
     n: Annotated[int, Field(ge=1)] = 2
     m: Annotated[int, Field(ge=2)] = 4
-    skip: list[str] = field(default_factory=list)
 
     def check(self, where: str) -> None:
         if self.n >= self.m:
             raise MethodError(f"{where}.n: {self.n} of {self.m} leaves every weight; n must be below m")
-
-    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
-        del batches
-        masks.maskable(model, self.skip, context.where)
-
-    def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
-        del batches, context
-        return model
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         del batches  # the weights decide alone
@@ -56,17 +47,14 @@ class NM(Method):
     def alone(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
         del batches
 
-        def change(name: str) -> Alone:
-            def make() -> nn.Module:
-                changed = copy.deepcopy(model)
-                weight = masks.weight(changed.get_submodule(name))
-                weight.masked_fill_(~largest(weight.abs(), self.n, self.m), 0)
-                return changed
+        def change(name: str, layer: nn.Module) -> Alone:
+            def mask() -> Tensor:
+                return largest(masks.weight(layer).abs(), self.n, self.m)
 
-            return Alone({"n": self.n, "m": self.m}, make, (name,))
+            return zeroed(model, name, mask, {"n": self.n, "m": self.m})
 
         layers = masks.maskable(model, self.skip, context.where)
-        return {name: change(name) for name, each in layers.items() if masks.weight(each).shape[1] % self.m == 0}
+        return {name: change(name, each) for name, each in layers.items() if masks.weight(each).shape[1] % self.m == 0}
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import factorization, whitening
+from slimline import factor_sequences, whitening
 from slimline.factorization import LowRank, is_dense_kernel
 from slimline.method import Edit
 
@@ -34,7 +34,7 @@ class Tucker2(LowRank):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factorization.apply(model, edit, Tucker2.structure)
+        return factor_sequences.apply(model, edit, Tucker2.structure)
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:

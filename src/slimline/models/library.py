@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from slimline.errors import ArtifactError
+from slimline.errors import ArtifactError, ParamsError
 
 PRETRAINED = "pretrained"
 IMAGENET = 1000  # classes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WEIGHTS = ("pretrained*", "weights*", "checkpoint_path", "cache_dir")  # arguments that open files or fetch them
 Fetch = Callable[[], Mapping[str, Tensor]]
+
+
+def check_args(name: str, args: Iterable[str]) -> None:
+    """Raise ParamsError at an argument by which weights would come in: an artifact's own would open any file."""
+    for key in args:
+        if any(fnmatchcase(key, pattern) for pattern in WEIGHTS):
+            raise ParamsError(
+                f"{name}: args.{key}: weights are the teacher's: write teacher.weights: a file, or pretrained"
+            )
 
 
 class LibraryModel(nn.Module):

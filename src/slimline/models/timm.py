@@ -8,22 +8,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimline.errors import ParamsError, near_miss
-from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, PRETRAINED, LibraryModel
+from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, LibraryModel, check_args
 
 
 def timm(name: str, classes: int = IMAGENET, channels: int = 3, **args: Any) -> nn.Module:
     """Build a network of timm by its name there (timm:convnext_atto, timm:resnet50.a1_in1k).
 
-    Further ``args`` are those of timm's ``create_model`` (``img_size`` of a ViT, say). Weights come in by
-    ``teacher.weights``: a file, or ``pretrained`` for timm's own. Raises ParamsError where timm is missing or has no
-    such network.
+    Further ``args`` are those of timm's ``create_model`` (``img_size`` of a ViT, say) that open no file. Weights come
+    in by ``teacher.weights``: a file, or ``pretrained`` for timm's own. Raises ParamsError where timm is missing or has
+    no such network.
     """
     library = _timm(name)
     if not _is_known(library, name):
         near = near_miss(name, library.list_models())
         raise ParamsError(f"timm:{name}: timm {library.__version__} has no such model.{near}")
-    if PRETRAINED in args:
-        raise ParamsError(f"timm:{name}: args.pretrained: weights are the teacher's: write teacher.weights: pretrained")
+    check_args(f"timm:{name}", args)
 
     def build(*, pretrained: bool) -> nn.Module:
         model: nn.Module = library.create_model(

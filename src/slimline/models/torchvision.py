@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimline.errors import ParamsError, near_miss
-from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, LibraryModel
+from slimline.models.library import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, LibraryModel, check_args
 
 
 def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> nn.Module:
@@ -23,8 +23,7 @@ def torchvision(name: str, classes: int = IMAGENET, **args: Any) -> nn.Module:
     names = library.list_models(module=library)
     if name not in names:
         raise ParamsError(f"torchvision:{name}: no network of torchvision for classes.{near_miss(name, names)}")
-    if "weights" in args:
-        raise ParamsError(f"torchvision:{name}: args.weights: the teacher's: write teacher.weights: pretrained")
+    check_args(f"torchvision:{name}", args)
 
     def build(classes: int) -> nn.Module:
         model: nn.Module = library.get_model(name, weights=None, num_classes=classes, **args)

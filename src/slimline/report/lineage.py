@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from slimline.decisions import numbered
 from slimline.params import Compression, Distill
 from slimline.report import numbers
 from slimline.report.study import Study
@@ -225,12 +226,13 @@ def _kept(section: Any, decisions: Mapping[str, Any]) -> list[dict[str, list[int
     if isinstance(section, Distill):
         return [dict(section.keep or {})]
     found: list[dict[str, list[int]]] = []
-    measured = (choice["kept"] for choice in decisions.values() if "kept" in choice)
+    measured = 0
     for method in section.methods if isinstance(section, Compression) else []:
         if method.name == "drop-layers":
             found.append({str(name): kept for name, kept in method.settings.get("keep", {}).items()})
-        elif method.name == "layers":
-            found.append(next(measured, {}))
+        elif method.name == "depth":
+            measured += 1
+            found.append(decisions.get(numbered("depth", measured), {}).get("kept", {}))
     return found
 
 

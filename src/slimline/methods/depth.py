@@ -1,5 +1,5 @@
-"""Whole layers by what they are worth: each is left out in turn, and the one that is missed least goes, until enough
-are gone.
+"""Less depth by measurement: each layer is left out in turn, and the one that is missed least goes, until enough are
+gone.
 
     next = argmin_b D(f(x), f_∖gone∖b(x))        D over calibration rows, f the model as it came
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from slimline import blocks
 from slimline.errors import MethodError
+from slimline.layers import sharing
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.params import Fraction
 from slimline.sensitivity import BEYOND, divergence
@@ -30,7 +31,7 @@ WHAT = {"divergence": "KL to the model's own answers", "loss": "rise of the loss
 
 
 @dataclass(frozen=True)
-class Layers(Method):
+class Depth(Method):
     """``keep`` layers of those that can go stay, or the share ``ratio`` of them goes.
 
     ``within`` names one list of layers (null: all of the model's); ``importance`` says what is measured.
@@ -43,7 +44,7 @@ class Layers(Method):
 
     def check(self, where: str) -> None:
         if (self.keep is None) == (self.ratio is None):
-            raise MethodError(f"{where}: layers takes one of keep (how many stay) and ratio (the share that goes)")
+            raise MethodError(f"{where}: depth takes one of keep (how many stay) and ratio (the share that goes)")
 
     def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
         self.check(context.where)
@@ -54,10 +55,10 @@ class Layers(Method):
         found = self._found(model, next(iter(batches()))[0], context)
         count = self._count(found, context)
         choice: dict[str, Any] = context.decisions.choose(
-            "layers", lambda: self._choose(model, batches, context, found, count)
+            "depth", lambda: self._choose(model, batches, context, found, count)
         )
         notes = [f"{block}: {each['why']}" for block, each in choice["blocks"].items()]
-        return Plan(Edit("layers", {"kept": choice["kept"]}), {}, [*notes, choice["summary"]])
+        return Plan(Edit("depth", {"kept": choice["kept"]}), {}, [*notes, choice["summary"]])
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
@@ -94,7 +95,7 @@ class Layers(Method):
             for name, positions in found.items()
             for position in positions
         }
-        own = answers(blocks.shared(model), batches)
+        own = answers(sharing(model), batches)
         targets = torch.cat([y for _, y in batches()])
         alone: dict[str, float] = {}
         went: dict[str, float] = {}
@@ -104,7 +105,7 @@ class Layers(Method):
             name, position = left[block]
             trial = {**kept, name: [each for each in kept[name] if each != position]}
             try:
-                out = answers(blocks.keep(blocks.shared(model), trial), batches)
+                out = answers(blocks.keep(sharing(model), trial), batches)
             except blocks.CANNOT_RUN as error:
                 nonlocal last
                 last = f"{block}: {' '.join(str(error).split())}"

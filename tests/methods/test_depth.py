@@ -16,7 +16,7 @@ from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import MethodError
 from slimline.method import Batch, Batches, Context, compress
-from slimline.methods.layers import Layers
+from slimline.methods.depth import Depth
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.sensitivity import divergence
@@ -42,7 +42,7 @@ def deep(splits: dict[str, Split]) -> ResNet:
 
 @pytest.fixture(scope="module")
 def own_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Text]:
-    root = tmp_path_factory.mktemp("layers")
+    root = tmp_path_factory.mktemp("depth")
     torch.manual_seed(0)
     write_encoder(root / "model")
     write_table(root / "t.csv", texts(240))
@@ -77,7 +77,7 @@ def planned(own_task: Text) -> Callable[..., tuple[nn.Module, Any]]:
         inputs, y = rows["calibration"][slice(0, 24)]
         yield tensors(inputs), torch.from_numpy(y)
 
-    def make(method: Layers, model: nn.Module, decisions: Decisions | None = None) -> tuple[nn.Module, Any]:
+    def make(method: Depth, model: nn.Module, decisions: Decisions | None = None) -> tuple[nn.Module, Any]:
         context = Context(own_task, rows["calibration"], rows["validation"], None, decisions or Decisions(None, {}),  # type: ignore[arg-type]
                           where="here")  # fmt: skip
         return compress(method, model, batches, context)
@@ -89,12 +89,12 @@ def planned(own_task: Text) -> Callable[..., tuple[nn.Module, Any]]:
 def test_a_layer_that_says_nothing_goes_first(
     encoder: nn.Module, planned: Callable[..., tuple[nn.Module, Any]], own_task: Text, importance: Any
 ) -> None:
-    smaller, plan = planned(Layers(keep=3, importance=importance), encoder)
+    smaller, plan = planned(Depth(keep=3, importance=importance), encoder)
     assert plan.edit.data == {"kept": {LAYERS: [0, 1, 3]}}
     inputs = tensors(own_task.splits()["validation"][slice(0, 16)][0])
     torch.testing.assert_close(call(smaller, inputs), call(encoder, inputs), atol=1e-4, rtol=1e-3)
     if importance == "divergence":
-        _, plan = planned(Layers(ratio=0.5), encoder)
+        _, plan = planned(Depth(ratio=0.5), encoder)
         assert len(plan.edit.data["kept"][LAYERS]) == 2
         assert f"{LAYERS}.2: gone, 1 of 2: KL to the model's own answers without it alone" in plan.notes[2]
         assert sum(": stays: KL to the model's own answers without it alone " in note for note in plan.notes) == 2
@@ -121,39 +121,39 @@ def test_the_cheapest_goes_and_the_rest_is_measured_anew(
         name, position = min(costs, key=lambda each: costs[each])
         kept[name].remove(position)
         order.append(f"{name}.{position}")
-    _, plan = compress(Layers(keep=5), deep, batches, context())
+    _, plan = compress(Depth(keep=5), deep, batches, context())
     assert plan.edit.data["kept"] == kept
     for at, block in enumerate(order):
         assert any(note.startswith(f"{block}: gone, {at + 1} of 2: ") for note in plan.notes)
 
 
 def test_within_leaves_the_other_lists_alone(deep: ResNet, batches: Batches, context: Callable[..., Context]) -> None:
-    smaller, plan = compress(Layers(keep=0, within="stages.1"), deep, batches, context())
+    smaller, plan = compress(Depth(keep=0, within="stages.1"), deep, batches, context())
     assert plan.edit.data["kept"] == {"stages.1": [0]}
     assert [len(each) for each in smaller.get_submodule("stages").children()] == [3, 1, 3]  # type: ignore[arg-type]
 
 
 def test_the_promises_of_a_method(resnet: ResNet, task: Digits) -> None:
-    check_method(Layers(keep=0), resnet, task)
+    check_method(Depth(keep=0), resnet, task)
 
 
 def test_the_choice_is_recorded_and_replayed(
     encoder: nn.Module, planned: Callable[..., tuple[nn.Module, Any]], tmp_path: Path
 ) -> None:
-    first, plan = planned(Layers(keep=1), encoder, Decisions(tmp_path / "prune.json", "inputs"))
+    first, plan = planned(Depth(keep=1), encoder, Decisions(tmp_path / "prune.json", "inputs"))
     again = Decisions(tmp_path / "prune.json", "inputs")
     other = copy.deepcopy(encoder)
     nn.init.zeros_(other.get_submodule("classifier").weight)  # type: ignore[arg-type]
-    replayed, second = planned(Layers(keep=1), other, again)
+    replayed, second = planned(Depth(keep=1), other, again)
     assert second == plan
-    assert again.replayed == ["layers"]
+    assert again.replayed == ["depth"]
     assert [name for name, _ in replayed.named_parameters()] == [name for name, _ in first.named_parameters()]
 
 
 def test_an_artifact_comes_back(
     deep: ResNet, batches: Batches, context: Callable[..., Context], images: Tensor, tmp_path: Path
 ) -> None:
-    model, plan = compress(Layers(ratio=0.4), deep, batches, context())
+    model, plan = compress(Depth(ratio=0.4), deep, batches, context())
     named = Named("resnet", {"depth": 20, "width": 4, "stem_stride": 1})
     artifact.save(tmp_path / "a", model, Artifact(Named("digits"), named, [plan.edit], "prune"))
     assert torch.equal(artifact.load(tmp_path / "a")[0](images), model.eval()(images))
@@ -162,16 +162,16 @@ def test_an_artifact_comes_back(
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Layers(), "here: layers takes one of keep (how many stay) and ratio (the share that goes)"),
-        (Layers(keep=1, ratio=0.5), "here: layers takes one of keep"),
-        (Layers(keep=7), "here.keep: 7, but no more than 7 layers can go"),
-        (Layers(ratio=0.05), "here.ratio: 0.05 of the 7 that can go is less than one"),
-        (Layers(keep=1, within="stages.4"), "here.within: 'stages.4' is no list of blocks. Did you mean 'stages."),
+        (Depth(), "here: depth takes one of keep (how many stay) and ratio (the share that goes)"),
+        (Depth(keep=1, ratio=0.5), "here: depth takes one of keep"),
+        (Depth(keep=7), "here.keep: 7, but no more than 7 layers can go"),
+        (Depth(ratio=0.05), "here.ratio: 0.05 of the 7 that can go is less than one"),
+        (Depth(keep=1, within="stages.4"), "here.within: 'stages.4' is no list of blocks. Did you mean 'stages."),
     ],
     ids=["neither", "both", "too many", "too few", "unknown list"],
 )
 def test_what_cannot_be_is_one_line(
-    deep: ResNet, batches: Batches, context: Callable[..., Context], method: Layers, message: str
+    deep: ResNet, batches: Batches, context: Callable[..., Context], method: Depth, message: str
 ) -> None:
     for act in (method.check_model, method.plan):
         with pytest.raises(MethodError) as caught:
@@ -186,7 +186,7 @@ def test_a_net_none_of_whose_layers_keeps_its_shape(
     found = blocks.droppable(cnn, {"image": torch.zeros(2, 1, 8, 8)})
     assert not found
     with pytest.raises(MethodError, match="here: no layer gives the shape it takes, so none can go"):
-        Layers(keep=1).plan(cnn, batches, context())
+        Depth(keep=1).plan(cnn, batches, context())
 
 
 class Numbered(nn.Module):
@@ -208,4 +208,4 @@ def test_a_model_that_reaches_its_layers_by_number_is_refused(
     batches: Batches, context: Callable[..., Context]
 ) -> None:
     with pytest.raises(MethodError, match=r"the model doesn't run without any more of its layers; blocks\.2: "):
-        Layers(keep=2).plan(Numbered(), batches, context())
+        Depth(keep=2).plan(Numbered(), batches, context())
