@@ -46,7 +46,7 @@ class Metrics:
         )  # fmt: skip
         self.predictions = Counter(
             "slimline_predictions",
-            "Rows answered, by the label they were given; a row with several counts for each, one with none for \"\".",
+            'Rows answered, by the label they were given; a row with several counts for each, one with none for "".',
             ("label", *OWN),
             registry=at,
         )
