@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from slimline.answers import Answers
+from slimline.manifest import digest
 from slimline.monitor.agreement import Agreement
 from slimline.monitor.baseline import Baseline
 from slimline.monitor.drift import Drift
+from slimline.monitor.quality import accuracy, agreement, drift, estimate
 from slimline.monitor.signal import Predicted
 from slimline.monitor.standing import State
+from slimline.monitor.watched import read
 from slimline.promises import promises
 
 LABELS = ("cat", "dog", "owl")
@@ -95,3 +99,12 @@ def test_a_common_shift_of_the_logits_is_drift(known: Baseline) -> None:
     _, of_input = drift.standings()
     assert of_input.state is State.WATCH
     assert "teacher.projection." in of_input.message
+
+
+def test_of_a_release_agreement_and_drift_are_watched(many_release: Path) -> None:
+    """Right or wrong by one label a row would be neither."""
+    watched = read(digest(many_release), "main", shadow=False, release=many_release, chosen=None)
+    assert accuracy(watched) is None
+    assert estimate(watched) is None
+    assert agreement(watched) is not None
+    assert drift(watched) is not None
