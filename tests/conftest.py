@@ -32,6 +32,7 @@ from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit
 from slimline.training.losses import SoftTargets
+from tests.many_labels import write_release as write_many_release
 from tests.text_releases import write_release as write_text_release
 
 # Machines are shared: how long an example takes says nothing about it.
@@ -274,6 +275,15 @@ def resealed() -> Callable[..., Path]:
         return target
 
     return copy_release
+
+
+@pytest.fixture(scope="session")
+def many_release(
+    two_releases: tuple[Path, Path], resealed: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A release of which any of several labels may be the answer, each above a threshold of its own."""
+    thresholds = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
+    return write_many_release(two_releases[0], tmp_path_factory.mktemp("many") / "release", resealed, thresholds)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slimline import artifact, manifest
-from slimline.artifact import Artifact, Named
+from slimline.artifact import Artifact, Named, build_task
 from slimline.errors import ArtifactError, ParamsError, PluginError, SlimlineError
 from slimline.method import Batches, Context, Edit, Method, compress
 from slimline.methods.linear import Linear
@@ -306,6 +306,13 @@ def test_a_replayed_edit_changes_structure_alone(cnn: Cnn, batches: Batches, con
     assert {k: v.shape for k, v in replayed.state_dict().items()} == {
         k: v.shape for k, v in expected.state_dict().items()
     }
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "artifacts/prune/model.json"])
+def test_what_a_task_refuses_is_told_by_file_and_key(file: str) -> None:
+    args = {"answer": "many", "data": "none.csv", "tokenizer": "none", "labels": ["a", "b"], "threshold": 2}
+    with pytest.raises(ParamsError, match=rf"^{file}: task\.args\.threshold: 2: a number between 0 and 1"):
+        build_task(Named("text", args), f"{file}: task")
 
 
 def test_bad_model_arguments_of_params_name_their_key(context: Made) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from slimline import check, engines
-from slimline.errors import SlimlineError
+from slimline import check, engines, params
+from slimline.errors import ParamsError, SlimlineError
+from slimline.tasks.text import text
 
 BIG = {"from": "teacher", "model": {"name": "cnn"}, "training": {"epochs": 1, "lr": 0.01}}
 
@@ -48,6 +50,17 @@ class Folder:
 def folder(document: dict[str, Any], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.chdir(tmp_path)
     return Folder(document, (project / "dvc.yaml").read_text())
+
+
+def test_recall_by_label_is_no_budget_of_rows_with_several(document: dict[str, Any]) -> None:
+    """The gate would find out only once everything has run."""
+    task = text(answer="many", data="none.csv", tokenizer="none", labels=["a", "b"])
+    settings = params.parse(document | {"budget": {"min_recall": {"a": 0.5}}})
+    out, y = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
+    with pytest.raises(
+        ParamsError, match=r"^params\.yaml: budget\.min_recall\.a: recall by label .* max_drop\.macro_f1"
+    ):
+        check._check_budget(settings, task, out, y, Path("params.yaml"))
 
 
 def test_a_list_of_losses_passes(folder: Folder) -> None:

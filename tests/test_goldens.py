@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 
 from slimline import goldens, manifest
+from slimline.answers import Answers
 from slimline.errors import GoldenError
 from slimline.predictor import Predictor
 
 HERE = {"instructions": ["avx2", "avx512f", "avx512_vnni"], "onnxruntime": "1.2.3"}
 ROWS, LABELS = 32, 10
+
+
+def scores(labels: int, width: int = LABELS, **rest: Any) -> Answers:
+    """How outputs [rows, width] are read: a score each where they are as many as the labels."""
+    outputs = [{"name": "logits", "shape": ["batch", width]}]
+    return Answers({"outputs": outputs, "labels": [str(at) for at in range(labels)], **rest})
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def swapped(rows: int) -> Callable[[Any], Any]:
 )
 def test_tolerance_by_class_of_cpu(change: Callable[[Any], Any], same_cpu: bool, other_cpu: bool, golden: Any) -> None:
     for same, ok in ((True, same_cpu), (False, other_cpu)):
-        found = goldens.compare("distill", change(golden), golden, same_cpu=same, labels=LABELS)
+        found = goldens.compare("distill", change(golden), golden, same_cpu=same, answers=scores(LABELS))
         assert (goldens._mistake(found) is None) is ok, found
 
 
@@ -127,14 +134,28 @@ def test_on_another_cpu_one_answer_in_16_may_differ(rows: int, ok: bool, golden:
     level = golden.copy()
     order = np.argsort(golden, axis=1)
     level[np.arange(ROWS), order[:, -2]] = level[np.arange(ROWS), order[:, -1]] - 0.01
-    found = goldens.compare("distill", swapped(rows)(level), level, same_cpu=False, labels=LABELS)
+    found = goldens.compare("distill", swapped(rows)(level), level, same_cpu=False, answers=scores(LABELS))
     assert found.answers == ROWS - rows
     assert goldens._mistake(found) == (None if ok else "3 answers differ")
 
 
+def test_of_any_of_several_labels_the_sets_answered_are_compared(golden: Any) -> None:
+    """A label that falls below its threshold is another answer, though the likeliest stays."""
+    many = scores(LABELS, answer="many", thresholds=[0.4] * LABELS)
+    level = np.where(golden > 0, 3.0, -3.0)
+    level[:, 0] = 4.0
+    fallen = level.copy()
+    fallen[0, :] = np.where(level[0] == 3.0, -0.5, level[0])  # a probability of 0.38
+    assert (level[0] == 3.0).any()
+    found = goldens.compare("distill", fallen, level, same_cpu=False, answers=many)
+    assert found.answers == ROWS - 1
+    near = goldens.compare("distill", level - 3.1, level, same_cpu=False, answers=many)
+    assert near.answers == ROWS, "0.48 is above 0.4"
+
+
 def test_numbers_that_are_no_classes_have_no_answers(golden: Any) -> None:
-    assert goldens.compare("distill", golden, golden, same_cpu=True, labels=0).answers is None
-    assert goldens.compare("distill", golden[:, :1], golden[:, :1], same_cpu=True, labels=2).answers is None
+    assert goldens.compare("distill", golden, golden, same_cpu=True, answers=scores(0)).answers is None
+    assert goldens.compare("distill", golden[:, :1], golden[:, :1], same_cpu=True, answers=scores(2, 1)).answers is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import yaml
 
 from slimline import params, pipeline, project
 from slimline.errors import ParamsError
+from tests.tasks.test_labelled_images import write_folders
 
 
 @pytest.fixture
@@ -21,6 +22,16 @@ def repository(tmp_path: Path) -> Path:
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     (tmp_path / ".dvc").mkdir()
     return tmp_path
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["no-bf16", "bf16"])
+def test_what_this_machine_decided_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": fast})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    own = project.Own("efficientnet-lite", write_folders(repository / "pictures", 2))
+    done = project.lay_out(repository, recipe="int8", limit=None, own=own)
+    assert any("precision: bf16, since this machine" in line for line in done) is fast
+    assert ("bf16" in (repository / "params.yaml").read_text()) is fast
 
 
 @pytest.mark.parametrize("recipe", project.RECIPES)

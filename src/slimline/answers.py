@@ -27,9 +27,9 @@ class Answers:
         labels = signature.get("labels")
         scores = len(outputs[0]["shape"]) == 2 and outputs[0]["shape"][1] == len(labels or ())
         self.labels: list[str] | None = [str(each) for each in labels] if labels and scores else None
-        self._many = signature.get("answer") == "many"
+        self.many = signature.get("answer") == "many" and self.labels is not None
         self.thresholds: list[float] | None = None
-        if self._many and self.labels is not None:
+        if self.many and self.labels is not None:
             self.thresholds = signature.get("thresholds") or [0.5] * len(self.labels)
             if len(self.thresholds) != len(self.labels):
                 raise ArtifactError(
@@ -46,7 +46,7 @@ class Answers:
         first = outputs[self.first]
         if self.labels is None:
             return np.empty(len(first), np.intp), np.asarray(first.reshape(len(first), -1), np.float32)
-        if self._many:
+        if self.many:
             each = first if self._normalized else 1 / (1 + np.exp(-first.astype(np.float64)))
             return first.argmax(axis=1), np.asarray(each, np.float32)
         return first.argmax(axis=1), first if self._normalized else softmax(first)
@@ -57,9 +57,22 @@ class Answers:
         """Return what ``scored`` gave, or some rows of it, with the labels themselves."""
         names = self.labels
         if names is not None and self.thresholds is not None:
-            above = (recorded > np.array(self.thresholds, np.float64)).tolist()
+            above = self.above(recorded).tolist()
             return [",".join(name for name, yes in zip(names, row, strict=True) if yes) for row in above], recorded
         return None if names is None else [names[index] for index in indices.tolist()], recorded
+
+    def chosen(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Return the answer to each row of the first output: [rows, 1], the label's index; any of several: [rows, k].
+
+        Of several, k are the labels, and True those that are answered. Two rows are answered alike where all k are.
+        """
+        if self.thresholds is None:
+            return np.asarray(raw.argmax(axis=1)[:, None])
+        return self.above(self.scored({self.first: raw})[1])
+
+    def above(self, recorded: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return [rows, labels] which probabilities lie above their thresholds, where any of several may."""
+        return np.asarray(recorded > np.array(self.thresholds, np.float64))
 
     def predictions(
         self, labels: list[str] | None, probabilities: NDArray[np.float32], outputs: Arrays

@@ -122,12 +122,15 @@ def load(directory: Path, *, trust: Collection[str] = (), task: Task | None = No
 
 
 def build_task(named: Named, where: str, trust: Collection[str] | None = None) -> Task:
-    """Build a task by plug-in name. Raises ArtifactError or PluginError naming ``where``."""
+    """Build a task by plug-in name. Raises ArtifactError or PluginError naming ``where``.
+
+    What the task itself refuses names its key, ``task.args.KEY``: the file of ``where`` is put before it.
+    """
     factory = plugins.find("tasks", named.name, where=where, trust=trust)
     try:
         task: Task = factory(**named.args)
-    except SlimlineError:
-        raise
+    except SlimlineError as error:
+        raise type(error)(f"{where.partition(': ')[0]}: {error}") from error
     except Exception as error:  # a plug-in's constructor raises what it likes
         raise ArtifactError(f"{where}.args: {_line(error)}") from error
     return task

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline import benchmark, manifest, runtime_choice
+from slimline.answers import Answers
 from slimline.errors import GoldenError
 from slimline.predictor import Predictor
 
@@ -32,8 +33,8 @@ class Agreement:
     """How golden requests were answered.
 
     ``same_cpu``: this machine is of the benchmark's class. ``largest`` and ``rms``: distances from the golden outputs,
-    as shares of their largest value and of their root mean square. ``answers``: rows with the same class first,
-    ``None`` where outputs aren't one score a label.
+    as shares of their largest value and of their root mean square. ``answers``: rows with the same class first, or with
+    the same labels above their thresholds where any of several may be; ``None`` where outputs aren't one score a label.
     """
 
     stage: str
@@ -65,10 +66,9 @@ def check(predictor: Predictor, release: Path, *, stage: str | None = None) -> A
         raise GoldenError(
             f"{release}: {stage} answers golden requests with shape {list(found.shape)}, not {list(golden.shape)}"
         )
-    labels = predictor.signature.get("labels") or []
     runtime = runtime_choice.measured_with(card, stage)
     same = same_class(card["benchmark"].get("machine", {}), benchmark.machine(), runtime)
-    agreement = compare(stage, found, golden, same_cpu=same, labels=len(labels))
+    agreement = compare(stage, found, golden, same_cpu=same, answers=Answers(predictor.signature))
     if mistake := _mistake(agreement):
         raise GoldenError(f"{release}: {stage} doesn't answer its golden requests: {mistake} ({agreement})")
     return agreement
@@ -117,14 +117,14 @@ def risk(measured: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
     return f"this CPU has no {', '.join(missing)}, the benchmark's had: latencies measured there don't hold here"
 
 
-def compare(stage: str, found: NDArray[Any], golden: NDArray[Any], *, same_cpu: bool, labels: int) -> Agreement:
-    """Return the distance between two arrays of outputs, rows first; ``labels`` is the number of classes, 0: none."""
+def compare(stage: str, found: NDArray[Any], golden: NDArray[Any], *, same_cpu: bool, answers: Answers) -> Agreement:
+    """Return the distance between two arrays of outputs, rows first, and how many rows ``answers`` reads alike."""
     a, b = found.astype(np.float64), golden.astype(np.float64)
     largest = float(np.max(np.abs(a - b)) / max(float(np.max(np.abs(b))), np.finfo(np.float32).tiny))
     rms = float(np.sqrt(np.mean((a - b) ** 2)) / max(float(np.sqrt(np.mean(b**2))), np.finfo(np.float32).tiny))
-    classes = labels > 1 and golden.ndim == 2 and golden.shape[1] == labels
-    answers = int(np.sum(a.argmax(1) == b.argmax(1))) if classes else None
-    return Agreement(stage, len(golden), same_cpu, largest, rms, answers)
+    classes = len(answers.labels or ()) > 1
+    same = int(np.sum((answers.chosen(a) == answers.chosen(b)).all(1))) if classes else None
+    return Agreement(stage, len(golden), same_cpu, largest, rms, same)
 
 
 def _mistake(agreement: Agreement) -> str | None:

@@ -243,7 +243,10 @@ class Asked(NamedTuple):
 
 
 def asked(server: Process, document: dict[str, Any], times: int) -> Asked:
-    """Send ``times`` requests over one connection, eight under way, after a few that warm the server up."""
+    """Send ``times`` requests over one connection, after a few that warm the server up.
+
+    Eight are sent ahead (HTTP pipelining): the server always has the next one at hand, and answers one after the other.
+    """
     worker: psutil.Process = server.worker
     body = httpx.Request("POST", server.url, json=document).content
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from slimline.endpoint.app import create_app
-from slimline.endpoint.core import YOUNG
+from slimline.endpoint.cycles import YOUNG
 from slimline.endpoint.settings import Settings
 from slimline.errors import GoldenError
 from tests.endpoint.conftest import Serve
@@ -68,3 +68,15 @@ def test_a_serving_process_looks_for_cycles_less_often(release: Path) -> None:
     with TestClient(create_app(settings)):
         assert gc.get_threshold() == (YOUNG, *before[1:])
     assert gc.get_threshold() == before
+
+
+def test_of_two_in_one_process_the_last_to_stop_looks_as_often_as_before(release: Path) -> None:
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    settings = Settings(release=release, event_store="", reload_seconds=0.0)
+    first, second = TestClient(create_app(settings)), TestClient(create_app(settings))
+    with first:
+        with second:
+            pass
+        assert gc.get_threshold() == (YOUNG, *before[1:])
+        assert gc.get_freeze_count() > frozen
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (before, frozen)

@@ -13,9 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from slimline import manifest
+from slimline import goldens, manifest
 from slimline.cli.monitoring import app
 from slimline.endpoint.settings import Settings
+from slimline.errors import ParamsError
 from slimline.monitor import probe
 from slimline.monitor.asking import Answered
 from slimline.monitor.standing import State
@@ -23,6 +24,7 @@ from slimline.predictor import Arrays
 from slimline.task import Split
 from tests.endpoint.conftest import Server, until
 
+TOKEN = "3q2-7wexample-token-1"  # noqa: S105
 PATHS = pytest.mark.parametrize("path", ["", "/predict", "/v2/models/digits"], ids=["own", "predict", "inference"])
 
 
@@ -88,6 +90,73 @@ def test_answers_that_changed_are_bad(
     assert first["agreement"] is State.WATCH
     assert {each.signal: each.state for each in made.round()}["agreement"] is State.REGRESSED
     made.asker.close()
+
+
+@pytest.fixture(scope="module")
+def many(many_release: Path) -> Iterator[Server]:
+    server = Server(Settings(release=many_release, event_store="", reload_seconds=0.0))
+    yield server
+    server.stop()
+
+
+@PATHS
+def test_of_any_of_several_labels_the_sets_answered_are_compared(many: Server, many_release: Path, path: str) -> None:
+    made = probe.made(options(many.url + path, many_release))
+    truth = goldens.targets(many_release) > 0
+    said = made.answers.above(made.golden)
+    found = {each.signal: each for each in made.round()}
+    assert found["agreement"].value == 1.0
+    assert found["accuracy"].count == len(truth)
+    assert found["accuracy"].value == (said == truth).all(1).mean()
+    made.golden[0, made.golden[0].argmin()] = 0.9999  # one label more, below the likeliest
+    assert made.round()[1].value == 15 / 16
+    made.asker.close()
+
+
+def test_labelled_rows_of_any_of_several_labels_are_refused(many_release: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="--inputs: rows of one label each are read"):
+        probe.made(options("http://127.0.0.1:9", many_release, inputs=tmp_path / "rows.npz"))
+
+
+@pytest.fixture
+def guarded(two_releases: tuple[Path, Path]) -> Iterator[Server]:
+    """An endpoint that asks for a token."""
+    tokens = f"predict {TOKEN};feedback {TOKEN[::-1]}"
+    server = Server(Settings(release=two_releases[0], event_store="", reload_seconds=0.0, tokens=tokens))
+    yield server
+    server.stop()
+
+
+@PATHS
+def test_an_endpoint_that_asks_for_a_token_is_probed_with_one(
+    guarded: Server, two_releases: tuple[Path, Path], path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is read again for each round: an exchanged one is found."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    made = probe.made(options(guarded.url + path, two_releases[0], token_file=file))
+    assert {each.state for each in made.round()} == {State.OK}
+    for content, said in (
+        ("", "HTTP 401"),
+        (TOKEN[::-1], "HTTP 403"),
+        (f"predict {TOKEN}", f"--token-file: {file}: one token is expected, without its scopes"),
+    ):
+        file.write_text(content)
+        (errors,) = made.round()
+        assert said in errors.message
+    file.unlink()
+    assert f"--token-file: {file}: can't be read" in made.round()[0].message
+    file.write_text(TOKEN)
+    assert {each.state for each in made.round()} == {State.OK}
+    made.asker.close()
+    arguments = ["probe", guarded.url + path, "--release", str(two_releases[0])]
+    assert CliRunner().invoke(app, [*arguments, "--token-file", str(file)]).exit_code == 0
+    assert "HTTP 401" in CliRunner().invoke(app, arguments).output
+
+
+def test_a_triton_is_asked_without_a_token(two_releases: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="--token-file: a Triton asks for no token"):
+        probe.made(options("triton+grpc://127.0.0.1:9/digits", two_releases[0], token_file=tmp_path / "token"))
 
 
 def test_labelled_rows_are_sent_too(

@@ -24,6 +24,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from fsspec.registry import known_implementations
+from typer.exceptions import TyperException
 
 from slimline.cli import COMMANDS
 from slimline.events import EventWriter
@@ -33,7 +34,8 @@ from tests.monitoring.conftest import run
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
 RESOURCES = (
-    "autoscaler", "deployment", "disruption-budget", "monitor", "monitor-claim", "monitor-service", "service",
+    "autoscaler", "deployment", "disruption-budget", "monitor", "monitor-claim", "monitor-service", "probe",
+    "probe-service", "service",
 )  # fmt: skip
 CLUSTERS = ("1.31", "1.37")
 
@@ -52,7 +54,7 @@ def pod(name: str) -> dict[str, Any]:
 
 
 PODS = ("deployment", "inference-service")  # of the endpoint
-ALL_PODS = (*PODS, "monitor")
+ALL_PODS = (*PODS, "monitor", "probe")
 
 
 def containers(name: str) -> list[dict[str, Any]]:
@@ -258,7 +260,9 @@ def test_a_service_sets_no_variables_that_the_endpoint_would_refuse(name: str) -
     assert pod(name)["enableServiceLinks"] is False
 
 
-@pytest.mark.parametrize(("name", "service"), [("deployment", "service"), ("monitor", "monitor-service")])
+@pytest.mark.parametrize(
+    ("name", "service"), [("deployment", "service"), ("monitor", "monitor-service"), ("probe", "probe-service")]
+)
 def test_a_service_leads_to_its_pods(name: str, service: str) -> None:
     deployment, before = load(f"k8s/{name}.yaml"), load(f"k8s/{service}.yaml")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
@@ -300,6 +304,30 @@ def test_the_monitor_watches_the_endpoints_release_and_store_and_keeps_what_it_k
     assert (secret["secretName"], arguments["--token-file"]) == ("slimline", f"/secrets/{item['path']}")
     for path in ("deployment.yaml", "../../docs/serving.md"):
         assert f"--from-file={item['key']}" in (SERVING / "k8s" / path).read_text(encoding="utf-8")
+
+
+def test_the_probe_asks_the_service_about_the_endpoints_release_with_a_token_that_is_told_of() -> None:
+    spec, endpoint = pod("probe"), pod("deployment")
+    (own,), (theirs,) = spec["initContainers"], endpoint["initContainers"]
+    assert (own["args"], own["envFrom"]) == (theirs["args"], theirs["envFrom"])
+    (container,) = spec["containers"]
+    chosen = parsed(container["args"])
+    assert chosen["url"] == f"http://{load('k8s/service.yaml')['metadata']['name']}"
+    assert str(chosen["release"]) == own["args"][own["args"].index("--to") + 1]
+    (secret,) = [each["secret"] for each in spec["volumes"] if "secret" in each]
+    (item,) = secret["items"]
+    assert (secret["secretName"], str(chosen["token_file"])) == ("slimline", f"/secrets/{item['path']}")
+    for path in ("deployment.yaml", "../../docs/serving.md"):
+        assert f"--from-file={item['key']}" in (SERVING / "k8s" / path).read_text(encoding="utf-8")
+    monitored = [each["metadata"]["name"] for each in servers.kubernetes([])]
+    assert load("k8s/probe-service.yaml")["metadata"]["name"] in monitored
+
+
+def test_composes_probe_reads_the_token_that_compose_gives_it() -> None:
+    compose = load("compose.yaml")
+    (name,) = compose["services"]["probe"]["secrets"]
+    assert str(parsed(compose["services"]["probe"]["command"])["token_file"]) == f"/run/secrets/{name}"
+    assert compose["secrets"].keys() == {name}
 
 
 def test_kustomize_finds_every_file_and_makes_what_the_deployment_reads() -> None:
@@ -389,15 +417,30 @@ def test_store_and_tokens_come_from_the_secret(name: str) -> None:
     assert environment["SLIMLINE_TOKENS_FILE"]["value"] == f"{mount['mountPath']}/tokens"
 
 
-def parsed(arguments: list[str]) -> None:
-    """Hold a command line to the command's own options."""
+def parsed(arguments: list[str]) -> dict[str, Any]:
+    """Return what the command itself makes of its command line; an unknown option or a bad value is an error."""
     from typer.main import get_group
 
     app = importlib.import_module(f"slimline.cli.{COMMANDS[arguments[0]]}").app
     app.callback()(lambda: None)
-    known = {each: option for option in get_group(app).commands[arguments[0]].params for each in option.opts}
-    given = [each for each in arguments[1:] if each.startswith("--")]
-    assert set(given) <= set(known), f"{arguments[0]} has {', '.join(known)}"
+    with get_group(app).commands[arguments[0]].make_context(arguments[0], arguments[1:]) as context:
+        return dict(context.params)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["probe"], "MissingParameter"),
+        (["probe", "http://x", "--every", "soon"], "BadParameter"),
+        (["probe", "http://x", "--port", "70000"], "BadParameter"),
+        (["monitor", "--token-fil", "x"], "NoSuchOption"),
+    ],
+    ids=["no argument", "no number", "out of range", "misspelt"],
+)
+def test_a_command_line_that_the_command_would_refuse_is_found(arguments: list[str], error: str) -> None:
+    with pytest.raises(TyperException) as caught:
+        parsed(arguments)
+    assert type(caught.value).__name__ == error
 
 
 def image_command() -> list[str]:
@@ -408,7 +451,7 @@ def image_command() -> list[str]:
 
 
 def test_the_release_is_fetched_by_a_real_command() -> None:
-    for name in ("deployment", "monitor"):
+    for name in ("deployment", "monitor", "probe"):
         parsed(pod(name)["initContainers"][0]["args"])
 
 
@@ -440,6 +483,8 @@ def test_every_probe_is_a_page_of_what_it_asks() -> None:
     for each in pod("monitor")["containers"]:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert each[probe]["httpGet"]["path"] in running.pages(None)
+    for each in pod("probe")["containers"]:  # it has no other page: tests/monitor/test_probe.py gets it
+        assert {each[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")} == {"/metrics"}
 
 
 # -- the image ---------------------------------------------------------------------------------------------------------

@@ -68,11 +68,14 @@ def probe(
     ] = None,
     host: Annotated[str, typer.Option(help="The address of /metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 takes a free one.")] = 3002,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The bearer token to ask with, of the scope predict; read for each request.")
+    ] = None,
 ) -> None:
     """Send a release's golden rows to an endpoint; exit 1 unless it answers as it did when the release was made."""
     from slimline.monitor import probe as probing
 
-    options = probing.Options(url, release, inputs, labels, params, variant, timeout)
+    options = probing.Options(url, release, inputs, labels, params, variant, timeout, token_file)
     if every is not None:
         probing.serve(options, every, host, port)
     elif not probing.once(options):

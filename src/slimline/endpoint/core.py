@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.endpoint.auth import Tokens
+from slimline.endpoint.cycles import RARELY
 from slimline.endpoint.exchange import Exchange, RefusedError, Reply, Room, one_line
 from slimline.endpoint.labelling import Labelling
 from slimline.endpoint.loaded import Loaded
@@ -28,7 +28,6 @@ from slimline.predictor import Arrays
 RETRY = {b"retry-after": b"1"}
 MAX_MIRRORED = 256
 BACKGROUND_SECONDS = 5.0
-YOUNG = 50_000  # new objects between two looks for cycles: at 700, events that wait are looked through again and again
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,6 @@ class Core:
         self.failure: SlimlineError | None = None  # why the start failed
         self.in_progress = 0
         self.room = Room(self.limits.max_held_bytes)
-        self._threshold = gc.get_threshold()
         self._variants: Variants | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -88,9 +86,7 @@ class Core:
         self._variants = Variants([Variant(*pair) for pair in zip(self.described, loaded, strict=True)])
         self.recorder.serve(each.live for each in self._variants.all)
         await asyncio.to_thread(self.recorder.open, lambda: self.variants.primary.live.series)
-        gc.collect()
-        gc.freeze()  # modules and models stay for good: full collections needn't look at them, and stall requests less
-        gc.set_threshold(YOUNG, *self._threshold[1:])
+        RARELY.start()
         self.ready = True
 
     def load(self, described: Described) -> Loaded:
@@ -149,8 +145,7 @@ class Core:
             self.pulse()
             for each in self._variants.all:
                 each.live.close()
-        gc.unfreeze()
-        gc.set_threshold(*self._threshold)
+        RARELY.stop()
 
     # -- a request -----------------------------------------------------------------------------------------------
 

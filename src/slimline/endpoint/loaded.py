@@ -79,7 +79,8 @@ class Loaded:
             name=self.short, finish=self._scored, fills=self._fills(),
         )  # fmt: skip
         self.variant = variant
-        self.series = Series(metrics, self.revision, variant, self.answers.labels, objectives(directory))
+        held, many = objectives(directory), self.answers.many
+        self.series = Series(metrics, self.revision, variant, self.answers.labels, held, many=many)
         self.in_use = 0
         self._look: asyncio.Task[bool] | None = None
         if risk := goldens.risk(card["benchmark"].get("machine", {}), machine()):

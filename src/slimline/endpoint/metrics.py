@@ -45,7 +45,10 @@ class Metrics:
             ("part", *OWN), buckets=SECONDS, registry=at,
         )  # fmt: skip
         self.predictions = Counter(
-            "slimline_predictions", "Rows answered, by the label they were given.", ("label", *OWN), registry=at
+            "slimline_predictions",
+            'Rows answered, by the label they were given; a row with several counts for each, one with none for "".',
+            ("label", *OWN),
+            registry=at,
         )
         self.errors = Counter(
             "slimline_errors", "Requests answered with an HTTP error, by its status.", ("status", *OWN), registry=at
@@ -128,11 +131,12 @@ class Series:
 
     def __init__(
         self, metrics: Metrics, revision: str, variant: str, labels: list[str] | None,
-        objectives: Mapping[str, float] | None = None,
+        objectives: Mapping[str, float] | None = None, *, many: bool = False,
     ) -> None:  # fmt: skip
         own, held = (revision, variant), objectives or {}
+        shown = [*(labels or []), *([""] if many or not labels else [])]  # any of several labels may be none
         self._parts = {part: Tally(metrics.duration.bounded(bounds(held.get(part)), part, *own)) for part in PARTS}
-        self._labels = {label: metrics.predictions.labels(label, *own) for label in labels or [""]}
+        self._labels = {label: metrics.predictions.labels(label, *own) for label in shown}
         self._answers: Counts[str] = Counts()
         self._batch_rows = Tally(metrics.batch_rows.labels(*own))
         self.in_progress = metrics.in_progress.labels(*own)

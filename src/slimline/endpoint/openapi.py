@@ -56,7 +56,10 @@ SCHEMAS: dict[str, Any] = {
     "Prediction": {
         "type": "object",
         "properties": {
-            "label": STRING,
+            "label": STRING | {
+                "description": "Where the signature's answer is many: every label whose probability is above its "
+                "threshold, by commas, as in a,b; empty where none is.",
+            },
             "probabilities": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
             "outputs": OPEN,
         },

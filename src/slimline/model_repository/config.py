@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimline import __version__
+from slimline.answers import Answers
 from slimline.errors import ReleaseError
 from slimline.model_repository import names
 from slimline.model_repository.batching import Batching
@@ -158,7 +159,7 @@ def _revisions(plan: Plan, sources: Mapping[int, Source] | None = None) -> dict[
             f"export.{version}": source.digest,
             f"stage.{version}": source.stage,
         }
-        if thresholds := source.signature.get("thresholds"):
+        if (thresholds := Answers(source.signature).thresholds) is not None:
             found[f"thresholds.{version}"] = json.dumps(thresholds)
     return found
 

@@ -20,8 +20,9 @@ Floats = NDArray[np.float64]
 class Agreement:
     """Compares each sampled row with the floor of the teacher's answer, so that other shares of answers raise no alarm.
 
-    With labels a row agrees when both give the same label; with numbers as far as both are near, 1 − |difference|/range
-    of the truth, and the floor is that of the reference rows less ``drop``.
+    With labels a row agrees when both give the same label, or the same labels where any of several may be; with numbers
+    as far as both are near, 1 − |difference|/range of the truth, and the floor is that of the reference rows less
+    ``drop``.
     """
 
     name: ClassVar[str] = "agreement"
@@ -48,9 +49,11 @@ class Agreement:
         teacher, own = teacher[there], own[there]
         time = batch.time[batch.request[batch.sampled[there]]]
         if self.baseline.labels:
-            said = teacher.argmax(1)
-            agree = (said == own.argmax(1)) & np.isfinite(own).all(1)
-            self.test.feed(agree.astype(np.float64), self.floors[said], time)
+            answers, stage = self.baseline.answers, self.baseline.stage
+            said = answers[TEACHER].chosen(teacher)
+            agree = (said == answers[stage].chosen(own)).all(1) & np.isfinite(own).all(1)
+            floors = self.floors[teacher.argmax(1)]  # of several labels all have one floor
+            self.test.feed(agree.astype(np.float64), floors, time)
         else:
             self.test.feed(self._near(teacher, own), np.full(len(own), self.floors[0]), time)
 

@@ -6,12 +6,14 @@ import http.client
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slimline.answers import Answers
 from slimline.errors import ParamsError, SlimlineError, UnavailableError
 from slimline.monitor.watched import Watched
 from slimline.predictor import Arrays, Predictor
@@ -21,7 +23,7 @@ DATATYPES = {"float": "FP", "int": "INT", "uint": "UINT"}
 
 
 class Answered(NamedTuple):
-    """``outputs`` [rows, k], probabilities or scores, the largest being the answer; ``seconds`` the request took."""
+    """``outputs`` [rows, k], probabilities where the task has labels; ``seconds`` the request took."""
 
     outputs: NDArray[np.float32]
     seconds: float
@@ -38,33 +40,40 @@ class Asker(Protocol):
         """Give back the connection."""
 
 
-def asker(url: str, watched: Watched, timeout: float) -> Asker:
-    """Return what asks ``url``. Raises ParamsError for an address of no known form."""
+def asker(url: str, watched: Watched, timeout: float, token_file: Path | None = None) -> Asker:
+    """Return what asks ``url``, with the bearer token that ``token_file`` holds.
+
+    Raises ParamsError for an address of no known form, and for a token that its server doesn't ask for.
+    """
     if url.startswith(("triton+grpc://", "triton+grpcs://")):
+        if token_file is not None:
+            raise ParamsError(f"probe: --token-file: a Triton asks for no token; leave it out for {url}")
         return Grpc(url, watched)
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ParamsError(f"probe: {url}: no address: write {FORMS}")
-    return (OpenInference if "/v2/models/" in parts.path else Own)(url, watched, timeout)
+    return (OpenInference if "/v2/models/" in parts.path else Own)(url, watched, timeout, token_file)
 
 
 class Http:
-    """One connection, kept open; a request that finds it closed opens another."""
+    """One connection, kept open; a request that finds it closed opens another.
 
-    def __init__(self, url: str, watched: Watched, timeout: float) -> None:
-        self.url, self.parts, self.timeout = url, urlsplit(url), timeout
-        self.signature = watched.signature
-        self.labels = watched.labels
+    The token is read for each request, so that it may be exchanged; an empty file is none.
+    """
+
+    def __init__(self, url: str, watched: Watched, timeout: float, token_file: Path | None = None) -> None:
+        self.url, self.parts, self.timeout, self.token_file = url, urlsplit(url), timeout, token_file
+        self.answers = Answers(watched.signature)
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, path: str, document: Mapping[str, Any]) -> tuple[Any, float]:
         """Return the JSON that was answered and the seconds it took."""
-        body = json.dumps(document).encode()
+        body, headers = json.dumps(document).encode(), self._headers()
         started = time.perf_counter()
         for attempt in (1, 2):
             fresh = self._connection is None
             try:
-                answer = self._ask(path, body)
+                answer = self._ask(path, body, headers)
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if fresh or attempt == 2:  # a connection that was open may have been closed for being idle
@@ -76,11 +85,23 @@ class Http:
         except ValueError as error:
             raise UnavailableError(f"{self.url}: the answer isn't JSON") from error
 
-    def _ask(self, path: str, body: bytes) -> bytes:
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:
+                raise UnavailableError(f"--token-file: {self.token_file}: can't be read ({error})") from error
+            if not token.isascii() or len(token.split()) > 1:
+                raise UnavailableError(f"--token-file: {self.token_file}: one token is expected, without its scopes")
+            headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        return headers
+
+    def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         if self._connection is None:
             kind = http.client.HTTPSConnection if self.parts.scheme == "https" else http.client.HTTPConnection
             self._connection = kind(self.parts.netloc, timeout=self.timeout)
-        self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+        self._connection.request("POST", path, body, dict(headers))
         answer = self._connection.getresponse()
         text = answer.read()
         if answer.status != 200:
@@ -108,17 +129,16 @@ class Own(Http):
             raise UnavailableError(f"{self.url}: an answer of another shape ({error!r})") from error
 
     def _row(self, prediction: Mapping[str, Any]) -> list[float]:
-        if self.labels:
-            return [prediction["probabilities"][label] for label in self.labels]
-        first = self.signature["outputs"][0]["name"]
-        return list(np.ravel(prediction["outputs"][first]))
+        if self.answers.labels:
+            return [prediction["probabilities"][label] for label in self.answers.labels]
+        return list(np.ravel(prediction["outputs"][self.answers.first]))
 
 
 class OpenInference(Http):
     """``POST /v2/models/NAME/infer``: github.com/kserve/open-inference-protocol."""
 
     def ask(self, inputs: Arrays) -> Answered:
-        first = self.signature["outputs"][0]["name"]
+        first = self.answers.first
         sent = [
             {"name": name, "shape": list(array.shape), "datatype": _datatype(array), "data": array.ravel().tolist()}
             for name, array in inputs.items()
@@ -127,17 +147,18 @@ class OpenInference(Http):
         document, seconds = self.post(path, {"inputs": sent, "outputs": [{"name": first}]})
         try:
             found = next(each for each in document["outputs"] if each["name"] == first)
-            outputs = np.array(found["data"], np.float32).reshape(found["shape"])
+            raw = np.array(found["data"], np.float32).reshape(found["shape"])
+            outputs = self.answers.of({first: raw})[1]
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise UnavailableError(f"{self.url}: an answer of another shape ({error!r})") from error
-        return Answered(outputs.reshape(len(outputs), -1), seconds, document.get("parameters", {}).get("revision"))
+        return Answered(outputs, seconds, document.get("parameters", {}).get("revision"))
 
 
 class Grpc:
     """The runtime plug-in ``triton``, which checks the server's revision first."""
 
     def __init__(self, url: str, watched: Watched) -> None:
-        self.url, self._watched = url, watched
+        self.url, self._watched, self._answers = url, watched, Answers(watched.signature)
         self._predictor: Predictor | None = None
 
     def ask(self, inputs: Arrays) -> Answered:
@@ -145,13 +166,13 @@ class Grpc:
             if self._predictor is None:
                 self._predictor = Predictor(str(self._watched.release), self.url)
             started = time.perf_counter()
-            outputs = next(iter(self._predictor.predict(inputs).values()))
+            raw = self._predictor.predict(inputs)
         except ParamsError:
             raise
         except SlimlineError as error:
             raise UnavailableError(str(error)) from error
         seconds = time.perf_counter() - started
-        return Answered(np.asarray(outputs, np.float32).reshape(len(outputs), -1), seconds, self._predictor.revision)
+        return Answered(self._answers.of(raw)[1], seconds, self._predictor.revision)
 
     def close(self) -> None:
         if self._predictor is not None:

@@ -44,6 +44,11 @@ class Baseline:
     calibration: Calibration | None
     teacher: Outputs | None = None
 
+    @property
+    def many(self) -> bool:
+        """Whether any of several labels may be the answer."""
+        return self.labels is not None and self.answers[self.stage].many
+
     def outputs(self, stage: str, raw: Outputs) -> Outputs:
         """Return recorded raw outputs of ``stage`` [rows, k] as probabilities, where the task has labels."""
         own = self.answers[stage]

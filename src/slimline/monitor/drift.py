@@ -51,7 +51,8 @@ class Drift:
             found["sampled"] = _of_teacher(self._values(baseline.reference.get(TEACHER)))
         self.projection = None
         if baseline.teacher is not None and baseline.teacher.shape[1] > 1:  # a single output is a feature already
-            self.projection = Projection(baseline.teacher, logits=bool(baseline.labels))
+            shared = bool(baseline.labels) and not baseline.many  # one label of all: a common shift changes nothing
+            self.projection = Projection(baseline.teacher, logits=shared)
             found["embedding"] = _of_teacher(self.projection.of(baseline.teacher))
         found = {kind: values for kind, values in found.items() if values}
         features = sum(len(values) for values in found.values())

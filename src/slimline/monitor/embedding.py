@@ -21,6 +21,7 @@ class Projection:
     """Directions drawn for the raw outputs ``reference`` [rows, k], each output in units of its deviation there.
 
     ``logits``: a row is taken less its mean, which is all the same to softmax: logits and log-probabilities are one.
+    Not where each label has a sigmoid of its own: there a common shift is another answer.
     """
 
     def __init__(self, reference: Outputs, *, logits: bool) -> None:

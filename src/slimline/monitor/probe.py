@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimline import manifest, params
+from slimline.answers import Answers
 from slimline.deployment import Deployment
-from slimline.errors import DataError, ReleaseError
+from slimline.errors import DataError, ParamsError, ReleaseError
 from slimline.monitor import server, watched
 from slimline.monitor.asking import asker
 from slimline.monitor.metrics import Exporter
 from slimline.monitor.probing import Probe, Rows
 from slimline.monitor.standing import State
+from slimline.monitor.watched import Watched
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Options:
     params: Path | None
     variant: str
     timeout: float
+    token_file: Path | None = None
 
 
 def once(options: Options) -> bool:
@@ -67,12 +70,16 @@ def made(options: Options) -> Probe:
     if release is None:
         raise ReleaseError(f"{options.release}: neither a release nor a deployment folder with a current one")
     own = watched.read(manifest.digest(release), options.variant, shadow=False, release=release, chosen=chosen)
-    return Probe(asker(options.url, own, options.timeout), own, _rows(options, release))
+    return Probe(asker(options.url, own, options.timeout, options.token_file), own, _rows(options, own, release))
 
 
-def _rows(options: Options, release: Path) -> Rows | None:
+def _rows(options: Options, own: Watched, release: Path) -> Rows | None:
     if options.inputs is None:
         return None
+    if Answers(own.signature).many:
+        raise ParamsError(
+            "probe: --inputs: rows of one label each are read, and this task's have any of several; leave it out"
+        )
     from slimline.monitor.blame import inputs
 
     rows = inputs.read(release, options.inputs, options.labels)

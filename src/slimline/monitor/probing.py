@@ -7,13 +7,15 @@ the same each time, so a round is a verdict and not a sample: ``regressed`` is a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimline import goldens
+from slimline.answers import Answers
 from slimline.errors import UnavailableError
 from slimline.intervals import share
 from slimline.monitor.asking import Asker
@@ -60,7 +62,8 @@ class Probe:
         self.targets = goldens.targets(watched.release)
         stage = watched.card["last"]
         self.inputs, golden = goldens.read(watched.release, stage)
-        self.golden = golden.reshape(len(golden), -1).astype(np.float32)
+        self.answers = Answers(watched.signature)
+        self.golden = self.answers.of({self.answers.first: golden})[1]
         self.seconds: list[float] = []
         self.revision: str | None = None
         self._bad: dict[str, int] = {}
@@ -137,8 +140,8 @@ class Probe:
         if outputs.shape != self.golden.shape:
             shapes = f"{list(outputs.shape)}, not {list(self.golden.shape)}"
             return Finding("agreement", False, f"golden rows are answered with shape {shapes}", len(outputs))  # noqa: FBT003
-        if self.watched.labels:
-            same = outputs.argmax(1) == self.golden.argmax(1)
+        if self.answers.labels:
+            same = (self._said(outputs) == self._said(self.golden)).all(1)
         else:
             spread = max(float(np.sqrt(np.mean(self.golden**2))), float(np.finfo(np.float32).tiny))
             same = np.abs(outputs - self.golden).max(1) <= goldens.OTHER_CPU * spread
@@ -160,34 +163,35 @@ class Probe:
         )  # fmt: skip
 
     def _accuracy(self, outputs: NDArray[np.float32]) -> Iterator[Finding]:
-        if not self.watched.labels:
+        if not self.answers.labels:
             return
-        answers, truth = [outputs.argmax(1)], [self.targets]
+        many = self.answers.many
+        known = np.ones(len(self.targets), np.bool_) if many else self.targets >= 0
+        truth = self.targets > 0 if many else self.targets[:, None]
+        right = (self._said(outputs) == truth).all(1)[known]
         if self.rows is not None:
             try:
-                answers.append(self._ask_labelled(self.rows))
+                right = np.concatenate([right, self._right(self.rows)])
             except UnavailableError as error:
                 yield Finding("errors", False, str(error), len(self.rows.labels))  # noqa: FBT003
                 return
-            truth.append(self.rows.labels)
-        labels = np.concatenate(truth)
-        right = (np.concatenate(answers) == labels)[labels >= 0]
         if not len(right):
             return
         low, high = share(right, CONFIDENCE)
-        floor = _floor(self.watched.objectives)
+        floor = self.watched.objectives.get("floors", {}).get("exact_match" if many else "accuracy")
         said = f"{int(right.sum())} of {len(right)} labelled rows right (95%: {low:.3f} to {high:.3f})"
         said += "" if floor is None else f", floor {floor:.3f}"
         good = floor is None or high >= floor
         yield Finding("accuracy", good, said, len(right), float(right.mean()), (low, high), floor)
 
-    def _ask_labelled(self, rows: Rows) -> NDArray[np.int64]:
+    def _right(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return [rows of known truth] whether each is answered with its label."""
         answers = []
         for start in range(0, len(rows.labels), BATCH):
             part = {name: array[start : start + BATCH] for name, array in rows.inputs.items()}
             answers.append(self.asker.ask(part).outputs.argmax(1))
-        return np.concatenate(answers)
+        return np.asarray((np.concatenate(answers) == rows.labels)[rows.labels >= 0])
 
-
-def _floor(promised: Mapping[str, Mapping[str, float]]) -> float | None:
-    return promised.get("floors", {}).get("accuracy")
+    def _said(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what probabilities [rows, labels] answer: [rows, 1], or [rows, labels] of any of several."""
+        return self.answers.above(outputs) if self.answers.many else outputs.argmax(1)[:, None]

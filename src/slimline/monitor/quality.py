@@ -15,9 +15,9 @@ from slimline.monitor.watched import Watched
 
 
 def accuracy(watched: Watched) -> Accuracy | None:
-    """Needs a release."""
+    """Needs a release whose rows have one label, or a number, each."""
     known = _baseline(watched)
-    return Accuracy(known, watched.own, watched.params.run_length) if known else None
+    return Accuracy(known, watched.own, watched.params.run_length) if known and not known.many else None
 
 
 def agreement(watched: Watched) -> Agreement | None:

@@ -6,6 +6,7 @@ import difflib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,20 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     _append(folder / ".gitignore", IGNORED)
     _append(folder / ".env", (NO_TELEMETRY,))
     done.append("telemetry off: DVC in .dvc/config; .env sets BENTOML_DO_NOT_TRACK for what is started with it")
-    if own is None and task == "fashion-mnist":
-        done.append("data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files")
+    done += _notes(files[Path("params.yaml")], task, own)
     done.append("next: slimline check && dvc repro report release")
     return done
+
+
+def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
+    """Yield what to look at in params.yaml, whose content is ``text``."""
+    if own is None and task == "fashion-mnist":
+        yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
+    if own is not None and "precision: bf16" in text:
+        yield (
+            "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for others "
+            "that don't"
+        )
 
 
 def params_text(task: str, recipe: str, limit: int | None) -> str:

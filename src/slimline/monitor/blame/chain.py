@@ -93,9 +93,20 @@ class Chain:
         return self.line[-1]
 
     @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """How each stage of ``line`` turns outputs into answers."""
+        chain = self.directory / "chain"
+        return {stage: Answers(manifest.read_json(chain / stage / "signature.json")) for stage in self.line}
+
+    @property
     def labels(self) -> list[str] | None:
         """The task's labels, or None where answers are numbers."""
-        return Answers(manifest.read_json(self.directory / "chain" / self.last / "signature.json")).labels
+        return self.answers[self.last].labels
+
+    @property
+    def many(self) -> bool:
+        """Whether any of several labels may be the answer: then no row counts as labelled, and agreement judges."""
+        return self.answers[self.last].many
 
     @cached_property
     def budget(self) -> Budget:
@@ -114,7 +125,7 @@ class Chain:
 
     @cached_property
     def reference(self) -> Rows:
-        """The release's reference rows, all labelled where the task has labels."""
+        """The release's reference rows, all labelled where each has one of the task's labels."""
         path = self.directory / "reference.npz"
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -128,18 +139,19 @@ class Chain:
         return Rows([f"reference/{row}" for row in range(count)], outputs, labels, nobody)
 
     def index(self, value: object) -> int:
-        """Return the index of a label as the event store holds it, -1 when it is none of the task's."""
+        """Return the index of a label as the event store holds it, -1 when it is none of the task's, or of several."""
         found = self._places.get(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
         return UNKNOWN if found is None else found
 
     @cached_property
     def _places(self) -> dict[str, int]:
-        return {label: at for at, label in enumerate(self.labels or [])}
+        return {} if self.many else {label: at for at, label in enumerate(self.labels or [])}
 
-    def agree(self, one: Outputs, other: Outputs) -> NDArray[np.bool_]:
-        """Return [rows] whether two stages answer the same: the same label, or numbers within ``NEAR``."""
+    def agree(self, rows: Rows, before: str, stage: str) -> NDArray[np.bool_]:
+        """Return [rows] whether two stages answer the same: the same label (or labels), or numbers within ``NEAR``."""
+        one, other = rows.outputs[before], rows.outputs[stage]
         if self.labels:
-            same: NDArray[np.bool_] = one.argmax(1) == other.argmax(1)
+            same: NDArray[np.bool_] = (self.answers[before].chosen(one) == self.answers[stage].chosen(other)).all(1)
             return same
         spread = self.reference.outputs[self.teacher].std(0)
         near: NDArray[np.bool_] = (np.abs(one - other) <= NEAR * np.maximum(spread, 1e-12)).all(1)
@@ -150,8 +162,16 @@ class Chain:
         right: NDArray[np.bool_] = rows.outputs[stage].argmax(1) == rows.labels
         return right
 
-    def confidence(self, outputs: Outputs) -> NDArray[np.float32]:
-        """Return [rows] the largest probability; the outputs may be logits or probabilities."""
+    def given(self, stage: str, outputs: Outputs) -> NDArray[np.bool_]:
+        """Return [rows, labels] whether a stage's answer is, or holds, each label."""
+        chosen, every = self.answers[stage].chosen(outputs), np.arange(len(self.labels or ()))
+        return np.asarray(chosen if self.many else chosen == every)
+
+    def confidence(self, stage: str, outputs: Outputs) -> NDArray[np.float32]:
+        """Return [rows] a stage's largest probability; the outputs may be logits or probabilities."""
+        if self.many:
+            own = self.answers[stage]
+            return np.asarray(own.scored({own.first: outputs})[1].max(1))
         sums = outputs.sum(1)
         normalized = bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))
         found: NDArray[np.float32] = (outputs if normalized else softmax(outputs)).max(1)

@@ -38,7 +38,7 @@ def read(release: Path, source: Path, labels: str) -> Rows:
     finally:
         predictor.close()
     known = [] if truth is None else [each for each in truth if isinstance(each, str)]
-    if known and chain.labels and not any(chain.index(each) >= 0 for each in known):
+    if known and chain.labels and not chain.many and not any(chain.index(each) >= 0 for each in known):
         raise DataError(f"{source}: {labels} {known[0]!r} is no label of the task; it has {', '.join(chain.labels)}")
     return replayed(release, inputs, truth)
 

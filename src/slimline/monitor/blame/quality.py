@@ -137,8 +137,8 @@ def _more_flips(chain: Chain, rows: Rows, before: str, stage: str, at: float) ->
     if not len(rows):
         return None
     reference = chain.reference
-    now = chain.agree(rows.outputs[before], rows.outputs[stage])
-    base = chain.agree(reference.outputs[before], reference.outputs[stage])
+    now = chain.agree(rows, before, stage)
+    base = chain.agree(reference, before, stage)
     if chain.labels:
         groups, mix = (each.outputs[chain.teacher].argmax(1) for each in (reference, rows))
         base = steps.at_mix(base, groups, mix)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from slimline import benchmark, intervals
 from slimline.monitor.blame.chain import UNKNOWN, Chain, Indices, Outputs, Rows
 
+Given = NDArray[np.bool_]
 MARGIN = 0.02  # a share that moved by less than this has not drifted, however many rows say so
 
 
@@ -43,7 +44,7 @@ def steps(chain: Chain, rows: Rows, confidence: float) -> list[Step]:
     """Return one Step a stage, in order."""
     found = []
     for before, stage in [(None, chain.teacher), *chain.steps]:
-        agrees = None if before is None else chain.agree(rows.outputs[before], rows.outputs[stage])
+        agrees = None if before is None else chain.agree(rows, before, stage)
         found.append(
             Step(
                 stage,
@@ -107,9 +108,9 @@ def moved(chain: Chain, now: Outputs, reference: Outputs, confidence: float) -> 
     """
     if not len(now):
         return []
-    found = []
+    found, teacher = [], chain.teacher
     if chain.labels:
-        columns = {"confidence": (chain.confidence(now), chain.confidence(reference))}
+        columns = {"confidence": (chain.confidence(teacher, now), chain.confidence(teacher, reference))}
     else:
         columns = {f"output {at}": (now[:, at], reference[:, at]) for at in range(min(now.shape[1], 16))}
     for name, (a, b) in columns.items():
@@ -119,15 +120,15 @@ def moved(chain: Chain, now: Outputs, reference: Outputs, confidence: float) -> 
         if distance - bound > MARGIN:
             found.append(f"the teacher's {name} (Kolmogorov–Smirnov distance {distance:.2f})")
     if chain.labels:
-        found += _mix(chain.labels, now.argmax(1), reference.argmax(1), confidence)
+        found += _mix(chain.labels, chain.given(teacher, now), chain.given(teacher, reference), confidence)
     return found
 
 
-def _mix(labels: Sequence[str], now: Indices, reference: Indices, confidence: float) -> list[str]:
+def _mix(labels: Sequence[str], now: Given, reference: Given, confidence: float) -> list[str]:
     at = 1 - (1 - confidence) / len(labels)
     changed = []
     for index, label in enumerate(labels):
-        a, b = now == index, reference == index
+        a, b = now[:, index], reference[:, index]
         change = fall(a, b, at)
         if change and (change.low > MARGIN or change.high < -MARGIN):
             changed.append(f"{label} {b.mean():.0%} → {a.mean():.0%}")
@@ -145,7 +146,7 @@ def classes(chain: Chain, rows: Rows, before: str, stage: str, confidence: float
 
     Without any label known, the answer of the one before stands for the truth.
     """
-    if not chain.labels or not len(rows):
+    if not chain.labels or chain.many or not len(rows):
         return []
     at = np.flatnonzero(rows.known) if rows.known.any() else np.arange(len(rows))
     truth = rows.labels[at] if rows.known.any() else rows.outputs[before][at].argmax(1)
@@ -160,19 +161,22 @@ def examples(chain: Chain, rows: Rows, before: str, stage: str, most: int = 20) 
 
     Where labels are known: it turned a right answer into a wrong one; elsewhere it changed the answer.
     """
-    flipped = ~chain.agree(rows.outputs[before], rows.outputs[stage])
+    flipped = ~chain.agree(rows, before, stage)
     if rows.known.any():
         flipped &= rows.known & chain.correct(rows, before)
     places = np.flatnonzero(flipped)
     if not chain.labels:
         return [{"id": rows.ids[place]} for place in places[:most]]
     if len(places):
-        places = places[np.argsort(-chain.confidence(rows.outputs[before][places]), kind="stable")]
-    return [_example(chain.labels, rows, before, stage, int(place)) for place in places[:most]]
+        places = places[np.argsort(-chain.confidence(before, rows.outputs[before][places]), kind="stable")]
+    return [_example(chain, chain.labels, rows, before, stage, int(place)) for place in places[:most]]
 
 
-def _example(labels: Sequence[str], rows: Rows, before: str, stage: str, place: int) -> dict[str, object]:
-    said = {each: labels[int(rows.outputs[each][place].argmax())] for each in (before, stage)}
+def _example(chain: Chain, labels: Sequence[str], rows: Rows, before: str, stage: str, place: int) -> dict[str, object]:
+    said = {}
+    for each in (before, stage):
+        (given,) = chain.given(each, rows.outputs[each][place : place + 1])
+        said[each] = ",".join(label for label, yes in zip(labels, given, strict=True) if yes)
     truth = int(rows.labels[place])
     return {
         "id": rows.ids[place], "before": said[before], "after": said[stage],

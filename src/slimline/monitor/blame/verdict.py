@@ -157,14 +157,17 @@ def on_alarm(
 
 
 def replayed(release: Path, inputs: Arrays, labels: Sequence[object] | None = None) -> Rows:
-    """Send ``inputs`` through every stage of ``release``; rows are named by place, ``labels`` are words or indices."""
+    """Send ``inputs`` through every stage of ``release``; rows are named by place, ``labels`` are words or indices.
+
+    Where any of several labels may hold, ``labels`` aren't looked at.
+    """
     chain = Chain.read(release)
     count = len(next(iter(inputs.values())))
     truth = np.full(count, UNKNOWN)
-    if labels is not None:
+    if labels is not None and not chain.many:
         truth = np.array([each if isinstance(each, int | np.integer) else chain.index(each) for each in labels])
     outputs = chain.replay(inputs)
-    given = outputs[chain.last].argmax(1) if chain.labels else np.full(count, UNKNOWN)
+    given = outputs[chain.last].argmax(1) if chain.labels and not chain.many else np.full(count, UNKNOWN)
     return Rows([f"row/{place}" for place in range(count)], outputs, truth.astype(np.int64), given, inputs)
 
 
