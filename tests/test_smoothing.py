@@ -89,6 +89,28 @@ def test_norms_that_nothing_else_reads_take_the_factor() -> None:
     assert find_moves(PreNorm(), {"x": torch.randn(4, 8)}, ["a", "c"])[0] == Move("norm", ("a",), folded=False)
 
 
+class Joined(nn.Module):
+    """A norm that a linear layer reads, and a concatenation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.a, self.last = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        out: Tensor = self.last(torch.cat([y, self.a(y)], dim=-1))
+        return out
+
+
+def test_what_a_list_hands_on_is_read_too() -> None:
+    x = torch.randn(16, 8)
+    x[:, 2] *= 50
+    model = Joined().eval()
+    moves = find_moves(model, {"x": x}, ["a", "last"])
+    assert moves == [Move("norm", ("a",), folded=False)]
+    assert smooth(model, moves, 0.5, lambda: [({"x": x}, torch.zeros(16))]).keys() == {"a"}
+
+
 def test_behind_a_post_norm_stands_a_factor_and_behind_attention_none(encoder: HfEncoder) -> None:
     names = [name for name, each in encoder.named_modules() if isinstance(each, nn.Linear)]
     own = [each for each in names if each.startswith("body.encoder.layer.0")]
