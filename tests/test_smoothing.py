@@ -195,6 +195,21 @@ def test_it_is_saved_quantized_anew_and_taken_off(encoder: HfEncoder, plain_cont
             torch.testing.assert_close(quantizers.plain(anew)(ids()), encoder(ids()), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("alpha", [None, 0.5, 0.9])
+def test_a_layer_left_out_the_second_time_keeps_factor_and_weight(
+    encoder: HfEncoder, plain_context: Context, alpha: float | None
+) -> None:
+    """Its weight took the factor back while the factor stayed, and the answers were others."""
+    left = HEADS.format(0) + "query"
+    once, _ = compress(Linear(smooth=0.5, skip=FLOAT), encoder, batches, plain_context)
+    twice, _ = compress(Linear(smooth=alpha, skip=[*FLOAT, left]), once, batches, plain_context)
+    with torch.no_grad():
+        torch.testing.assert_close(quantizers.plain(twice)(ids()), encoder(ids()), rtol=1e-4, atol=1e-4)
+        expected = encoder(ids())
+        errors = [float((each.eval()(ids()) - expected).square().mean()) for each in (once, twice)]
+    assert alpha is None or errors[1] < 2 * errors[0], errors
+
+
 def test_other_methods_keep_the_factor(encoder: HfEncoder, plain_context: Context) -> None:
     made, _ = compress(Linear(smooth=0.5, skip=FLOAT), encoder, batches, plain_context)
     with torch.no_grad():

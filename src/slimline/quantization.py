@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -230,7 +230,7 @@ class Quantize(Method):
         quantized = self.apply(quantized, edit)
         notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
         notes += self._equalize(quantized, inputs, layers, context)
-        notes += self._smooth(quantized, moves, batches, context)
+        notes += self._smooth(quantized, moves, batches, layers, context)
 
         def run() -> None:
             for rows, _ in batches():
@@ -275,10 +275,9 @@ class Quantize(Method):
         """Equalize the chosen layers of a model whose quantizers have no ranges yet; those of others would be wrong."""
         if not self.equalize:
             return []
-        kept = [name for name in quantizers(quantized) if _layer_of(name) not in layers]
-        if kept:
+        if kept := _kept(quantized, layers):
             raise MethodError(
-                f"{context.where}.equalize: {_layer_of(kept[0])} keeps the ranges of an earlier quantization, which "
+                f"{context.where}.equalize: {kept[0]} keeps the ranges of an earlier quantization, which "
                 "equalizing would make wrong; quantize it too, or equalize the first time"
             )
         bare = plain(quantized)
@@ -301,9 +300,12 @@ class Quantize(Method):
         return smoothing.find_moves(plain(model, share=True), inputs, rounded)
 
     def _smooth(
-        self, quantized: nn.Module, moves: list[smoothing.Move], batches: Batches, context: Context
+        self, quantized: nn.Module, moves: list[smoothing.Move], batches: Batches, layers: list[str], context: Context
     ) -> list[str]:
-        """Move outliers of the inputs of a model whose quantizers have no ranges yet into the weights."""
+        """Move outliers of the inputs of the chosen layers, whose quantizers have no ranges yet, into their weights.
+
+        A layer that keeps the factor of an earlier smoothing keeps the weight that goes with it.
+        """
         if self.smooth is None:
             return []
         bare = plain(quantized, share=True)
@@ -311,7 +313,10 @@ class Quantize(Method):
             factors = smoothing.smooth(bare, moves, self.smooth, batches)
         except MethodError as error:
             raise MethodError(f"{context.where}.{error}") from error
-        load_tensors(quantized, bare.state_dict())
+        kept = _kept(quantized, layers)
+        load_tensors(
+            quantized, {name: each for name, each in bare.state_dict().items() if name.rpartition(".")[0] not in kept}
+        )
         for name, factor in factors.items():
             cast(Quantizer, quantized.get_submodule(f"{name}.input_quantizer")).factor.copy_(factor)
         return [smoothing.note(moves)]
@@ -366,6 +371,11 @@ def _bare(model: nn.Module) -> dict[str, nn.Module]:
 def _layer_of(quantizer: str) -> str:
     """Return the name of the layer that carries a quantizer of this name."""
     return quantizer.rpartition(".")[0].removesuffix(".quantizers")
+
+
+def _kept(model: nn.Module, layers: Iterable[str]) -> list[str]:
+    """Return the layers beside ``layers`` that keep the quantizers of an earlier quantization."""
+    return list(dict.fromkeys(name for each in quantizers(model) if (name := _layer_of(each)) not in layers))
 
 
 def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantize]) -> None:
