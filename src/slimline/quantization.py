@@ -181,15 +181,24 @@ class Quantize(Method):
         return chosen
 
     def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
-        """Check the globs: those of ``skip`` and ``layers`` name layers, and those of ``layers`` some not skipped."""
-        del batches
-        names = [name for name, layer in _bare(model).items() if is_quantizable(layer)]
+        """Check that the globs of ``skip`` and ``layers`` name layers, those of ``layers`` some not skipped, and that
+        ``smooth`` finds something to move.
+        """
+        bare = _bare(model)
+        names = [name for name, layer in bare.items() if is_quantizable(layer)]
         left = self._chosen(names, context)
         for pattern in self.layers:
             if not any(fnmatchcase(name, pattern) for name in left):
                 raise MethodError(
                     f"{context.where}.layers: {pattern!r} names only layers that skip leaves out; layers that are "
                     f"left: {', '.join(left)}"
+                )
+        if self.smooth is not None:
+            rounded = [name for name in left if self.for_layer(name).activation_spec(bare[name]) is not None]
+            if not self._moves(model, next(iter(batches()))[0], rounded):
+                raise MethodError(
+                    f"{context.where}.smooth: nothing to move: none of the Linear layers whose inputs are rounded "
+                    "stands behind a LayerNorm or behind attention; leave smooth out"
                 )
 
     def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
@@ -213,7 +222,7 @@ class Quantize(Method):
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
         own = {name: self.for_layer(name) for name in layers}
         specs = {name: (each.weight_spec(bare[name]), each.activation_spec(bare[name])) for name, each in own.items()}
-        moves = self._moves(model, inputs, specs)
+        moves = self._moves(model, inputs, [name for name, (_, inner) in specs.items() if inner is not None])
         for move in moves:
             for name in () if move.folded else move.readers:
                 weight, activation = specs[name]
@@ -290,13 +299,10 @@ class Quantize(Method):
         rounded = any(each.rounding == "adaround" for each in own.values())
         return self.equalize or self.smooth is not None or self.bias_correction or rounded
 
-    def _moves(
-        self, model: nn.Module, inputs: dict[str, Tensor], specs: Mapping[str, tuple[Spec, Spec | None]]
-    ) -> list[smoothing.Move]:
-        """Return where outliers can move, among the layers whose inputs are rounded."""
+    def _moves(self, model: nn.Module, inputs: dict[str, Tensor], rounded: Iterable[str]) -> list[smoothing.Move]:
+        """Return where outliers can move, among the layers ``rounded``, whose inputs are."""
         if self.smooth is None:
             return []
-        rounded = [name for name, (_, activation) in specs.items() if activation is not None]
         return smoothing.find_moves(plain(model, share=True), inputs, rounded)
 
     def _smooth(
