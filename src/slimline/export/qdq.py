@@ -121,8 +121,10 @@ def simplify(graph: Graph) -> None:
 
 
 def share_factors(graph: Graph) -> None:
-    """Keep one Mul of a tensor by each constant: layers that read one tensor are smoothed by one factor."""
-    seen: dict[tuple[str, bytes], str] = {}
+    """Keep one Mul of a tensor by each constant, whoever wrote it: layers that read one tensor are smoothed by one
+    factor.
+    """
+    seen: dict[tuple[Any, ...], str] = {}
     names: dict[str, str] = {}
     kept = []
     for node in graph.nodes:
@@ -130,13 +132,18 @@ def share_factors(graph: Graph) -> None:
         if factor is None or node.input[0] in graph.constants:
             kept.append(node)
             continue
-        first = seen.setdefault((node.input[0], factor.tobytes()), node.output[0])
+        first = seen.setdefault((node.input[0], *_same(factor)), node.output[0])
         if first == node.output[0]:
             kept.append(node)
         else:
             names[node.output[0]] = first
     graph.nodes = kept
     graph.rename_uses(names)
+
+
+def _same(value: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    """Return what two constants must share to be one: bytes alone are no numbers."""
+    return value.dtype.name, value.shape, value.tobytes()
 
 
 def _is_flat(pooled: list[int] | None, reshaped: list[int] | None) -> bool:
@@ -147,7 +154,7 @@ def _is_flat(pooled: list[int] | None, reshaped: list[int] | None) -> bool:
 
 
 def share_quantizers(graph: Graph) -> None:
-    """Keep one QuantizeLinear → DequantizeLinear pair for each (tensor, scale, zero point)."""
+    """Keep one QuantizeLinear → DequantizeLinear pair for each (tensor, scale, zero point, attributes)."""
     seen: dict[tuple[Any, ...], str] = {}
     for kind in ("QuantizeLinear", "DequantizeLinear"):
         names: dict[str, str] = {}
@@ -156,8 +163,8 @@ def share_quantizers(graph: Graph) -> None:
             if node.op_type != kind:
                 kept.append(node)
                 continue
-            grid = tuple(graph.constants[name].tobytes() for name in node.input[1:3])
-            settings = tuple(attribute(node, name) for name in ("axis", "bits", "block_size"))
+            grid = tuple(_same(graph.constants[name]) for name in node.input[1:3])
+            settings = tuple(sorted(each.SerializeToString() for each in node.attribute))
             key = (kind, node.input[0], grid, settings)
             if key in seen:
                 names[node.output[0]] = seen[key]
@@ -299,7 +306,7 @@ def share_constants(graph: Graph) -> None:
     for name, value in graph.constants.items():
         if value.size > 4096:
             continue
-        key = (value.dtype.name, value.shape, value.tobytes())
+        key = _same(value)
         if key in first:
             names[name] = first[key]
         else:
