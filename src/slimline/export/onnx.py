@@ -24,6 +24,7 @@ from slimline.task import call
 
 OPSET = 21
 WHOLE = 2**28  # bytes of initializers that are written at once
+LIMIT = 2**31  # bytes that no parser of protobuf opens
 
 
 def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]) -> None:
@@ -37,17 +38,21 @@ def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, meta
 def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     """Write an ONNX model with ``metadata`` in it.
 
-    A large one is taken apart, and written initializer by initializer: parts of a protobuf message that follow each
-    other are one message, and the bytes of the whole never exist beside it.
+    A large one is written initializer by initializer: parts of a protobuf message that follow each other are one
+    message, and the bytes of the whole never exist beside it. ``graph`` itself is taken apart by that: it has no
+    initializers afterwards. Raises ExportError where the file would have 2 GiB.
     """
     import onnx
 
     for key, value in metadata.items():
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    if sum(len(each.raw_data) for each in graph.graph.initializer) < WHOLE:
+    held = sum(len(each.raw_data) for each in graph.graph.initializer)
+    if held < WHOLE:
         onnx.save(graph, path)
         return
+    if held >= LIMIT:
+        raise _too_large(path, metadata, held)
     with path.open("wb") as file:
         for tensor in graph.graph.initializer:
             part = onnx.ModelProto()
@@ -55,6 +60,18 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
             file.write(part.SerializeToString())
         del graph.graph.initializer[:]
         file.write(graph.SerializeToString())
+        written = file.tell()
+    if written >= LIMIT:
+        path.unlink()
+        raise _too_large(path, metadata, written)
+
+
+def _too_large(path: Path, metadata: Mapping[str, str], size: int) -> ExportError:
+    stage = metadata.get("slimline.stage", "?")
+    return ExportError(
+        f"{path.name} of stage {stage!r} would have {size:,} bytes, an ONNX file has less than {LIMIT:,}: take the "
+        "stage out of params.yaml: export.stages, or compress it (embedding, vocabulary, quantize)"
+    )
 
 
 def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.Graph], Any] = qdq.tidy) -> Any:
@@ -90,14 +107,18 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.
 
 
 def _taken(model: Any) -> dict[str, NDArray[Any]]:
-    """Take the numbers of large initializers out of the exporter's model, which serializes all that it holds."""
+    """Take the numbers of large initializers out of the exporter's model, which serializes all that it holds.
+
+    They are the model's own weights still, so nothing may write into them.
+    """
     import onnx_ir
 
     arrays = {}
     for name, value in model.graph.initializers.items():
         held = value.const_value
         if held is not None and held.nbytes >= qdq.LARGE and held.dtype == onnx_ir.DataType.FLOAT:
-            arrays[name] = held.numpy()
+            arrays[name] = held.numpy().view()
+            arrays[name].flags.writeable = False
             value.const_value = onnx_ir.tensor(np.zeros(0, np.float32), name=name)
     return arrays
 
