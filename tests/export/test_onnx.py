@@ -17,8 +17,8 @@ from slimline.channels import groups, keep_channels, slice_model
 from slimline.decisions import Decisions
 from slimline.errors import ExportError
 from slimline.export import onnx as writer
+from slimline.export.graph import check
 from slimline.export.onnx import OPSET, export, to_onnx
-from slimline.export.qdq import check
 from slimline.method import Context, compress
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from slimline import engines
-from slimline.export import qdq
+from slimline.export.graph import attribute
 from slimline.lint import lint
 
 ForTensorRt = Callable[[str], tuple[nn.Module, Path]]
@@ -50,7 +50,7 @@ def test_weights_are_int8_by_output_channel_and_biases_float(for_tensorrt: ForTe
         assert x.op_type == w.op_type == "DequantizeLinear"
         assert values[w.input[0]].dtype == np.int8
         assert values[w.input[1]].shape == values[w.input[0]].shape[:1]
-        assert qdq.attribute(w, "axis") == 0
+        assert attribute(w, "axis") == 0
         assert values[node.input[2]].dtype == (np.float16 if kind.endswith("fp16") else np.float32)
 
 

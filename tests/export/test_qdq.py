@@ -13,6 +13,7 @@ from torch import nn
 
 from slimline.calibration import calibrate
 from slimline.export import qdq
+from slimline.export.graph import Graph, counts
 from slimline.export.onnx import OPSET, to_onnx
 from slimline.grids import Spec
 from slimline.methods.symmetric import Symmetric
@@ -60,15 +61,15 @@ def test_no_float_weight_is_left(exported: Exported, kind: str) -> None:
 def test_each_tensor_is_quantized_once(exported: Exported, kind: str) -> None:
     """At most a pair each for conv, fc, pool, a block's two convolutions, two shortcuts, and both sides of a sum."""
     _, graph = exported(kind)
-    counts = qdq.counts(graph)
+    kinds = counts(graph)
     values = constants(graph)
     activations = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     assert all(node.input[0] not in values for node in activations), "weights are integers already"
     grids = {(node.input[0], node.input[1], node.input[2]) for node in activations}
     assert len(grids) == len(activations)
-    assert counts["QuantizeLinear"] <= 1 + 1 + 1 + 6 + 2 + 6
-    assert counts["DequantizeLinear"] == counts["QuantizeLinear"] + 2 * 10
-    assert counts["BatchNormalization"] == counts["Identity"] == 0
+    assert kinds["QuantizeLinear"] <= 1 + 1 + 1 + 6 + 2 + 6
+    assert kinds["DequantizeLinear"] == kinds["QuantizeLinear"] + 2 * 10
+    assert kinds["BatchNormalization"] == kinds["Identity"] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,10 +84,10 @@ def test_activations_are_uint8(exported: Exported, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["float", *KINDS])
 def test_pool_and_flatten_are_written_as_such(exported: Exported, kind: str) -> None:
-    counts = qdq.counts(exported(kind)[1])
-    assert counts["GlobalAveragePool"] == 1
-    assert counts["Flatten"] == 1
-    assert counts["Reshape"] == counts["ReduceMean"] == 0
+    kinds = counts(exported(kind)[1])
+    assert kinds["GlobalAveragePool"] == 1
+    assert kinds["Flatten"] == 1
+    assert kinds["Reshape"] == kinds["ReduceMean"] == 0
 
 
 def test_integers_are_the_torch_models(exported: Exported) -> None:
@@ -179,8 +180,8 @@ def test_a_shifted_activation_behind_a_relu_still_clips(answer: Answer) -> None:
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 8]}],
     }
     graph = to_onnx(model, signature)
-    counts = qdq.counts(graph)
-    assert (counts["Relu"], counts["Clip"]) == (0, 2), "both ReLUs are integers' business"
+    kinds = counts(graph)
+    assert (kinds["Relu"], kinds["Clip"]) == (0, 2), "both ReLUs are integers' business"
     values = constants(graph)
     points = [values[node.input[2]] for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     assert [(point.dtype, int(point)) for point in points] == [(np.uint8, 128)] * 3
@@ -202,7 +203,7 @@ def test_layers_whose_biases_are_equal_keep_a_scale_each(task: Digits) -> None:
     check_method(Symmetric(), net.eval(), task)
 
 
-def merged(nodes: list[Any], values: dict[str, NDArray[Any]], pass_: Callable[[qdq.Graph], None]) -> tuple[Any, Any]:
+def merged(nodes: list[Any], values: dict[str, NDArray[Any]], pass_: Callable[[Graph], None]) -> tuple[Any, Any]:
     """Return a model of these nodes, from x [1, 3, 3] to y, before and after one pass."""
     ends = [helper.make_tensor_value_info(name, 1, [1, 3, 3]) for name in ("x", "y")]
     held = [numpy_helper.from_array(value, name) for name, value in values.items()]
@@ -210,7 +211,7 @@ def merged(nodes: list[Any], values: dict[str, NDArray[Any]], pass_: Callable[[q
         helper.make_graph(nodes, "g", ends[:1], ends[1:], held),
         opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10,
     )  # fmt: skip
-    graph = qdq.Graph(onnx.ModelProto.FromString(model.SerializeToString()))
+    graph = Graph(onnx.ModelProto.FromString(model.SerializeToString()))
     pass_(graph)
     return model, graph.finish()
 
@@ -225,7 +226,7 @@ def test_factors_of_the_same_bytes_and_another_shape_are_two(
         helper.make_node("Add", ["a", "b"], ["y"]),
     ]  # fmt: skip
     before, after = merged(nodes, {"p": p, "q": p.reshape(second)}, qdq.share_factors)
-    assert qdq.counts(after)["Mul"] == kept
+    assert counts(after)["Mul"] == kept
     x = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
     np.testing.assert_array_equal(answer(after, x), answer(before, x))
 
@@ -236,6 +237,6 @@ def test_zero_points_of_the_same_bytes_and_another_type_are_two_grids(answer: An
     nodes = [helper.make_node("QuantizeLinear", ["x", "s", point], [f"q{point}"]) for point in ("i", "j")]
     nodes += [helper.make_node("DequantizeLinear", [f"q{point}", "s", point], [f"d{point}"]) for point in ("i", "j")]
     before, after = merged([*nodes, helper.make_node("Add", ["di", "dj"], ["y"])], values, qdq.share_quantizers)
-    assert qdq.counts(after)["QuantizeLinear"] == kept
+    assert counts(after)["QuantizeLinear"] == kept
     x = np.linspace(-15, 15, 9, dtype=np.float32).reshape(1, 3, 3)
     np.testing.assert_array_equal(answer(after, x), answer(before, x))

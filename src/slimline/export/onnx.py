@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from slimline.errors import ExportError
 from slimline.export import qdq
+from slimline.export.graph import LARGE, Graph
 from slimline.layers import sharing
 from slimline.quantizers import exporting, settle
 from slimline.task import call
@@ -74,7 +75,7 @@ def _too_large(path: Path, metadata: Mapping[str, str], size: int) -> ExportErro
     )
 
 
-def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.Graph], Any] = qdq.tidy) -> Any:
+def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Graph], Any] = qdq.tidy) -> Any:
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = sharing(model).eval().requires_grad_(requires_grad=False)
     settle(model)
@@ -103,7 +104,7 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
     arrays = _taken(program.model)
-    return tidy(qdq.Graph(program.model_proto, arrays))
+    return tidy(Graph(program.model_proto, arrays))
 
 
 def _taken(model: Any) -> dict[str, NDArray[Any]]:
@@ -116,7 +117,7 @@ def _taken(model: Any) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name, value in model.graph.initializers.items():
         held = value.const_value
-        if held is not None and held.nbytes >= qdq.LARGE and held.dtype == onnx_ir.DataType.FLOAT:
+        if held is not None and held.nbytes >= LARGE and held.dtype == onnx_ir.DataType.FLOAT:
             arrays[name] = held.numpy().view()
             arrays[name].flags.writeable = False
             value.const_value = onnx_ir.tensor(np.zeros(0, np.float32), name=name)
