@@ -44,12 +44,12 @@ def engine_targets(
     return targets
 
 
-def outputs(predictor: Predictor, inputs: Arrays) -> NDArray[Any]:
+def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the first output for every row of ``inputs``, N first."""
     return in_batches(predictor.predict, inputs)
 
 
-def in_batches(run: Callable[[Arrays], Arrays], inputs: Arrays, batch: int = BATCH) -> NDArray[Any]:
+def in_batches(run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:
     """Return the first output of ``run`` for every row of ``inputs``, N first, ``batch`` rows at a time."""
     starts = range(0, len(next(iter(inputs.values()))), batch)
     parts = ({name: array[start : start + batch] for name, array in inputs.items()} for start in starts)
