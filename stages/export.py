@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def main(stage: Stage) -> None:
             each: exporter(model, signature, scratch, metadata)
             for each, exporter in formats.exporters(stage.params.export, stage.params.target).items()
         }
-        manifest.write_json(scratch / "signature.json", signature | decision(scratch, stage))
+        signature = {**signature, **decision(scratch, stage)}
+        manifest.write_json(scratch / "signature.json", signature)
         preprocess.write(stage.task.preprocess(), scratch)
         facts: dict[str, Any] = {
             "format": 1,
@@ -42,26 +44,27 @@ def main(stage: Stage) -> None:
             "bytes": (scratch / "model.onnx").stat().st_size,
             "variant": variant(model),
             "edits": [edit.method for edit in described.edits],
-            "parity": parity(model, scratch, stage),
+            "parity": parity(model, scratch, stage, signature),
         }
         layers = layer_facts.describe(model, stage.splits["validation"], scratch / "model.onnx", signature)
         facts |= layer_facts.summary(layers["layers"])
         # one line: histograms are hundreds of numbers
         manifest.write_text(scratch / layer_facts.FILE, manifest.canonical(layers).decode() + "\n")
         if others := {each: written for each, written in made.items() if written}:
-            facts["formats"] = formats.complete(others, scratch, model, stage.task, stage.splits["validation"])
+            facts["formats"] = formats.complete(
+                others, scratch, model, stage.task, stage.splits["validation"], signature
+            )
         manifest.write_json(scratch / "facts.json", facts)
     print(f"{name}: {facts['bytes']:,} bytes, {facts['parity']}")
     for each, written in facts.get("formats", {}).items():
         print(f"{name}: {each}: {formats.describe(written, stage.task.primary)}")
 
 
-def parity(model: nn.Module, scratch: Path, stage: Stage) -> dict[str, float]:
+def parity(model: nn.Module, scratch: Path, stage: Stage, signature: Mapping[str, Any]) -> dict[str, float]:
     """Return how the runtime's outputs compare with torch's on validation rows; too far apart is an ExportError."""
     rows = stage.splits["validation"].head(stage.params.export.samples)
     expected = metrics.outputs(model, rows)
     found = answered(scratch, stage, rows, len(rows))
-    signature = manifest.read_json(scratch / "signature.json")
     answers = (stage.task.answer(stage.task.decided(out, signature)) for out in (expected, found))
     agreement = float(np.mean(stage.task.agree(*answers)))
     error = float(np.abs(expected - found).max())
@@ -82,15 +85,22 @@ def decision(scratch: Path, stage: Stage) -> dict[str, Any]:
 
 
 def answered(scratch: Path, stage: Stage, rows: Split, batch: int) -> NDArray[Any]:
-    """Return the first output of the exported model for ``rows``, by the target's runtime, ``batch`` rows a run."""
+    """Return the first output of the exported model for ``rows``, by the target's runtime, ``batch`` rows a run.
+
+    Outputs that aren't finite are an ExportError.
+    """
     runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
     try:
-        starts = range(0, len(rows), batch)
-        batches = ({name: array[at : at + batch] for name, array in rows.inputs.items()} for at in starts)
-        parts = [next(iter(runtime.run(each).values())) for each in batches]
+        out = benchmark.in_batches(runtime.run, rows.inputs, batch)
     finally:
         runtime.close()
-    return np.concatenate(parts)
+    wild = int((~np.isfinite(out.reshape(len(out), -1)).all(axis=1)).sum())
+    if wild:
+        raise ExportError(
+            f"exports/{stage.name}/model.onnx: outputs of {wild} of {len(out)} validation rows are not finite numbers: "
+            f"look at the ranges and weights of artifacts/{stage.name}"
+        )
+    return out
 
 
 if __name__ == "__main__":

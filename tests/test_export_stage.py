@@ -19,6 +19,7 @@ from slimline.errors import ExportError
 from slimline.models.cnn import Cnn
 from slimline.runtimes.onnxruntime import OnnxRuntime
 from slimline.stage import Stage
+from slimline.tasks.digits import Digits
 from tests.tasks.test_labelled_images import LABELS, write_folders
 
 ROWS = 50
@@ -31,6 +32,16 @@ class Mistaken(OnnxRuntime):
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         answers = super().run(inputs)
         return {name: np.concatenate([-out[:WRONG], out[WRONG:]]) for name, out in answers.items()}
+
+
+class Wild(OnnxRuntime):
+    """ONNX Runtime that answers one row with what is no number."""
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        answers = super().run(inputs)
+        for out in answers.values():
+            out[2] = np.nan
+        return answers
 
 
 @pytest.fixture
@@ -69,6 +80,20 @@ def test_a_runtime_that_answers_otherwise_is_refused_by_stage_and_key(export: Ca
     assert "\n" not in str(caught.value)
     assert manifest.verify(Path("exports/teacher")) == before, "the export that stood there stands"
     assert [path.name for path in Path("exports").iterdir()] == ["teacher"]
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_outputs_that_are_no_numbers_are_told_by_stage_and_file(
+    export: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, decides: bool
+) -> None:
+    """Thresholds were fitted to them, or the largest of NaNs was taken for an answer."""
+    monkeypatch.setattr(Digits, "decides", decides)
+    rows = r"\d+" if decides else ROWS
+    with pytest.raises(
+        ExportError, match=rf"^exports/teacher/model.onnx: outputs of 1 of {rows} validation rows are not"
+    ):
+        export(f"{__name__}:Wild", min_agreement=0.5)
+    assert not Path("exports/teacher").exists()
 
 
 def test_agreement_as_asked_is_kept_and_recorded(export: Callable[..., Any]) -> None:

@@ -16,11 +16,12 @@ from slimline.decisions import Decisions
 from slimline.errors import MethodError, ParamsError
 from slimline.export.onnx import export
 from slimline.export.signed import requantize
-from slimline.method import Context, compress
+from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
 from slimline.methods.svd import Svd
 from slimline.methods.symmetric import Symmetric
 from slimline.models.hf_encoder import HfEncoder
+from slimline.models.resnet import ResNet
 from slimline.params import Configured, configure
 from slimline.quantization import Quantize
 from slimline.ranks import Ratio
@@ -74,7 +75,7 @@ def ids(rows: int = 24, length: int = 9) -> Tensor:
     return torch.randint(1, 96, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def batches() -> list[Any]:
+def token_batches() -> list[Any]:
     return [({"input_ids": each}, torch.zeros(len(each))) for each in ids().chunk(3)]
 
 
@@ -87,6 +88,28 @@ def test_norms_that_nothing_else_reads_take_the_factor() -> None:
     moves = find_moves(PreNorm(), {"x": torch.randn(4, 8)}, ["a", "b", "c"])
     assert moves == [Move("norm", ("a", "b"), folded=True), Move("second", ("c",), folded=True)]
     assert find_moves(PreNorm(), {"x": torch.randn(4, 8)}, ["a", "c"])[0] == Move("norm", ("a",), folded=False)
+
+
+class Joined(nn.Module):
+    """A norm that a linear layer reads, and a concatenation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.a, self.last = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        out: Tensor = self.last(torch.cat([y, self.a(y)], dim=-1))
+        return out
+
+
+def test_what_a_list_hands_on_is_read_too() -> None:
+    x = torch.randn(16, 8)
+    x[:, 2] *= 50
+    model = Joined().eval()
+    moves = find_moves(model, {"x": x}, ["a", "last"])
+    assert moves == [Move("norm", ("a",), folded=False)]
+    assert smooth(model, moves, 0.5, lambda: [({"x": x}, torch.zeros(16))]).keys() == {"a"}
 
 
 def test_behind_a_post_norm_stands_a_factor_and_behind_attention_none(encoder: HfEncoder) -> None:
@@ -107,7 +130,7 @@ def test_the_function_stays(encoder: HfEncoder, alpha: float) -> None:
     names = [name for name, each in encoder.named_modules() if isinstance(each, nn.Linear)]
     moves = find_moves(encoder, {"input_ids": ids()}, names)
     moved = copy.deepcopy(encoder)
-    factors = smooth(moved, moves, alpha, batches)
+    factors = smooth(moved, moves, alpha, token_batches)
     assert len(factors) == 8, "query, key, value and the feed-forward's first, twice"
     for name, factor in factors.items():
         layer = moved.get_submodule(name)
@@ -140,7 +163,7 @@ def test_outliers_cost_less(encoder: HfEncoder, plain_context: Context, method: 
         expected = encoder(ids())
         errors = []
         for alpha in (None, 0.5):
-            made, _ = compress(method(smooth=alpha, skip=FLOAT), encoder, batches, plain_context)
+            made, _ = compress(method(smooth=alpha, skip=FLOAT), encoder, token_batches, plain_context)
             errors.append(float((made.eval()(ids()) - expected).square().mean()))
     assert errors[1] < 0.1 * errors[0], errors
 
@@ -149,7 +172,7 @@ def test_outliers_cost_less(encoder: HfEncoder, plain_context: Context, method: 
 def test_the_runtime_answers_as_torch_with_one_multiplication_a_norm(
     encoder: HfEncoder, plain_context: Context, tmp_path: Path, ranges: Any
 ) -> None:
-    made, _ = compress(Linear(smooth=0.5, ranges=ranges, skip=FLOAT), encoder, batches, plain_context)
+    made, _ = compress(Linear(smooth=0.5, ranges=ranges, skip=FLOAT), encoder, token_batches, plain_context)
     export(made.eval(), SIGNATURE, tmp_path, {})
     graph: Any = onnx.load(tmp_path / "model.onnx").graph
     factors = {each.name for each in graph.initializer if list(each.dims) == [WIDTH] and each.data_type == 1}
@@ -163,18 +186,33 @@ def test_the_runtime_answers_as_torch_with_one_multiplication_a_norm(
 
 
 def test_it_is_saved_quantized_anew_and_taken_off(encoder: HfEncoder, plain_context: Context) -> None:
-    made, plan = compress(Linear(smooth=0.5), encoder, batches, plain_context)
+    made, plan = compress(Linear(smooth=0.5), encoder, token_batches, plain_context)
     replayed = Linear.apply(copy.deepcopy(encoder), plan.edit)
     replayed.load_state_dict(made.state_dict())
     with torch.no_grad():
         assert torch.equal(replayed.eval()(ids()), made.eval()(ids()))
         for again in (Linear(), Linear(smooth=0.8)):
-            anew, _ = compress(again, made, batches, plain_context)
+            anew, _ = compress(again, made, token_batches, plain_context)
             torch.testing.assert_close(quantizers.plain(anew)(ids()), encoder(ids()), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("alpha", [None, 0.5, 0.9])
+def test_a_layer_left_out_the_second_time_keeps_factor_and_weight(
+    encoder: HfEncoder, plain_context: Context, alpha: float | None
+) -> None:
+    """Its weight took the factor back while the factor stayed, and the answers were others."""
+    left = HEADS.format(0) + "query"
+    once, _ = compress(Linear(smooth=0.5, skip=FLOAT), encoder, token_batches, plain_context)
+    twice, _ = compress(Linear(smooth=alpha, skip=[*FLOAT, left]), once, token_batches, plain_context)
+    with torch.no_grad():
+        torch.testing.assert_close(quantizers.plain(twice)(ids()), encoder(ids()), rtol=1e-4, atol=1e-4)
+        expected = encoder(ids())
+        errors = [float((each.eval()(ids()) - expected).square().mean()) for each in (once, twice)]
+    assert alpha is None or errors[1] < 2 * errors[0], errors
+
+
 def test_other_methods_keep_the_factor(encoder: HfEncoder, plain_context: Context) -> None:
-    made, _ = compress(Linear(smooth=0.5, skip=FLOAT), encoder, batches, plain_context)
+    made, _ = compress(Linear(smooth=0.5, skip=FLOAT), encoder, token_batches, plain_context)
     with torch.no_grad():
         before = made.eval()(ids())
         signed, _ = requantize(made)
@@ -182,12 +220,12 @@ def test_other_methods_keep_the_factor(encoder: HfEncoder, plain_context: Contex
         assert (signed(ids()) - before).abs().max() < 0.2 * size
         layers = "body.encoder.layer.0.intermediate.dense"
         skip = [name for name, each in made.named_modules() if isinstance(each, nn.Linear) and name != layers]
-        thin, _ = compress(Svd(rank=Ratio(0.9), skip=skip), made, batches, plain_context)
+        thin, _ = compress(Svd(rank=Ratio(0.9), skip=skip), made, token_batches, plain_context)
         assert (thin.eval()(ids()) - before).abs().max() < 0.2 * size
 
 
 def test_slicing_takes_the_factor_along(encoder: HfEncoder, plain_context: Context) -> None:
-    made, _ = compress(Linear(smooth=0.5), encoder, batches, plain_context)
+    made, _ = compress(Linear(smooth=0.5), encoder, token_batches, plain_context)
     layer = made.get_submodule(HEADS.format(0) + "query")
     kept, x = [0, 3, 17, 20], torch.zeros(2, WIDTH)
     x[:, kept] = torch.randn(2, 4)
@@ -199,6 +237,18 @@ def test_slicing_takes_the_factor_along(encoder: HfEncoder, plain_context: Conte
 def test_nothing_is_to_be_moved_where_inputs_stay_floats() -> None:
     with pytest.raises(MethodError, match=r"here.smooth: activation_bits: 32 leaves inputs unrounded"):
         Linear(smooth=0.5, activation_bits=32).check("here")
+
+
+def test_smoothing_that_finds_nothing_is_an_error(
+    resnet: ResNet, encoder: HfEncoder, batches: Batches, plain_context: Context
+) -> None:
+    with pytest.raises(MethodError, match=r"^here.smooth: nothing to move: none of the Linear layers"):
+        Linear(smooth=0.5).check_model(resnet, batches, plain_context)
+    Linear().check_model(resnet, batches, plain_context)
+    Linear(smooth=0.5).check_model(encoder, token_batches, plain_context)
+    Linear(smooth=0.5, skip="auto").check_model(encoder, token_batches, plain_context)
+    with pytest.raises(MethodError, match=r"^here.smooth: nothing to move"):
+        Linear(smooth=0.5, skip=["*self*", "*dense"]).check_model(encoder, token_batches, plain_context)
 
 
 def test_the_share_lies_between_none_and_all() -> None:

@@ -56,6 +56,12 @@ def test_few_rows_keep_one_half(positives: int) -> None:
     assert thresholds.fit(np.where(np.arange(100) < 10, 0.3, 0.1)[:, None], (np.arange(100) < 10)[:, None]) != [0.5]
 
 
+@pytest.mark.parametrize("same", [0.0, np.nan], ids=str)
+def test_where_there_is_nothing_to_cut_one_half_stays(same: float) -> None:
+    truth = np.arange(40) < 20
+    assert thresholds.fit(np.full((40, 1), same), truth[:, None]) == [0.5]
+
+
 def test_the_task_and_what_is_served_answer_the_same() -> None:
     rng = np.random.default_rng(1)
     task = text(answer="many", data="none.csv", tokenizer="none", labels=["a", "b", "c"])

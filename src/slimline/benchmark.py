@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,14 @@ def engine_targets(
 
 def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the first output for every row of ``inputs``, N first."""
-    count = len(next(iter(inputs.values())))
-    parts = []
-    for start in range(0, count, BATCH):
-        batch: Arrays = {name: array[start : start + BATCH] for name, array in inputs.items()}
-        parts.append(next(iter(predictor.predict(batch).values())))
-    return np.concatenate(parts)
+    return in_batches(predictor.predict, inputs)
+
+
+def in_batches(run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:
+    """Return the first output of ``run`` for every row of ``inputs``, N first, ``batch`` rows at a time."""
+    starts = range(0, len(next(iter(inputs.values()))), batch)
+    parts = ({name: array[start : start + batch] for name, array in inputs.items()} for start in starts)
+    return np.concatenate([next(iter(run(part).values())) for part in parts])
 
 
 def quality(

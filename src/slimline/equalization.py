@@ -12,16 +12,16 @@ wider than it needs to be. Which layers are pairs is seen in one forward run: ev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from slimline.task import call
+from slimline.tensor_flow import Watch, tensors
 
 ROUNDS, STILL = 50, 1e-3
 # f(s·x) = s·f(x) for s > 0, value by value and channel by channel
@@ -53,25 +53,18 @@ class _Value:
     clipped: bool = False
 
 
-class _Watch(TorchFunctionMode):
-    """Follows each layer's output through the functions that are called, by the identity of tensors."""
+class _Watch(Watch[_Value]):
+    """Follows each layer's output through the functions that are called."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         super().__init__()
         self.names = {id(layer.weight): name for name, layer in layers.items()}
-        self.values: dict[int, _Value] = {}
         self.readers: dict[str, list[tuple[str, bool]]] = {name: [] for name in layers}
         self.elsewhere: set[str] = set()
         self.runs: Counter[str] = Counter()
-        self.alive: list[Any] = []  # while they live, no other tensor gets their ids
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        out = func(*args, **given)
-        read = [self.values[id(each)] for each in _tensors((args, given)) if id(each) in self.values]
-        self.alive.append((args, out))
+    def see(self, func: Callable[..., Any], args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
+        read = self.known((args, given))
         name = self.names.get(id(args[1])) if func in CONVOLUTIONS | LINEAR and len(args) > 1 else None
         if name is not None:
             axis = 1 if func in CONVOLUTIONS else args[0].ndim - 1
@@ -82,16 +75,8 @@ class _Watch(TorchFunctionMode):
             self.values[id(out)] = _Value(name, axis)
         elif len(read) == 1 and _keeps_channels(func, read[0].axis, args[0], out):
             self.values[id(out)] = replace(read[0], clipped=read[0].clipped or func in SATURATING)
-        elif _tensors(out):
+        elif tensors(out):
             self.elsewhere |= {value.layer for value in read}
-        return out
-
-
-def _tensors(data: Any) -> list[Tensor]:
-    if isinstance(data, Tensor):
-        return [data]
-    parts = data.values() if isinstance(data, dict) else data if isinstance(data, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _keeps_channels(func: Callable[..., Any], axis: int, before: Any, out: Any) -> bool:
@@ -117,7 +102,7 @@ def find_pairs(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[list[Pair],
             out = call(model, {name: value[:2] for name, value in inputs.items()})
     finally:
         model.train(was_training)
-    watch.elsewhere |= {watch.values[id(each)].layer for each in _tensors(out) if id(each) in watch.values}
+    watch.elsewhere |= {value.layer for value in watch.known(out)}
     pairs, notes = [], []
     for name in watch.runs:
         if name in watch.elsewhere or len(watch.readers[name]) != 1:

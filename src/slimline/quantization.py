@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -181,15 +181,24 @@ class Quantize(Method):
         return chosen
 
     def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
-        """Check the globs: those of ``skip`` and ``layers`` name layers, and those of ``layers`` some not skipped."""
-        del batches
-        names = [name for name, layer in _bare(model).items() if is_quantizable(layer)]
+        """Check that the globs of ``skip`` and ``layers`` name layers, those of ``layers`` some not skipped, and that
+        ``smooth`` finds something to move.
+        """
+        bare = _bare(model)
+        names = [name for name, layer in bare.items() if is_quantizable(layer)]
         left = self._chosen(names, context)
         for pattern in self.layers:
             if not any(fnmatchcase(name, pattern) for name in left):
                 raise MethodError(
                     f"{context.where}.layers: {pattern!r} names only layers that skip leaves out; layers that are "
                     f"left: {', '.join(left)}"
+                )
+        if self.smooth is not None:
+            rounded = [name for name in left if self.for_layer(name).activation_spec(bare[name]) is not None]
+            if not self._moves(model, next(iter(batches()))[0], rounded):
+                raise MethodError(
+                    f"{context.where}.smooth: nothing to move: none of the Linear layers whose inputs are rounded "
+                    "stands behind a LayerNorm or behind attention; leave smooth out"
                 )
 
     def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
@@ -213,7 +222,7 @@ class Quantize(Method):
         layers = self._chosen([name for name, module in bare.items() if is_quantizable(module)], context)
         own = {name: self.for_layer(name) for name in layers}
         specs = {name: (each.weight_spec(bare[name]), each.activation_spec(bare[name])) for name, each in own.items()}
-        moves = self._moves(model, inputs, specs)
+        moves = self._moves(model, inputs, [name for name, (_, inner) in specs.items() if inner is not None])
         for move in moves:
             for name in () if move.folded else move.readers:
                 weight, activation = specs[name]
@@ -230,7 +239,7 @@ class Quantize(Method):
         quantized = self.apply(quantized, edit)
         notes = [f"{len(folds)} BatchNorms folded, {len(layers)} layers quantized"]
         notes += self._equalize(quantized, inputs, layers, context)
-        notes += self._smooth(quantized, moves, batches, context)
+        notes += self._smooth(quantized, moves, batches, layers, context)
 
         def run() -> None:
             for rows, _ in batches():
@@ -275,10 +284,9 @@ class Quantize(Method):
         """Equalize the chosen layers of a model whose quantizers have no ranges yet; those of others would be wrong."""
         if not self.equalize:
             return []
-        kept = [name for name in quantizers(quantized) if _layer_of(name) not in layers]
-        if kept:
+        if kept := _kept(quantized, layers):
             raise MethodError(
-                f"{context.where}.equalize: {_layer_of(kept[0])} keeps the ranges of an earlier quantization, which "
+                f"{context.where}.equalize: {kept[0]} keeps the ranges of an earlier quantization, which "
                 "equalizing would make wrong; quantize it too, or equalize the first time"
             )
         bare = plain(quantized)
@@ -291,19 +299,19 @@ class Quantize(Method):
         rounded = any(each.rounding == "adaround" for each in own.values())
         return self.equalize or self.smooth is not None or self.bias_correction or rounded
 
-    def _moves(
-        self, model: nn.Module, inputs: dict[str, Tensor], specs: Mapping[str, tuple[Spec, Spec | None]]
-    ) -> list[smoothing.Move]:
-        """Return where outliers can move, among the layers whose inputs are rounded."""
+    def _moves(self, model: nn.Module, inputs: dict[str, Tensor], rounded: Iterable[str]) -> list[smoothing.Move]:
+        """Return where outliers can move, among the layers ``rounded``, whose inputs are."""
         if self.smooth is None:
             return []
-        rounded = [name for name, (_, activation) in specs.items() if activation is not None]
         return smoothing.find_moves(plain(model, share=True), inputs, rounded)
 
     def _smooth(
-        self, quantized: nn.Module, moves: list[smoothing.Move], batches: Batches, context: Context
+        self, quantized: nn.Module, moves: list[smoothing.Move], batches: Batches, layers: list[str], context: Context
     ) -> list[str]:
-        """Move outliers of the inputs of a model whose quantizers have no ranges yet into the weights."""
+        """Move outliers of the inputs of the chosen layers, whose quantizers have no ranges yet, into their weights.
+
+        A layer that keeps the factor of an earlier smoothing keeps the weight that goes with it.
+        """
         if self.smooth is None:
             return []
         bare = plain(quantized, share=True)
@@ -311,7 +319,10 @@ class Quantize(Method):
             factors = smoothing.smooth(bare, moves, self.smooth, batches)
         except MethodError as error:
             raise MethodError(f"{context.where}.{error}") from error
-        load_tensors(quantized, bare.state_dict())
+        kept = _kept(quantized, layers)
+        load_tensors(
+            quantized, {name: each for name, each in bare.state_dict().items() if name.rpartition(".")[0] not in kept}
+        )
         for name, factor in factors.items():
             cast(Quantizer, quantized.get_submodule(f"{name}.input_quantizer")).factor.copy_(factor)
         return [smoothing.note(moves)]
@@ -366,6 +377,11 @@ def _bare(model: nn.Module) -> dict[str, nn.Module]:
 def _layer_of(quantizer: str) -> str:
     """Return the name of the layer that carries a quantizer of this name."""
     return quantizer.rpartition(".")[0].removesuffix(".quantizers")
+
+
+def _kept(model: nn.Module, layers: Iterable[str]) -> list[str]:
+    """Return the layers beside ``layers`` that keep the quantizers of an earlier quantization."""
+    return list(dict.fromkeys(name for each in quantizers(model) if (name := _layer_of(each)) not in layers))
 
 
 def _calibrate(model: nn.Module, run: Callable[[], None], own: dict[str, Quantize]) -> None:

@@ -14,19 +14,19 @@ The float function stays. Between the layers of a feed-forward stands GELU, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from slimline.encoder_parts import attentions, reads_by_channel
 from slimline.errors import MethodError
 from slimline.method import Batches
 from slimline.task import call
+from slimline.tensor_flow import Watch, tensors
 
 SMALLEST = 1e-5
 TOLERANCE = 1e-3  # of the largest answer: what float32 may lose by it
@@ -42,7 +42,7 @@ class Move:
     folded: bool
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Watch[str]):
     """Sees which linear layers read what a LayerNorm makes, and whether anything else does."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -50,34 +50,26 @@ class _Watch(TorchFunctionMode):
         modules = dict(model.named_modules())
         self.norms = {id(each.weight): name for name, each in modules.items() if _has_weight(each, nn.LayerNorm)}
         self.linears = {id(each.weight): name for name, each in modules.items() if type(each) is nn.Linear}
-        self.made: dict[int, str] = {}
         self.readers: dict[str, list[str]] = {}
         self.elsewhere: set[str] = set()
-        self.alive: list[Any] = []  # while they live, no other tensor gets their ids
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        out = func(*args, **given)
-        self.alive.append((args, given, out))
-        read = [self.made[id(each)] for each in (*args, *given.values()) if id(each) in self.made]
+    def see(self, func: Callable[..., Any], args: tuple[Any, ...], given: Mapping[str, Any], out: Any) -> None:
+        read = self.known((args, given))
         if func is F.layer_norm:
             weight = given.get("weight", args[2] if len(args) > 2 else None)
             name = self.norms.get(id(weight))
             if name in self.readers:
                 self.elsewhere.add(name)  # it runs twice
             elif name is not None:
-                self.made[id(out)], self.readers[name] = name, []
-        elif func is F.linear and id(args[0]) in self.made and id(args[1]) in self.linears:
+                self.values[id(out)], self.readers[name] = name, []
+        elif func is F.linear and len(args) > 1 and id(args[0]) in self.values and id(args[1]) in self.linears:
             self.readers[read[0]].append(self.linears[id(args[1])])
-            return out
+            return
         elif func in PASSING and len(read) == 1:
-            self.made[id(out)] = read[0]
-            return out
-        if isinstance(out, Tensor | tuple | list) and not isinstance(out, torch.Size):
+            self.values[id(out)] = read[0]
+            return
+        if tensors(out):
             self.elsewhere |= set(read)
-        return out
 
 
 def _has_weight(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -99,7 +91,7 @@ def find_moves(model: nn.Module, inputs: dict[str, Tensor], names: Iterable[str]
             ours = tuple(dict.fromkeys(each for each in readers if each in chosen))
             once = all(sum(other.count(each) for other in watch.readers.values()) == 1 for each in ours)
             if ours and once:
-                folded = len(ours) == len(readers) and norm not in watch.elsewhere and watch.made.get(id(out)) != norm
+                folded = len(ours) == len(readers) and norm not in watch.elsewhere and norm not in watch.known(out)
                 found.append(Move(norm, ours, folded))
         for attention in attentions(model, inputs):
             found += [

@@ -22,7 +22,7 @@ def fit(probabilities: NDArray[Any], truth: NDArray[np.bool_]) -> list[float]:
     """Return one threshold a label for probabilities and truth, rows × labels.
 
     Of cuts of the same F1 the middle one is taken. A label that fewer than ``FEWEST`` rows have, or lack, keeps one
-    half.
+    half, and so does one that has the probability 0 in all rows.
     """
     return [_best(probabilities[:, at].astype(np.float64), truth[:, at]) for at in range(truth.shape[1])]
 
@@ -35,6 +35,8 @@ def _best(p: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     p = np.append(p[order], 0.0)
     hits = np.cumsum(truth[order])  # [k-1]: of the k most probable rows
     cuts = np.flatnonzero(p[:-1] > p[1:])  # between equal probabilities there is none
+    if not len(cuts):
+        return HALF
     f1 = 2 * hits[cuts] / (cuts + 1 + positives)
     best = cuts[f1 >= f1.max() - 1e-12]
     cut = best[(len(best) - 1) // 2]

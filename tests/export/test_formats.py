@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from torch import nn
 
 from slimline import metrics, params
@@ -83,7 +84,7 @@ def test_accuracy_is_measured_again(for_tensorrt: ForTensorRt, task: Digits, spl
     rows = splits["validation"]
     found = formats.complete(
         {"onnx-trt": {"file": path.name, "requantized": 9}, "odd": {"file": path.name, "engine": path.name}},
-        path.parent, model, task, rows,
+        path.parent, model, task, rows, task.signature(),
     )  # fmt: skip
     own = found["onnx-trt"]
     before = task.metrics(metrics.outputs(model, rows), rows.targets)["accuracy"]
@@ -106,9 +107,26 @@ def test_a_drop_beyond_tolerance_is_an_error_of_one_line(
     perfect = np.eye(10, dtype=np.float32)[rows.targets]
     monkeypatch.setattr(Digits, "higher_is_better", higher)
     if not higher:
-        assert formats.measure(path, task, rows, perfect, max_drop=0.0)["drop"] < 0
+        assert formats.measure(path, task, rows, perfect, {}, max_drop=0.0)["drop"] < 0
         return
     with pytest.raises(ExportError, match=r"model.trt.onnx: accuracy is 0.\d+ on 100 validation rows") as caught:
-        formats.measure(path, task, rows, perfect, max_drop=0.01)
+        formats.measure(path, task, rows, perfect, {}, max_drop=0.01)
     assert "torch's is 1.0000" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class OneWins(Digits):
+    """Digits whose outputs are read by a decision: the label that the signature names wins."""
+
+    def decided(self, out: NDArray[Any], signature: Mapping[str, Any]) -> NDArray[Any]:
+        return np.asarray(out + 1e6 * np.eye(10)[signature["wins"]])
+
+
+def test_answers_are_decided_as_they_are_served(for_tensorrt: ForTensorRt, splits: dict[str, Split]) -> None:
+    """Both sides were judged at raw outputs, while a release answers by what its signature says."""
+    model, path = for_tensorrt("cnn-linear")
+    rows = splits["validation"]
+    found = formats.complete({"onnx-trt": {"file": path.name}}, path.parent, model, OneWins(), rows, {"wins": 3})
+    share = float(np.mean(rows.targets == 3))
+    measured = {"accuracy": pytest.approx(share), "drop": 0, "agreement": 1, "rows": len(rows)}
+    assert found["onnx-trt"]["validation"] == measured

@@ -17,8 +17,8 @@ from slimline.channels import groups, keep_channels, slice_model
 from slimline.decisions import Decisions
 from slimline.errors import ExportError
 from slimline.export import onnx as writer
+from slimline.export.graph import check
 from slimline.export.onnx import OPSET, export, to_onnx
-from slimline.export.qdq import check
 from slimline.method import Context, compress
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
@@ -90,6 +90,38 @@ def test_a_large_model_written_in_parts_is_the_same_model(
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     feed = {session.get_inputs()[0].name: images.numpy()}
     np.testing.assert_array_equal(session.run(None, feed)[0], onnxruntime.InferenceSession(expected).run(None, feed)[0])
+
+
+@pytest.mark.parametrize("spare", [0, 100], ids=["numbers alone", "with the nodes"])
+def test_a_file_that_no_parser_opens_is_an_error(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    _, graph = exported("linear")
+    apart = onnx.ModelProto.FromString(graph.SerializeToString())
+    monkeypatch.setattr(writer, "WHOLE", 0)
+    monkeypatch.setattr(writer, "LIMIT", sum(len(each.raw_data) for each in apart.graph.initializer) + spare)
+    with pytest.raises(
+        ExportError, match=r"^model.onnx of stage 'teacher' would have [\d,]+ bytes, an ONNX file"
+    ) as said:
+        writer.save(apart, tmp_path / "model.onnx", {"slimline.stage": "teacher"})
+    assert "\n" not in str(said.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_pass_can_write_into_the_models_weights(task: Digits) -> None:
+    """Large ones aren't copied, and a pass that wrote into one changed the model."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 10)).eval()
+    before = model[1].weight.detach().clone()
+
+    def careless(graph: Any) -> Any:
+        for value in graph.constants.values():
+            if value.size == before.numel():
+                with pytest.raises(ValueError, match="read-only"):
+                    value[:] = 0
+        return graph.finish()
+
+    assert to_onnx(model, task.signature(), careless).graph.initializer
+    assert torch.equal(model[1].weight, before)
 
 
 def test_a_large_initializer_is_checked_by_its_shape() -> None:

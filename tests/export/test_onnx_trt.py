@@ -13,8 +13,13 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from slimline import engines
-from slimline.export import qdq
+from slimline.decisions import Decisions
+from slimline.export.graph import attribute, counts
+from slimline.export.onnx_trt import OnnxTrt
 from slimline.lint import lint
+from slimline.method import Context, compress
+from slimline.methods.linear import Linear
+from slimline.tasks.digits import Digits
 
 ForTensorRt = Callable[[str], tuple[nn.Module, Path]]
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]
@@ -50,7 +55,7 @@ def test_weights_are_int8_by_output_channel_and_biases_float(for_tensorrt: ForTe
         assert x.op_type == w.op_type == "DequantizeLinear"
         assert values[w.input[0]].dtype == np.int8
         assert values[w.input[1]].shape == values[w.input[0]].shape[:1]
-        assert qdq.attribute(w, "axis") == 0
+        assert attribute(w, "axis") == 0
         assert values[node.input[2]].dtype == (np.float16 if kind.endswith("fp16") else np.float32)
 
 
@@ -92,6 +97,37 @@ def test_onnx_runtime_answers_like_torch(
 @pytest.mark.parametrize("kind", KINDS)
 def test_lint_finds_nothing(for_tensorrt: ForTensorRt, kind: str) -> None:
     assert lint(for_tensorrt(kind)[1], "tensorrt") == []
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """A quantized model whose second convolution reads unevenly padded images, and its onnx-trt file."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
+    rows = [({"image": torch.rand(32, 1, 8, 8)}, torch.zeros(32))]
+    nothing: Any = None
+    context = Context(nothing, nothing, nothing, nothing, Decisions(None, {}), where="here")
+    model, _ = compress(Linear(), net, lambda: rows, context)
+    folder = tmp_path_factory.mktemp("padded")
+    OnnxTrt()(model.eval(), Digits().signature(), folder, {})
+    return model, folder / "model.trt.onnx"
+
+
+@torch.no_grad()
+def test_uneven_padding_belongs_to_its_convolution(padded: tuple[nn.Module, Path], answer: Answer) -> None:
+    model, path = padded
+    graph, x = onnx.load(path), torch.rand(8, 1, 8, 8)
+    assert counts(graph)["Pad"] == 0
+    expected = model(x).numpy()
+    np.testing.assert_allclose(answer(graph, x.numpy()), expected, atol=0.03 * np.abs(expected).max())
+
+
+@pytest.mark.tensorrt
+def test_the_real_parser_accepts_uneven_padding(padded: tuple[nn.Module, Path]) -> None:
+    parsed = engines.Parsed(padded[1].read_bytes())
+    assert parsed.errors == []
+    assert len(parsed.build({"image": ((1, 1, 8, 8), (8, 1, 8, 8), (32, 1, 8, 8))}, [86])) > 100_000
 
 
 @pytest.mark.tensorrt

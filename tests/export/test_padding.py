@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from slimline.decisions import Decisions
-from slimline.export import padding, qdq
+from slimline.export import padding
+from slimline.export.graph import Graph, counts
 from slimline.export.onnx import to_onnx
 from slimline.method import Batch, Context, compress
 from slimline.methods.linear import Linear
@@ -53,7 +54,7 @@ def answers(model: Any, x: np.ndarray) -> list[np.ndarray]:
 
 
 def folded(model: Any) -> Any:
-    graph = qdq.Graph(onnx.ModelProto.FromString(model.SerializeToString()))
+    graph = Graph(onnx.ModelProto.FromString(model.SerializeToString()))
     padding.fold(graph)
     return graph.finish()
 
@@ -62,7 +63,7 @@ def folded(model: Any) -> Any:
 def test_zeros_become_the_convolutions_own(widths: list[int]) -> None:
     model = padded(widths)
     found = folded(model)
-    assert qdq.counts(found) == {"Conv": 1}
+    assert counts(found) == {"Conv": 1}
     x = np.random.default_rng(1).normal(size=(2, 2, 9, 9)).astype(np.float32)
     np.testing.assert_allclose(answers(found, x)[0], answers(model, x)[0], rtol=1e-5, atol=1e-5)
 
@@ -81,7 +82,7 @@ def test_zeros_become_the_convolutions_own(widths: list[int]) -> None:
 def test_what_is_more_than_zeros_stays(settings: dict[str, Any]) -> None:
     model = padded(**settings)
     found = folded(model)
-    assert qdq.counts(found) == {"Pad": 1, "Conv": 1}
+    assert counts(found) == {"Pad": 1, "Conv": 1}
     x = np.random.default_rng(1).normal(size=(2, 2, 9, 9)).astype(np.float32)
     for before, after in zip(answers(model, x), answers(found, x), strict=True):
         np.testing.assert_array_equal(before, after)
@@ -101,11 +102,11 @@ def test_a_strided_depthwise_layer_runs_in_integers(tmp_path: Path) -> None:
 
     quantized, _ = compress(Linear(), model, batches, Context(task, rows, rows, Target(), Decisions(None, {})))
     graph = to_onnx(quantized, task.signature())
-    assert qdq.counts(graph)["Pad"] == 0
+    assert counts(graph)["Pad"] == 0
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
-    kernels = qdq.counts(onnx.load(options.optimized_model_filepath))
+    kernels = counts(onnx.load(options.optimized_model_filepath))
     assert kernels["QLinearConv"] == 6
     assert not {"Conv", "FusedConv", "Pad"} & set(kernels)
     with torch.inference_mode():

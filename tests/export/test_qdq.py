@@ -4,15 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 from slimline.calibration import calibrate
 from slimline.export import qdq
-from slimline.export.onnx import to_onnx
+from slimline.export.graph import Graph, counts
+from slimline.export.onnx import OPSET, to_onnx
 from slimline.grids import Spec
 from slimline.methods.symmetric import Symmetric
 from slimline.observers import MinMax
@@ -59,15 +61,15 @@ def test_no_float_weight_is_left(exported: Exported, kind: str) -> None:
 def test_each_tensor_is_quantized_once(exported: Exported, kind: str) -> None:
     """At most a pair each for conv, fc, pool, a block's two convolutions, two shortcuts, and both sides of a sum."""
     _, graph = exported(kind)
-    counts = qdq.counts(graph)
+    kinds = counts(graph)
     values = constants(graph)
     activations = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     assert all(node.input[0] not in values for node in activations), "weights are integers already"
     grids = {(node.input[0], node.input[1], node.input[2]) for node in activations}
     assert len(grids) == len(activations)
-    assert counts["QuantizeLinear"] <= 1 + 1 + 1 + 6 + 2 + 6
-    assert counts["DequantizeLinear"] == counts["QuantizeLinear"] + 2 * 10
-    assert counts["BatchNormalization"] == counts["Identity"] == 0
+    assert kinds["QuantizeLinear"] <= 1 + 1 + 1 + 6 + 2 + 6
+    assert kinds["DequantizeLinear"] == kinds["QuantizeLinear"] + 2 * 10
+    assert kinds["BatchNormalization"] == kinds["Identity"] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,10 +84,10 @@ def test_activations_are_uint8(exported: Exported, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["float", *KINDS])
 def test_pool_and_flatten_are_written_as_such(exported: Exported, kind: str) -> None:
-    counts = qdq.counts(exported(kind)[1])
-    assert counts["GlobalAveragePool"] == 1
-    assert counts["Flatten"] == 1
-    assert counts["Reshape"] == counts["ReduceMean"] == 0
+    kinds = counts(exported(kind)[1])
+    assert kinds["GlobalAveragePool"] == 1
+    assert kinds["Flatten"] == 1
+    assert kinds["Reshape"] == kinds["ReduceMean"] == 0
 
 
 def test_integers_are_the_torch_models(exported: Exported) -> None:
@@ -178,8 +180,8 @@ def test_a_shifted_activation_behind_a_relu_still_clips(answer: Answer) -> None:
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 8]}],
     }
     graph = to_onnx(model, signature)
-    counts = qdq.counts(graph)
-    assert (counts["Relu"], counts["Clip"]) == (0, 2), "both ReLUs are integers' business"
+    kinds = counts(graph)
+    assert (kinds["Relu"], kinds["Clip"]) == (0, 2), "both ReLUs are integers' business"
     values = constants(graph)
     points = [values[node.input[2]] for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     assert [(point.dtype, int(point)) for point in points] == [(np.uint8, 128)] * 3
@@ -199,3 +201,42 @@ def test_layers_whose_biases_are_equal_keep_a_scale_each(task: Digits) -> None:
     torch.manual_seed(0)
     net = task.build_model("resnet", depth=8, width=8, stem_stride=1)
     check_method(Symmetric(), net.eval(), task)
+
+
+def merged(nodes: list[Any], values: dict[str, NDArray[Any]], pass_: Callable[[Graph], None]) -> tuple[Any, Any]:
+    """Return a model of these nodes, from x [1, 3, 3] to y, before and after one pass."""
+    ends = [helper.make_tensor_value_info(name, 1, [1, 3, 3]) for name in ("x", "y")]
+    held = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], held),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10,
+    )  # fmt: skip
+    graph = Graph(onnx.ModelProto.FromString(model.SerializeToString()))
+    pass_(graph)
+    return model, graph.finish()
+
+
+@pytest.mark.parametrize(("second", "kept"), [((3, 1), 2), ((3,), 1)], ids=["other shape", "same"])
+def test_factors_of_the_same_bytes_and_another_shape_are_two(
+    answer: Answer, second: tuple[int, ...], kept: int
+) -> None:
+    p = np.array([1, 2, 5], np.float32)
+    nodes = [
+        helper.make_node("Mul", ["x", "p"], ["a"]), helper.make_node("Mul", ["x", "q"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]  # fmt: skip
+    before, after = merged(nodes, {"p": p, "q": p.reshape(second)}, qdq.share_factors)
+    assert counts(after)["Mul"] == kept
+    x = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
+    np.testing.assert_array_equal(answer(after, x), answer(before, x))
+
+
+@pytest.mark.parametrize(("second", "kept"), [(np.uint8, 2), (np.int8, 1)], ids=["other type", "same"])
+def test_zero_points_of_the_same_bytes_and_another_type_are_two_grids(answer: Answer, second: Any, kept: int) -> None:
+    values = {"s": np.array(0.1, np.float32), "i": np.zeros((), np.int8), "j": np.zeros((), second)}
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", point], [f"q{point}"]) for point in ("i", "j")]
+    nodes += [helper.make_node("DequantizeLinear", [f"q{point}", "s", point], [f"d{point}"]) for point in ("i", "j")]
+    before, after = merged([*nodes, helper.make_node("Add", ["di", "dj"], ["y"])], values, qdq.share_quantizers)
+    assert counts(after)["QuantizeLinear"] == kept
+    x = np.linspace(-15, 15, 9, dtype=np.float32).reshape(1, 3, 3)
+    np.testing.assert_array_equal(answer(after, x), answer(before, x))

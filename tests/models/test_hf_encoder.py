@@ -15,8 +15,8 @@ from slimline import artifact
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, MethodError, ParamsError
+from slimline.export.graph import counts
 from slimline.export.onnx import export
-from slimline.export.qdq import counts
 from slimline.method import Context, Edit, compress
 from slimline.methods.drop_layers import DropLayers
 from slimline.methods.float16 import Float16

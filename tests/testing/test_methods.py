@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from slimline import plugins
 from slimline.method import Batches, Context, compress
+from slimline.methods.linear import Linear
+from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantization import Override
+from slimline.quantization import Override, Quantize
 from slimline.ranks import Energy, Ratio
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
@@ -42,7 +45,7 @@ class Case:
 
 FOLDED = ("linear",)  # quantizing folds the BatchNorms that bn-scale reads
 CASES = {
-    "symmetric": Case("symmetric", {"calibrator": "percentile"}, "resnet"),
+    "symmetric": Case("symmetric", {"calibrator": "percentile", "percentile": 99.9}, "resnet"),
     "linear": Case("linear", {"weights": "symmetric"}),
     "blocks": Case("symmetric", {"bits": 4, "granularity": "block", "block": 4, "calibrator": "entropy"}),
     "weights alone": Case("linear", {"weight_bits": 3, "activation_bits": 32, "weights": "linear"}),
@@ -66,19 +69,46 @@ CASES = {
     "sparsify bn-scale": Case("sparsify", {"kind": "bn-scale"}, may_refuse=FOLDED),
     "sparsify group-lasso": Case("sparsify", {"kind": "group-lasso"}),
     "sparsify growing": Case("sparsify", {"kind": "growing"}, "resnet"),
-    "learned steps": Case("symmetric", {"bits": 6, "learned_steps": True, "equalize": True}, "resnet"),
-    "adaround": Case("symmetric", {"bits": 6, "rounding": "adaround", "rounding_steps": 10, "bias_correction": True}),
+    "learned steps": Case("symmetric", {"bits": 6, "learned_steps": True}, "resnet"),
+    "adaround": Case("symmetric", {"bits": 6, "rounding": "adaround", "rounding_steps": 10}, "normed"),
+    "equalize": Case("linear", {"equalize": True}, "normed"),
+    "smooth": Case("linear", {"smooth": 0.5}, "normed"),
+    "bias correction": Case(
+        "linear", {"bias_correction": True, "calibrator": "moving-average", "momentum": 0.5}, "normed"
+    ),
     "dynamic ranges": Case("linear", {"ranges": "dynamic"}),
     "float16": Case("float16", {}, "resnet"),
     "bfloat16": Case("bfloat16"),
 }
 
 
+class Normed(nn.Module):
+    """A feed-forward behind a LayerNorm, which a sum reads too; no BatchNorm, so that folding copies no weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(64, 16), nn.LayerNorm(16)
+        self.wide, self.narrow, self.last = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.norm(self.first(image.flatten(1)))
+        out: Tensor = self.last(x + self.narrow(torch.relu(self.wide(x))))
+        return out
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_built_in_methods(case: Case, cnn: Cnn, resnet: ResNet, task: Digits) -> None:
     method = plugins.find("methods", case.name)(**case.settings)
-    model = {"cnn": cnn, "resnet": resnet}[case.model]
+    model = {"cnn": cnn, "resnet": resnet, "normed": Normed()}[case.model]
     check_method(method, model, task, choices=case.choices, may_refuse=case.may_refuse)
+
+
+@pytest.mark.parametrize("kind", [Linear, Symmetric])
+def test_every_key_that_changes_what_quantizing_makes_has_a_case(kind: type[Quantize]) -> None:
+    """The next key that writes into weights, and into those of the model it was given, is found by its case."""
+    chosen = {"bits", "skip", "choices", "budget", "max_loss"}  # tests/test_mixed_precision.py
+    tried = {key for case in CASES.values() if case.name in {"linear", "symmetric"} for key in case.settings}
+    assert {each.name for each in fields(kind)} - tried - chosen == set()
 
 
 @pytest.mark.parametrize("model", ["cnn", "resnet"])

@@ -15,7 +15,7 @@ import yaml
 
 from slimline import artifact, manifest, masks, params, stage
 from slimline.errors import MethodError
-from slimline.export.qdq import counts
+from slimline.export.graph import counts
 from slimline.quantizers import quantizers
 from slimline.stage import Stage, compression
 from slimline.task import call, tensors

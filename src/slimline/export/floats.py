@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
-    from slimline.export.qdq import Graph
+    from slimline.export.graph import Graph
 
 DOMAIN = "slimline"
 TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import metrics, params, plugins
+from slimline import benchmark, metrics, params, plugins
 from slimline.errors import ExportError, ParamsError
 from slimline.params import Configured, Export, Target
 from slimline.task import Split, Task
-
-BATCH = 500
 
 
 class Exporter(Protocol):
@@ -68,18 +66,25 @@ def _build(chosen: Configured, target: Target, where: str) -> Exporter:
 
 
 def complete(
-    made: Mapping[str, Mapping[str, Any]], directory: Path, model: nn.Module, task: Task, rows: Split
+    made: Mapping[str, Mapping[str, Any]],
+    directory: Path,
+    model: nn.Module,
+    task: Task,
+    rows: Split,
+    signature: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """Return each format's facts with ``bytes``, ``status`` (run or built), and what ``measure`` finds on ``rows``.
 
-    ``model`` is the torch model that was exported. Raises ExportError when a format loses more than its ``max_drop``.
+    ``model`` is the torch model that was exported, ``signature`` the export's, decision included. Raises ExportError
+    when a format loses more than its ``max_drop``.
     """
     expected = metrics.outputs(model, rows)
     found = {}
     for name, facts in made.items():
         written = dict(facts)
         if "file" in facts:
-            written["validation"] = measure(directory / facts["file"], task, rows, expected, facts.get("max_drop"))
+            path, most = directory / facts["file"], facts.get("max_drop")
+            written["validation"] = measure(path, task, rows, expected, signature, most)
         if file := facts.get("engine", facts.get("file")):
             written["bytes"] = (directory / file).stat().st_size
         found[name] = {"status": "built" if "engine" in facts else "run", **written}
@@ -101,26 +106,30 @@ def describe(facts: Mapping[str, Any], primary: str) -> str:
 
 
 def measure(
-    path: Path, task: Task, rows: Split, expected: NDArray[Any], max_drop: float | None = None
+    path: Path,
+    task: Task,
+    rows: Split,
+    expected: NDArray[Any],
+    signature: Mapping[str, Any],
+    max_drop: float | None = None,
 ) -> dict[str, float]:
     """Return how the ONNX model at ``path`` does on ``rows`` in ONNX Runtime, against torch's outputs ``expected``.
 
-    Keys: the primary metric, its ``drop`` (positive: worse than torch), ``agreement`` and ``rows``. Raises ExportError
-    when the drop is above ``max_drop``.
+    Both are decided as ``signature`` says, as they are served. Keys: the primary metric, its ``drop`` (positive: worse
+    than torch), ``agreement`` and ``rows``. Raises ExportError when the drop is above ``max_drop``.
     """
     runtime = plugins.find("runtimes", "onnxruntime")(path.parent, 1, file=path.name)
-    parts = []
-    for start in range(0, len(rows), BATCH):
-        inputs, _ = rows[slice(start, start + BATCH)]
-        parts.append(next(iter(runtime.run(inputs).values())))
-    runtime.close()
-    found = np.concatenate(parts)
-    before, after = (task.metrics(out, rows.targets)[task.primary] for out in (expected, found))
+    try:
+        found = benchmark.in_batches(runtime.run, rows.inputs)
+    finally:
+        runtime.close()
+    decided = [task.decided(out, signature) for out in (expected, found)]
+    before, after = (task.metrics(out, rows.targets)[task.primary] for out in decided)
     drop = before - after if task.higher_is_better else after - before
     if max_drop is not None and not drop <= max_drop:
         raise ExportError(
             f"{path.name}: {task.primary} is {after:.4f} on {len(rows)} validation rows, torch's is {before:.4f}: "
             f"a drop of {drop:.4f}, params.yaml: export.formats: max_drop is {max_drop:g}"
         )
-    agreement = float(np.mean(task.agree(task.answer(expected), task.answer(found))))
+    agreement = float(np.mean(task.agree(*map(task.answer, decided))))
     return {task.primary: after, "drop": drop, "agreement": agreement, "rows": len(rows)}

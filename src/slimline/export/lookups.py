@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
-    from slimline.export.qdq import Graph
+    from slimline.export.graph import Graph
 
 
 def integers(graph: Graph) -> None:

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from slimline.errors import ExportError
 from slimline.export import qdq
+from slimline.export.graph import LARGE, Graph
 from slimline.layers import sharing
 from slimline.quantizers import exporting, settle
 from slimline.task import call
 
 OPSET = 21
 WHOLE = 2**28  # bytes of initializers that are written at once
+LIMIT = 2**31  # bytes that no parser of protobuf opens
 
 
 def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]) -> None:
@@ -37,17 +39,21 @@ def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, meta
 def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     """Write an ONNX model with ``metadata`` in it.
 
-    A large one is taken apart, and written initializer by initializer: parts of a protobuf message that follow each
-    other are one message, and the bytes of the whole never exist beside it.
+    A large one is written initializer by initializer: parts of a protobuf message that follow each other are one
+    message, and the bytes of the whole never exist beside it. ``graph`` itself is taken apart by that: it has no
+    initializers afterwards. Raises ExportError where the file would have 2 GiB.
     """
     import onnx
 
     for key, value in metadata.items():
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    if sum(len(each.raw_data) for each in graph.graph.initializer) < WHOLE:
+    held = sum(len(each.raw_data) for each in graph.graph.initializer)
+    if held < WHOLE:
         onnx.save(graph, path)
         return
+    if held >= LIMIT:
+        raise _too_large(path, metadata, held)
     with path.open("wb") as file:
         for tensor in graph.graph.initializer:
             part = onnx.ModelProto()
@@ -55,9 +61,21 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
             file.write(part.SerializeToString())
         del graph.graph.initializer[:]
         file.write(graph.SerializeToString())
+        written = file.tell()
+    if written >= LIMIT:
+        path.unlink()
+        raise _too_large(path, metadata, written)
 
 
-def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.Graph], Any] = qdq.tidy) -> Any:
+def _too_large(path: Path, metadata: Mapping[str, str], size: int) -> ExportError:
+    stage = metadata.get("slimline.stage", "?")
+    return ExportError(
+        f"{path.name} of stage {stage!r} would have {size:,} bytes, an ONNX file has less than {LIMIT:,}: take the "
+        "stage out of params.yaml: export.stages, or compress it (embedding, vocabulary, quantize)"
+    )
+
+
+def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Graph], Any] = qdq.tidy) -> Any:
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
     model = sharing(model).eval().requires_grad_(requires_grad=False)
     settle(model)
@@ -86,18 +104,22 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[qdq.
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
     arrays = _taken(program.model)
-    return tidy(qdq.Graph(program.model_proto, arrays))
+    return tidy(Graph(program.model_proto, arrays))
 
 
 def _taken(model: Any) -> dict[str, NDArray[Any]]:
-    """Take the numbers of large initializers out of the exporter's model, which serializes all that it holds."""
+    """Take the numbers of large initializers out of the exporter's model, which serializes all that it holds.
+
+    They are the model's own weights still, so nothing may write into them.
+    """
     import onnx_ir
 
     arrays = {}
     for name, value in model.graph.initializers.items():
         held = value.const_value
-        if held is not None and held.nbytes >= qdq.LARGE and held.dtype == onnx_ir.DataType.FLOAT:
-            arrays[name] = held.numpy()
+        if held is not None and held.nbytes >= LARGE and held.dtype == onnx_ir.DataType.FLOAT:
+            arrays[name] = held.numpy().view()
+            arrays[name].flags.writeable = False
             value.const_value = onnx_ir.tensor(np.zeros(0, np.float32), name=name)
     return arrays
 

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
-from slimline.export import qdq
+from slimline.export import padding, qdq
+from slimline.export.graph import Graph, check
 from slimline.export.onnx import save, to_onnx
 from slimline.export.signed import half, requantize
 
@@ -37,10 +38,13 @@ class OnnxTrt:
         return {"file": FILE, "fp16": self.fp16, "requantized": changed, "max_drop": self.max_drop}
 
 
-def tidy(graph: qdq.Graph) -> Any:
+def tidy(graph: Graph) -> Any:
     """Run the passes that keep zero points 0 and biases float, and return the checked model."""
-    for each in (qdq.simplify, qdq.share_factors, qdq.share_quantizers, qdq.fold_weights, qdq.share_constants):
+    passes = (
+        qdq.simplify, qdq.share_factors, padding.fold, qdq.share_quantizers, qdq.fold_weights, qdq.share_constants,
+    )  # fmt: skip
+    for each in passes:
         each(graph)
     finished = graph.finish()
-    qdq.check(finished)
+    check(finished)
     return finished

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from slimline.export.graph import Graph, attribute
+
 PAIR = ("DequantizeLinear", "QuantizeLinear")
 
 
-def fold(graph: Any) -> None:
+def fold(graph: Graph) -> None:
     """Write Pad → Conv, and Pad → QuantizeLinear → DequantizeLinear → Conv, without the Pad.
 
     It stays where it isn't zeros, reaches over the first two axes, takes something away, or has other readers.
@@ -25,7 +27,7 @@ def fold(graph: Any) -> None:
     readers = Counter([name for node in graph.nodes for name in node.input])
     readers.update(output.name for output in graph.graph.output)
     for conv in graph.nodes:
-        if conv.op_type != "Conv" or _attribute(conv, "auto_pad", b"NOTSET") != b"NOTSET":
+        if conv.op_type != "Conv" or attribute(conv, "auto_pad", b"NOTSET") != b"NOTSET":
             continue
         reader, name = conv, conv.input[0]
         while readers[name] == 1 and name in makers and makers[name].op_type in PAIR:
@@ -36,16 +38,16 @@ def fold(graph: Any) -> None:
         found = _zeros(graph, pad)
         if found is None:
             continue
-        own = _attribute(conv, "pads", [0] * len(found))
+        own = attribute(conv, "pads", [0] * len(found))
         kept = [each for each in conv.attribute if each.name != "pads"]
         del conv.attribute[:]
         conv.attribute.extend([*kept, helper.make_attribute("pads", [a + b for a, b in zip(own, found, strict=True)])])
         reader.input[0] = pad.input[0]
 
 
-def _zeros(graph: Any, pad: Any) -> list[int] | None:
+def _zeros(graph: Graph, pad: Any) -> list[int] | None:
     """Return how many zeros a Pad adds, [before each spatial axis, …, after each, …]; None where it does more."""
-    if _attribute(pad, "mode", b"constant") != b"constant" or (len(pad.input) > 3 and pad.input[3]):
+    if attribute(pad, "mode", b"constant") != b"constant" or (len(pad.input) > 3 and pad.input[3]):
         return None
     value = graph.constants.get(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(())
     widths = graph.constants.get(pad.input[1])
@@ -55,7 +57,3 @@ def _zeros(graph: Any, pad: Any) -> list[int] | None:
     if before[:2].any() or after[:2].any():
         return None
     return [int(each) for each in (*before[2:], *after[2:])]
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)

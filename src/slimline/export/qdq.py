@@ -8,95 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from slimline.export import dynamic, floats, lookups, padding, widths
+from slimline.export.graph import Graph, attribute, check
 
 FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
 BIAS_LIMIT = 2**30  # half of int32: the sums of products need room too
 EIGHT_BITS = (np.int8, np.uint8)
-LARGE = 2**16  # bytes of an initializer
 POOLS = ("GlobalAveragePool", "AveragePool")
-
-
-class Graph:
-    """An ONNX graph with its initializers as arrays, written back by ``finish``.
-
-    ``arrays`` are those that the model holds by name alone: large ones, which then exist once.
-    """
-
-    def __init__(self, model: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
-        self.model = model
-        self.graph = model.graph
-        held = arrays or {}
-        self.constants: dict[str, NDArray[Any]] = {
-            tensor.name: held[tensor.name] if tensor.name in held else numpy_helper.to_array(tensor)
-            for tensor in self.graph.initializer
-        }
-        self.nodes: list[Any] = list(self.graph.node)
-
-    def producer(self) -> dict[str, Any]:
-        """Return the node that makes each tensor."""
-        return {output: node for node in self.nodes for output in node.output}
-
-    def shapes(self) -> dict[str, list[int]]:
-        """Return the sizes of the tensors whose rank is known; a size that isn't known, as that of the batch, is 0."""
-        known = [*self.graph.value_info, *self.graph.input, *self.graph.output]
-        return {
-            each.name: [size.dim_value for size in each.type.tensor_type.shape.dim]
-            for each in known
-            if each.type.tensor_type.HasField("shape")
-        }
-
-    def rename_uses(self, names: dict[str, str]) -> None:
-        """Let every reader of a key read its value instead."""
-        for node in self.nodes:
-            for index, name in enumerate(node.input):
-                if name in names:
-                    node.input[index] = names[name]
-
-    def constant(self, hint: str, value: NDArray[Any]) -> str:
-        """Add an initializer and return its name; an equal one is shared."""
-        for name, known in self.constants.items():
-            if known.dtype == value.dtype and known.shape == value.shape and np.array_equal(known, value):
-                return name
-        name = hint
-        while name in self.constants:
-            name += "_"
-        self.constants[name] = value
-        return name
-
-    def finish(self) -> Any:
-        """Write nodes and the initializers still in use back, with short names and no debug texts."""
-        self.nodes = _live(self.nodes, {output.name for output in self.graph.output})
-        _shorten(self)
-        used = {name for node in self.nodes for name in node.input}
-        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
-        for node in self.nodes:
-            node.doc_string, node.name = "", ""
-            del node.metadata_props[:]
-        self.graph.node.extend(self.nodes)
-        self.graph.initializer.extend(
-            numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items() if name in used
-        )
-        for value in [*self.graph.input, *self.graph.output]:
-            value.doc_string = ""
-            del value.metadata_props[:]
-        del self.graph.metadata_props[:], self.model.metadata_props[:], self.model.functions[:]
-        self.graph.doc_string, self.graph.name = "", "slimline"
-        return self.model
-
-
-def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """Return a node's attribute value, or ``default``."""
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
 
 
 def simplify(graph: Graph) -> None:
@@ -121,8 +46,10 @@ def simplify(graph: Graph) -> None:
 
 
 def share_factors(graph: Graph) -> None:
-    """Keep one Mul of a tensor by each constant: layers that read one tensor are smoothed by one factor."""
-    seen: dict[tuple[str, bytes], str] = {}
+    """Keep one Mul of a tensor by each constant, whoever wrote it: layers that read one tensor are smoothed by one
+    factor.
+    """
+    seen: dict[tuple[Any, ...], str] = {}
     names: dict[str, str] = {}
     kept = []
     for node in graph.nodes:
@@ -130,13 +57,18 @@ def share_factors(graph: Graph) -> None:
         if factor is None or node.input[0] in graph.constants:
             kept.append(node)
             continue
-        first = seen.setdefault((node.input[0], factor.tobytes()), node.output[0])
+        first = seen.setdefault((node.input[0], *_same(factor)), node.output[0])
         if first == node.output[0]:
             kept.append(node)
         else:
             names[node.output[0]] = first
     graph.nodes = kept
     graph.rename_uses(names)
+
+
+def _same(value: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    """Return what two constants must share to be one: bytes alone are no numbers."""
+    return value.dtype.name, value.shape, value.tobytes()
 
 
 def _is_flat(pooled: list[int] | None, reshaped: list[int] | None) -> bool:
@@ -147,7 +79,7 @@ def _is_flat(pooled: list[int] | None, reshaped: list[int] | None) -> bool:
 
 
 def share_quantizers(graph: Graph) -> None:
-    """Keep one QuantizeLinear → DequantizeLinear pair for each (tensor, scale, zero point)."""
+    """Keep one QuantizeLinear → DequantizeLinear pair for each (tensor, scale, zero point, attributes)."""
     seen: dict[tuple[Any, ...], str] = {}
     for kind in ("QuantizeLinear", "DequantizeLinear"):
         names: dict[str, str] = {}
@@ -156,8 +88,8 @@ def share_quantizers(graph: Graph) -> None:
             if node.op_type != kind:
                 kept.append(node)
                 continue
-            grid = tuple(graph.constants[name].tobytes() for name in node.input[1:3])
-            settings = tuple(attribute(node, name) for name in ("axis", "bits", "block_size"))
+            grid = tuple(_same(graph.constants[name]) for name in node.input[1:3])
+            settings = tuple(sorted(each.SerializeToString() for each in node.attribute))
             key = (kind, node.input[0], grid, settings)
             if key in seen:
                 names[node.output[0]] = seen[key]
@@ -299,61 +231,12 @@ def share_constants(graph: Graph) -> None:
     for name, value in graph.constants.items():
         if value.size > 4096:
             continue
-        key = (value.dtype.name, value.shape, value.tobytes())
+        key = _same(value)
         if key in first:
             names[name] = first[key]
         else:
             first[key] = name
     graph.rename_uses(names)
-
-
-def _live(nodes: list[Any], wanted: set[str]) -> list[Any]:
-    live = []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            live.append(node)
-            wanted |= set(node.input)
-    return live[::-1]
-
-
-def _shorten(graph: Graph) -> None:
-    """Rename inner tensors to their running number; a small model is half names otherwise."""
-    outer = {value.name for value in [*graph.graph.input, *graph.graph.output]}
-    names: dict[str, str] = {}
-    constants = {}
-    for node in graph.nodes:
-        for name in [*node.input, *node.output]:
-            if name and name not in outer and name not in names:
-                names[name] = f"{len(names):x}"
-    for node in graph.nodes:
-        for at, name in enumerate(node.output):
-            node.output[at] = names.get(name, name)
-    graph.rename_uses(names)
-    for name, value in graph.constants.items():
-        if name in names:
-            constants[names[name]] = value
-    graph.constants = constants
-
-
-def counts(model: Any) -> Counter[str]:
-    """Return how many nodes of each operator a model has."""
-    return Counter(node.op_type for node in model.graph.node)
-
-
-def check(model: Any) -> None:
-    """Raise onnx's error where a model isn't valid; large initializers stand for themselves by shape and type."""
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import))
-    graph = skeleton.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output"):
-        getattr(graph, field).extend(getattr(model.graph, field))
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < LARGE:
-            graph.initializer.append(tensor)
-        else:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    onnx.checker.check_model(skeleton, full_check=True)
 
 
 def tidy(graph: Graph) -> Any:

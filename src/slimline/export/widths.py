@@ -17,7 +17,7 @@ from onnx import helper
 from slimline.grids import container
 
 if TYPE_CHECKING:
-    from slimline.export.qdq import Graph
+    from slimline.export.graph import Graph
 
 OURS = ("bits", "qmin", "qmax")
 SIGNED = {2: ml_dtypes.int2, 4: ml_dtypes.int4, 8: np.int8, 16: np.int16}
