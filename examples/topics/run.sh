@@ -16,7 +16,9 @@ if [ ! -d .git ]; then
 fi
 slimline check
 dvc repro report release
-mkdir -p "$here/metrics"
-cp metrics/benchmark.json "$here/metrics/"
-cp params.yaml "$here/params.yaml"
+if grep -q '^limit: null' params.yaml; then  # a trial's numbers are nobody's
+  mkdir -p "$here/metrics"
+  cp metrics/benchmark.json "$here/metrics/"
+  cp params.yaml "$here/params.yaml"
+fi
 slimline gate || true
