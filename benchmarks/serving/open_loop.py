@@ -64,12 +64,14 @@ class OpenLoop:
         self._poll = select.epoll()
         self.milliseconds = array("d")
         self.sent = self.errors = 0
+        self._timed = 0.0  # from when on answers are
 
-    def run(self, seconds: float) -> None:
-        """Send for ``seconds``, then wait for what is under way."""
+    def run(self, seconds: float, warm_up: float = 0.0) -> None:
+        """Send for ``warm_up`` and then for ``seconds``, whose answers are timed; wait for what is under way."""
         now = time.perf_counter
         self._free.extend(self._connect() for _ in range(CONNECTIONS))
-        end = now() + seconds
+        self._timed = now() + warm_up
+        end = self._timed + seconds
         due = now() + self._random.expovariate(self._rate)
         while due < end:
             wait = due - now()
@@ -123,16 +125,17 @@ class OpenLoop:
                 self._free.append(self._connect())
                 continue
             if status is not None:
-                self.milliseconds.append((time.perf_counter() - connection.due) * 1e3)
+                if connection.due >= self._timed:
+                    self.milliseconds.append((time.perf_counter() - connection.due) * 1e3)
                 self.errors += status != 200
                 self._free.append(connection)
 
 
-def poisson(request: Request, rate: float, seconds: float, seed: int = 0) -> Result:
-    """Send at ``rate`` a second for ``seconds`` from this process."""
+def poisson(request: Request, rate: float, seconds: float, warm_up: float = 0.0, seed: int = 0) -> Result:
+    """Send at ``rate`` a second for ``seconds`` from this process, after a ``warm_up`` on the same connections."""
     loop = OpenLoop(request, rate, seed)
     started = time.monotonic()
-    loop.run(seconds)
-    took = time.monotonic() - started
+    loop.run(seconds, warm_up)
+    took = time.monotonic() - started - warm_up
     p50, p95, p99 = np.percentile(loop.milliseconds, [50, 95, 99])
     return Result(float(p50), float(p95), float(p99), len(loop.milliseconds) / took, loop.errors)

@@ -63,9 +63,9 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan(2.0, 2.0, (1, 8, 32), ("mounted in bentoml",)),
+    "small": Plan(2.0, 5.0, (1, 8, 32), ("mounted in bentoml",)),
     "encoder": Plan(
-        3.0, 4.0, (1, 32),
+        3.0, 8.0, (1, 32),
         ("starlette, uvloop", "mounted in bentoml", "slimline v2", "slimline v2, binary", "triton, json"),
     ),
 }  # fmt: skip
@@ -98,7 +98,7 @@ def loaded(variant: servers.Variant, release: Path, plan: Plan, capacity: float)
         closed_loop.closed(request, 8, WARM_UP_S, servers.CLIENT_CPU)
         held = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {servers.CLIENT_CPU})
-        rows = {summary.LOAD: open_loop.poisson(request, LOAD * capacity, plan.load_seconds)}
+        rows = {summary.LOAD: open_loop.poisson(request, LOAD * capacity, plan.load_seconds, WARM_UP_S)}
         os.sched_setaffinity(0, held)
     return {"rows": _numbers(variant, rows)}
 

@@ -121,3 +121,15 @@ def test_a_stall_counts_for_every_request_that_should_have_left(stalling: str, m
     assert client.errors == 0
     assert len(client.milliseconds) == client.sent
     assert late > 0.5 * STALL_S * 200  # four connections alone would show four
+
+
+def test_a_warm_up_is_sent_and_not_timed(stalling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import closed_loop
+    import open_loop
+
+    monkeypatch.setattr(open_loop, "CONNECTIONS", 4)
+    Stalls.until = time.monotonic() + STALL_S
+    client = open_loop.OpenLoop(closed_loop.Request(stalling, b"{}", {}), 200.0)
+    client.run(0.5, warm_up=1.0)
+    assert max(client.milliseconds) < 1e3 * STALL_S / 2  # the stall is over by then
+    assert 60 < len(client.milliseconds) < client.sent - 120
