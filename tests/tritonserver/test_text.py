@@ -72,7 +72,7 @@ def test_so_it_is_for_a_release_that_says_no_range(
     serve: Callable[..., Server], text_release: Path, resealed: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Four requests that arrive together: the one fails alone."""
-    server = serve([without_ranges(text_release, tmp_path / "release", resealed)], largest=4, delay=500_000)
+    server = serve([without_ranges(text_release, tmp_path / "release", resealed)], largest=4, delay=2_000_000)
 
     def said_of(number: int) -> str:
         try:
