@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slimline.errors import ParamsError
-from slimline.gate import judge, lines
+from slimline.gate import Check, judge, lines
 from slimline.params import Budget
 
 MEASURED: dict[str, Any] = {
@@ -62,6 +62,19 @@ def test_a_line_passes_only_with_its_bad_end(budget: dict[str, Any], ok: bool) -
 def test_what_was_not_measured_is_an_error_naming_the_key(budget: dict[str, Any], key: str) -> None:
     with pytest.raises(ParamsError, match=rf"^params\.yaml: budget\.{key}: "):
         judge(Budget(**budget), MEASURED, "quantize")
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said"),
+    [(0.0, [-0.08, 0.08], True), (0.02, [-0.08, 0.08], False), (0.0, [-0.01, 0.01], False)],
+)
+def test_a_drop_that_few_rows_leave_open_is_said_to_be(value: float, interval: list[float], said: bool) -> None:
+    check = Check("drop of accuracy", 0.015, value, interval, interval[1] <= 0.015)
+    (line,) = lines([check])
+    assert ("more rows would tell" in line) is said
+    assert line.startswith("ok  " if check.ok else "FAIL")
+    assert not Check("speed-up at batch 1", 2.0, 1.9, [1.0, 3.0], ok=False).is_open
+    assert Check("speed-up at batch 1", 2.0, 2.1, [1.0, 3.0], ok=False).is_open
 
 
 def test_an_empty_budget_asks_for_nothing() -> None:

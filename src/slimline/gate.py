@@ -22,6 +22,16 @@ class Check:
     interval: list[float] | None
     ok: bool
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the value keeps the limit and its interval doesn't: too few rows to tell."""
+        return not self.ok and (self.value <= self.limit if self.at_most else self.value >= self.limit)
+
+    @property
+    def at_most(self) -> bool:
+        """Whether the value must not be above the limit, rather than not below it."""
+        return self.what.startswith(("drop", "bytes"))
+
 
 def judge(
     budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
@@ -92,9 +102,12 @@ def lines(checks: list[Check]) -> list[str]:
     shown = []
     for check in checks:
         interval = f" [{_number(check.interval[0])}, {_number(check.interval[1])}]" if check.interval else ""
-        sign = "≤" if check.what.startswith(("drop", "bytes")) else "≥"
+        sign = "≤" if check.at_most else "≥"
         mark = "ok  " if check.ok else "FAIL"
-        shown.append(f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}")
+        few = "; kept, but not by the interval: more rows would tell" if check.is_open else ""
+        shown.append(
+            f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}{few}"
+        )
     return shown
 
 

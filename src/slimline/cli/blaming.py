@@ -83,7 +83,9 @@ def _directory(release: Path) -> Path:
         return release
     current = Deployment(release).current()
     if current is None:
-        raise ReleaseError(f"{release}: neither a release nor a deployment folder with a current one")
+        raise ReleaseError(
+            f"{release}: neither a release nor a deployment folder with a current one; slimline deploy makes one"
+        )
     return current.resolve()
 
 

@@ -77,6 +77,8 @@ def _lead(study: Study) -> str:
 
 
 def _summary(study: Study, *, passed: bool) -> str:
+    if not passed and all(check.ok or check.is_open for check in study.checks):
+        return f"{study.last} keeps the budget, but its intervals are too wide to tell"
     return f"{study.last} is within budget" if passed else f"{study.last} is over budget"
 
 
