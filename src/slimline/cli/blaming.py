@@ -84,7 +84,7 @@ def _directory(release: Path) -> Path:
     current = Deployment(release).current()
     if current is None:
         raise ReleaseError(
-            f"{release}: neither a release nor a deployment folder with a current one; slimline deploy makes one"
+            f"{release}: neither a release nor a deployment with a current one; slimline deploy makes one"
         )
     return current.resolve()
 

@@ -69,7 +69,7 @@ def made(options: Options) -> Probe:
         release = Deployment(options.release).current()
     if release is None:
         raise ReleaseError(
-            f"{options.release}: neither a release nor a deployment folder with a current one; slimline deploy makes one"
+            f"{options.release}: neither a release nor a deployment with a current one; slimline deploy makes one"
         )
     own = watched.read(manifest.digest(release), options.variant, shadow=False, release=release, chosen=chosen)
     return Probe(asker(options.url, own, options.timeout, options.token_file), own, _rows(options, own, release))
