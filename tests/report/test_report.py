@@ -189,7 +189,9 @@ def test_a_metric_that_is_no_score_is_shown_in_its_own_unit(project: Project) ->
     assert "+0.500 rmse" in markdown
     assert "points" not in markdown
     assert "accuracy" not in html + markdown
-    assert "✗ drop of rmse: 2 [1.9, 2.1], budget ≤ 2 – **over budget**" in markdown
+    assert "✗ drop of rmse: 2 [1.9, 2.1], budget ≤ 2; kept, but not by the interval: more rows would tell\n" in markdown
+    assert "factorize keeps the budget, but its intervals are too wide to tell" in html
+    assert "over budget" not in html + markdown
 
 
 def test_verdict_line_by_line(project: Project) -> None:

@@ -37,7 +37,7 @@ def content(study: Study) -> dict[str, Any]:
     model, task = study.params.teacher.model, study.measured["task"]
     compressed = study.last != ROOT
     verdict = tables.verdict(study) if compressed else []
-    passed = all(ok for ok, _ in verdict)
+    passed = all(ok for ok, _, _ in verdict)
     tradeoffs = plots.tradeoffs(study)
     return {
         "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
