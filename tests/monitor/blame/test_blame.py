@@ -269,7 +269,7 @@ def test_bad_input_is_named(good: Path, two_releases: tuple[Path, Path], tmp_pat
     done = CliRunner().invoke(app, ["blame", str(good), "--since", "yesterday"])
     assert "--since: 'yesterday' is no time" in str(done.exception)
     done = CliRunner().invoke(app, ["blame", str(tmp_path)])
-    assert "neither a release nor a deployment folder" in str(done.exception)
+    assert "neither a release nor a deployment with a current one; slimline deploy makes one" in str(done.exception)
 
 
 def test_the_page_says_what_there_is(watch: Watch, good: Path) -> None:
