@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
-YOUNG = 50_000  # new objects between two looks: at 700, events that wait are looked through again and again
+YOUNG = 20_000  # new objects between two looks: at 700, events that wait are looked through again and again
 
 
 class Rarely:
