@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,19 @@ def write_encoder(folder: Path) -> Path:
     BertModel(configuration()).save_pretrained(folder)
     write_tokenizer(folder)
     return folder
+
+
+@contextmanager
+def text_project(root: Path) -> Iterator[Any]:
+    """Work in ``root``, with an encoder in ``model`` and 240 labelled texts in t.csv; yield their task, prepared."""
+    import torch
+
+    from slimline.tasks.text import text
+
+    torch.manual_seed(0)
+    write_encoder(root / "model")
+    write_table(root / "t.csv", texts(240))
+    with chdir(root):
+        task = text(data="t.csv", tokenizer="model", labels=list(LABELS), max_length=16)
+        task.splits()
+        yield task

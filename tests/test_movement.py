@@ -25,8 +25,8 @@ from slimline.movement import Tuning
 from slimline.params import Target
 from slimline.sensitivity import Sensitivity
 from slimline.task import Split, tensors
-from slimline.tasks.text import Text, text
-from tests.encoders import LABELS, texts, write_encoder, write_table
+from slimline.tasks.text import Text
+from tests.encoders import text_project
 
 
 class FirstInput:
@@ -114,16 +114,8 @@ def test_a_train_split_without_rows_is_an_error(neurons: tuple[nn.Sequential, Gr
 
 @pytest.fixture(scope="module")
 def own_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Text]:
-    root = tmp_path_factory.mktemp("movement")
-    torch.manual_seed(0)
-    write_encoder(root / "model")
-    write_table(root / "t.csv", texts(240))
-    patch = pytest.MonkeyPatch()
-    patch.chdir(root)
-    task = text(data="t.csv", tokenizer="model", labels=list(LABELS), max_length=16)
-    task.splits()
-    yield task
-    patch.undo()
+    with text_project(tmp_path_factory.mktemp("movement")) as task:
+        yield task
 
 
 @pytest.fixture

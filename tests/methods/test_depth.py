@@ -22,9 +22,9 @@ from slimline.models.resnet import ResNet
 from slimline.sensitivity import divergence
 from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits
-from slimline.tasks.text import Text, text
+from slimline.tasks.text import Text
 from slimline.testing import check_method
-from tests.encoders import LABELS, texts, write_encoder, write_table
+from tests.encoders import text_project
 
 LAYERS = "body.encoder.layer"
 
@@ -42,16 +42,8 @@ def deep(splits: dict[str, Split]) -> ResNet:
 
 @pytest.fixture(scope="module")
 def own_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Text]:
-    root = tmp_path_factory.mktemp("depth")
-    torch.manual_seed(0)
-    write_encoder(root / "model")
-    write_table(root / "t.csv", texts(240))
-    patch = pytest.MonkeyPatch()
-    patch.chdir(root)
-    task = text(data="t.csv", tokenizer="model", labels=list(LABELS), max_length=16)
-    task.splits()
-    yield task
-    patch.undo()
+    with text_project(tmp_path_factory.mktemp("depth")) as task:
+        yield task
 
 
 @pytest.fixture
