@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimline.answers import Answers
 from slimline.monitor.blame.chain import Chain, Rows
 from slimline.params import Budget, Monitor
 
@@ -30,10 +31,11 @@ def labels() -> Any:
 
 
 @pytest.fixture
-def chain() -> Chain:
-    made = Chain(Path("release"), "sha256:1", {}, LINE)
+def chain(tmp_path: Path) -> Chain:
+    made = Chain(tmp_path, "sha256:1", {}, LINE)  # nothing of it is read from disk
     labels = np.random.default_rng(1).integers(0, 10, 1500)
-    made.__dict__["labels"] = [str(digit) for digit in range(10)]
+    signature = {"outputs": [{"name": "logits", "shape": ["batch", 10]}], "labels": [str(each) for each in range(10)]}
+    made.__dict__["answers"] = dict.fromkeys(LINE, Answers(signature))
     made.__dict__["budget"] = Budget(max_drop={"accuracy": 0.015})
     made.__dict__["objectives"] = Monitor()
     rows = [str(row) for row in range(1500)]
