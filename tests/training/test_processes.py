@@ -130,7 +130,7 @@ def run(target: Path, processes: int, stop: int = -1, script: str = SCRIPT) -> N
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, *launch, str(target / "script.py"), str(target), str(stop)],
-        env=os.environ | {"OMP_NUM_THREADS": "1",
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1",  # one GPU has no room for two
                           "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

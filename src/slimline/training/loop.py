@@ -31,6 +31,7 @@ from slimline.method import Method
 from slimline.params import Training
 from slimline.task import Split, Task
 from slimline.training import optimizers
+from slimline.training.feeding import ask_for_determinism, made, sent
 from slimline.training.objective import Loss, Objective, Term, check_terms
 from slimline.training.processes import on_cpu
 from slimline.training.resume import State
@@ -79,6 +80,7 @@ def fit(
     accelerator = Accelerator(
         cpu=on_cpu(), mixed_precision=settings.precision, kwargs_handlers=[parallel], dataloader_config=whole
     )
+    ask_for_determinism(accelerator.device)
     home = next(model.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(accelerator.device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -149,20 +151,28 @@ def _train_epoch(
     view = view_of(task, len(train), seed, number, mixed=mixed)
     heard = teachers if objective.reads_outputs else []
     with accelerator.main_process_first():  # the others find them on disk
-        answers = [teacher.view(number, mixed=mixed) for teacher in heard]
+        answers = [teacher.view(number, mixed=mixed, device=accelerator.device) for teacher in heard]
     prepared.train()
     total = 0.0
     name = where.partition(": ")[2].partition(".")[0]
+
+    def batch(which: tuple[NDArray[np.int64], float, int]) -> tuple[dict[str, Tensor], Tensor | None, list[Tensor]]:
+        rows, device = which[0], accelerator.device
+        inputs, y = view_batch(task, train, rows, view)
+        targets = [sent(torch.from_numpy(each[rows]), device) for each in answers]
+        return (
+            {key: sent(value, device) for key, value in inputs.items()},
+            None if y is None else sent(y, device),
+            targets,
+        )
+
+    batches = _batches(len(train), settings.batch_size, seed, run.epoch, accelerator)
     bar = tqdm(
-        _batches(len(train), settings.batch_size, seed, run.epoch, accelerator),
+        made(batches, batch, ahead=accelerator.device.type == "cuda"),
         desc=f"{name} epoch {run.epoch + 1}/{settings.epochs}", total=steps, leave=False, disable=None,
     )  # fmt: skip
     masked = masks.masked(model)
-    for step, (rows, share, count) in enumerate(bar):
-        inputs, y = view_batch(task, train, rows, view)
-        inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
-        y = y.to(accelerator.device) if y is not None else None
-        targets = [torch.from_numpy(each[rows]).to(accelerator.device) for each in answers]
+    for step, ((_, share, count), (inputs, y, targets)) in enumerate(bar):
         with accelerator.autocast():
             value = objective(prepared, inputs, y, targets)
             value = value if share == 1 else share * value

@@ -87,14 +87,24 @@ class TeacherCache:
         self.seed = seed
         self.folder = folder / key
 
-    def view(self, number: int, *, mixed: bool = False, batch_size: int = 500) -> NDArray[np.float32]:
-        """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before."""
+    def view(
+        self, number: int, *, mixed: bool = False, batch_size: int = 500, device: torch.device | None = None
+    ) -> NDArray[np.float32]:
+        """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before.
+
+        They are computed on ``device``, or where the teacher is.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         os.utime(self.folder)
         path = self.folder / f"view-{number}{'-mixed' if mixed else ''}.npy"
         if not path.is_file():
             view = view_of(self.task, len(self.split), self.seed, number, mixed=mixed)
-            self._compute(path, view, batch_size)
+            home = next(self.teacher.parameters()).device
+            self.teacher.to(device or home)
+            try:
+                self._compute(path, view, batch_size)
+            finally:
+                self.teacher.to(home)
         cached: NDArray[np.float32] = np.load(path, mmap_mode="r")
         return cached
 
