@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -87,3 +88,31 @@ def test_a_repository_that_was_served_stays_clean(repository: Path) -> None:
         (repository / name).touch()
     status = subprocess.run([*git, "status", "--porcelain"], cwd=repository, check=True, capture_output=True, text=True)
     assert status.stdout == ""
+
+
+@pytest.mark.parametrize("own", ["", ".env\n"], ids=["nothing", "env"])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_the_command_that_is_named_adds_what_was_laid_out_and_init_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, elsewhere: bool
+) -> None:
+    """What the repository ignores, git refuses to be told of."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    repository = tmp_path / "my project"
+    repository.mkdir()
+    (repository / ".gitignore").write_text(own)
+    for command in (["init", "-q"], ["add", ".gitignore"], ["commit", "-qm", "start"]):
+        subprocess.run([*git, *command], cwd=repository, check=True)
+    monkeypatch.chdir(tmp_path if elsewhere else repository)
+
+    done = project.lay_out(Path("my project" if elsewhere else "."), task="digits", recipe="int8", limit=None)
+
+    def names(*command: str) -> list[str]:
+        found = subprocess.run([*git, *command], cwd=repository, check=True, capture_output=True, text=True)
+        return found.stdout.splitlines()
+
+    assert names("diff", "--cached", "--name-only") == []
+    (command,) = [line.removeprefix("next: ") for line in done if line.startswith("next: ")]
+    subprocess.run(shlex.split(command), check=True)
+    added = {name.partition("/")[0] for name in names("diff", "--cached", "--name-only")}
+    assert added == {".dvc", ".dvcignore", ".env", ".gitignore", "dvc.yaml", "params.yaml", "stages"} - {own.strip()}
+    assert names("status", "--porcelain", "--untracked-files=all") == names("status", "--porcelain", "-uno")

@@ -34,9 +34,9 @@ def score(
 ) -> int:
     """Answer every row of ``source`` and write ``target``, whole or not at all; return how many rows there were.
 
-    ``source`` is a folder of images, .csv or .parquet, ``target`` .csv or .parquet: the source's other columns, then
-    ``label`` and ``probability.LABEL`` (without labels, the outputs). ``column`` holds the raw input where its name
-    doesn't say so. Raises DataError or InputError naming file and row; nothing is written then.
+    ``source`` is what ``tables.read`` opens, ``target`` .csv or .parquet: the source's columns, as ``Carried`` says,
+    then ``label`` and ``probability.LABEL`` (without labels, the outputs). ``column`` holds the raw input where its
+    name doesn't say so. Raises DataError or InputError naming file and row; nothing is written then.
     """
     if target.resolve() == source.resolve():
         raise DataError(f"{target}: is the file that is read; name another")
@@ -47,10 +47,12 @@ def score(
             rows = 0
             feed = Feed(release, predictor, table, column)
             answers = Answers(predictor.signature)
+            carried = Carried(feed)
             for columns, done in table.batches(batch):
                 count = len(next(iter(columns.values())))
                 outputs = _answered(predictor, feed, columns, rows)
-                write(_named(_kept(columns, feed), answers, outputs))
+                scored = _scored(answers, outputs)
+                write(carried.of(columns, scored, rows) | scored)
                 rows += count
                 progress(done, table.total)
             if not rows:
@@ -106,10 +108,7 @@ class Feed:
             value = value.get("bytes") or value.get("path")
         if value is None or value == "":
             raise DataError(f"column {self.raw!r} is empty")
-        if self.images and isinstance(value, str):
-            folder = self.table.path if self.table.path.is_dir() else self.table.path.parent
-            return folder / value
-        return value
+        return self.table.image(value) if self.images and isinstance(value, str) else value
 
 
 def _answered(predictor: Predictor, feed: Feed, columns: Columns, start: int) -> Arrays:
@@ -165,29 +164,71 @@ def _array(values: list[Any], spec: dict[str, Any]) -> Any:
         raise InputError(f"input {spec['name']!r}: rows of several shapes; score with --batch 1") from error
 
 
-def _kept(columns: Columns, feed: Feed) -> Columns:
-    """Return the columns that go into the answer's file: all but what the model was fed; paths stay, they name rows."""
-    if feed.raw is None:
-        fed = {spec["name"] for spec in feed.inputs}
-    else:
-        paths = feed.images and all(isinstance(value, str) for value in tables.plain(columns[feed.raw]))
-        fed = set() if paths else {feed.raw}
-    return {
-        name: values
-        for name, values in columns.items()
-        if name not in fed and not any(isinstance(value, bytes | dict | list) for value in tables.plain(values))
-    }
+class Carried:
+    """The source's columns beside the answers: they say which row an answer belongs to.
+
+    Left out are what can't be read there: images' bytes, and lists of numbers that the model was fed. Of an image with
+    bytes and a path the path stays; other lists and objects, such as a pair of texts, become JSON. Where nothing is
+    left, ``row`` counts from 1. A column named like one of the answers becomes ``input.NAME``.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._table = feed.table
+        self._arrays = {spec["name"] for spec in feed.inputs} if feed.raw is None else set()
+        self._names: dict[str, str] | None = None  # the first batch decides: a file has the same columns to its end
+
+    def of(self, columns: Columns, scored: Columns, start: int) -> Columns:
+        """Return the columns to write before ``scored``; ``start`` rows stand before this batch."""
+        if self._names is None:
+            self._names = self._chosen(columns, scored)
+        if not self._names:
+            rows = range(start + 1, start + 1 + len(next(iter(columns.values()))))
+            return {"input.row" if "row" in scored else "row": list(rows)}
+        return {own: _cells(columns[name]) for name, own in self._names.items()}
+
+    def _chosen(self, columns: Columns, scored: Columns) -> dict[str, str]:
+        """Return {column: the name it is written under}."""
+        kept = [name for name, values in columns.items() if not self._is_left_out(name, tables.plain(values))]
+        names = {name: f"input.{name}" if name in scored else name for name in kept}
+        for name, own in names.items():
+            if own != name and (own in kept or own in scored):
+                raise DataError(
+                    f"{self._table.path}: column {name!r} is also one of the answers, and {own!r} is taken; rename one"
+                )
+        return names
+
+    def _is_left_out(self, name: str, values: list[Any]) -> bool:
+        if name in self._arrays and any(isinstance(_number(each), list) for each in values):
+            return True
+        return any(_holds_bytes(each) for each in values) and all(_cell(each) is None for each in values)
 
 
-def _named(kept: Columns, answers: Answers, outputs: Arrays) -> dict[str, Any]:
+def _holds_bytes(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes))
+
+
+def _cells(values: Any) -> Any:
+    """Return a column as it is written; one without lists, objects and bytes keeps its type."""
+    held = tables.plain(values)
+    return [_cell(each) for each in held] if any(isinstance(each, bytes | dict | list) for each in held) else values
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return None
+    if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:  # as data sets store images
+        return value.get("path")
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
+
+
+def _scored(answers: Answers, outputs: Arrays) -> dict[str, Any]:
     labels, values = answers.of(outputs)
-    scored: dict[str, Any] = {}
     if labels is not None and answers.labels is not None:
-        scored = {"label": labels} | {
+        return {"label": labels} | {
             f"probability.{label}": values[:, index] for index, label in enumerate(answers.labels)
         }
-    else:
-        for name, array in outputs.items():
-            flat = array.reshape(len(array), -1)
-            scored |= {name if flat.shape[1] == 1 else f"{name}.{at}": flat[:, at] for at in range(flat.shape[1])}
-    return {f"input.{name}" if name in scored else name: column for name, column in kept.items()} | scored
+    scored: dict[str, Any] = {}
+    for name, array in outputs.items():
+        flat = array.reshape(len(array), -1)
+        scored |= {name if flat.shape[1] == 1 else f"{name}.{at}": flat[:, at] for at in range(flat.shape[1])}
+    return scored

@@ -1,4 +1,4 @@
-"""Rows in and out of files, in bounded memory: CSV, TSV, JSONL, Parquet, a folder of images. Needs no torch.
+"""Rows in and out of files, in bounded memory: CSV, TSV, JSONL, Parquet, images in a folder or archive. Needs no torch.
 
 A reader yields batches ``{column: values}`` and knows which row a batch starts at; a writer takes such batches and
 leaves a whole file or none. Parquet is read a row group at a time.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +36,10 @@ class Table:
         """Yield (columns of up to ``size`` rows, units of work done so far)."""
         raise NotImplementedError
 
+    def image(self, path: str) -> Path | bytes:
+        """Return the image that a cell names: a file, or what is in it. Paths are relative to the table's folder."""
+        return self.path.parent / path
+
 
 class _Folder(Table):
     """The images under a folder, sorted by path; one column ``path``, relative to the folder."""
@@ -49,6 +56,35 @@ class _Folder(Table):
         for start in range(0, self.total, size):
             files = self._files[start : start + size]
             yield {PATH: list(files)}, start + len(files)
+
+    def image(self, path: str) -> Path | bytes:
+        return self.path / path
+
+
+class _Archive(Table):
+    """The images in a zip or tar, in the order in which they lie there; one column ``path``, the name in it."""
+
+    def __init__(self, path: Path) -> None:
+        from slimline import image_sources
+
+        self._store = image_sources.Archive(path)
+        self._files = [
+            name for name in self._store.names() if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"
+        ]
+        if not self._files:
+            raise DataError(f"{path}: no image in it ({', '.join(IMAGES)})")
+        super().__init__(path, [PATH], len(self._files))
+
+    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+        for start in range(0, self.total, size):
+            files = self._files[start : start + size]
+            yield {PATH: list(files)}, start + len(files)
+
+    def image(self, path: str) -> Path | bytes:
+        try:
+            return self._store.read(path)
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+            raise DataError(f"can't be read from the archive: {error}") from error
 
 
 class _Csv(Table):
@@ -190,16 +226,23 @@ def _pyarrow(path: Path) -> Any:
 
 
 def read(path: Path) -> Table:
-    """Open a folder of images, a .csv, .tsv, .jsonl or .parquet file. Raises DataError naming what is wrong with it."""
+    """Open a .csv, .tsv, .jsonl or .parquet file, or images in a folder, zip or tar.
+
+    Raises DataError naming what is wrong with it.
+    """
+    from slimline.image_sources import ARCHIVES
+
     if path.is_dir():
         return _Folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
+    if path.name.endswith(ARCHIVES):
+        return _Archive(path)
     readers: dict[str, type[_Csv | _JsonLines | _Parquet]] = {
         ".csv": _Csv, ".tsv": _Csv, ".jsonl": _JsonLines, ".parquet": _Parquet,
     }  # fmt: skip
     if path.suffix not in readers:
-        raise DataError(f"{path}: a folder of images, {', '.join(readers)} is expected")
+        raise DataError(f"{path}: a folder of images, {', '.join((*readers, *ARCHIVES))} is expected")
     return readers[path.suffix](path)
 
 
@@ -214,7 +257,7 @@ def written(path: Path) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None
         _pyarrow(path)  # if it isn't there, the message names the file that was asked for
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _writer(scratch, path.suffix) as write:
+        with _writer(scratch, path) as write:
             yield write
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
@@ -227,9 +270,9 @@ def written(path: Path) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None
 
 
 @contextmanager
-def _writer(path: Path, suffix: str) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
-    if suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
+def _writer(scratch: Path, path: Path) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
+    if path.suffix == ".csv":
+        with scratch.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
 
             def write_rows(batch: Mapping[str, Sequence[Any]]) -> None:
@@ -245,11 +288,13 @@ def _writer(path: Path, suffix: str) -> Iterator[Callable[[Mapping[str, Sequence
     writers: list[Any] = []  # the first batch decides the columns' types
 
     def write_batch(batch: Mapping[str, Sequence[Any]]) -> None:
+        try:
+            table = pa.table(dict(batch), schema=writers[0].schema if writers else None)
+        except pa.ArrowException as error:
+            told = " ".join(str(error).split())
+            raise DataError(f"{path}: a column's values are of several types ({told}); write .csv") from error
         if not writers:
-            table = pa.table(dict(batch))
-            writers.append(parquet.ParquetWriter(path, table.schema))
-        else:
-            table = pa.table(dict(batch), schema=writers[0].schema)
+            writers.append(parquet.ParquetWriter(scratch, table.schema))
         writers[0].write_table(table)
 
     try:

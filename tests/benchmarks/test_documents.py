@@ -1,9 +1,8 @@
-"""docs/check.py: tables say what they were measured on."""
+"""The documents' tables say what they were measured on."""
 
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,14 @@ import pytest
 
 from slimline import manifest, provenance
 
-CHECK = Path(__file__).parents[2] / "docs/check.py"
-
 
 @pytest.fixture
-def documents(tmp_path: Path) -> dict[str, Any]:
-    """The functions of docs/check.py on a repository whose dvc.lock holds one release."""
-    names = runpy.run_path(str(CHECK))
-    names["main"].__globals__["ROOT"] = tmp_path
+def repository(tmp_path: Path) -> Path:
+    """A repository whose dvc.lock holds one release."""
     lock = {"stages": {"release": {"outs": [{"path": "release", "md5": "now.dir"}]}}}
     (tmp_path / provenance.LOCK).write_text(json.dumps(lock))
     (tmp_path / "metrics").mkdir()
-    return names
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -34,15 +29,15 @@ def documents(tmp_path: Path) -> dict[str, Any]:
     ],
     ids=["this", "another", "unknown"],
 )
-def test_a_table_says_that_another_release_was_measured(
-    documents: dict[str, Any], tmp_path: Path, release: dict[str, Any], said: str
-) -> None:
+def test_a_table_says_that_another_release_was_measured(repository: Path, release: dict[str, Any], said: str) -> None:
+    from tables import monitoring
+
     run = {
         "scenario": "f", "title": "nothing", "alarms": [], "goals": {}, "points_lost": {}, "back_after": None,
         "requests_until_alarm": None, "failed": 0,
     }  # fmt: skip
-    (tmp_path / "metrics/regressions.json").write_text(json.dumps({"runs": {"f-0": run | release}}))
-    *_, last = documents["regressions_table"]().splitlines()
+    (repository / "metrics/regressions.json").write_text(json.dumps({"runs": {"f-0": run | release}}))
+    *_, last = monitoring.regressions(repository).splitlines()
     assert said in last if said else last.startswith("| (f) nothing")
 
 
@@ -56,12 +51,14 @@ def test_a_release_is_named_by_its_revision_and_as_dvc_does(tmp_path: Path) -> N
     }
 
 
-def test_what_the_monitor_costs_is_shown_once_it_was_measured(documents: dict[str, Any], tmp_path: Path) -> None:
-    assert documents["speed_table"]() == ""
+def test_what_the_monitor_costs_is_shown_once_it_was_measured(repository: Path) -> None:
+    from tables import monitoring
+
+    assert monitoring.speed(repository) == ""
     measured = {
         "release": {"revision": "sha256:1", "dvc": "now.dir"}, "events": 1_000_000, "events_per_second": 54_000,
         "memory_mb": {"settled": 118.0, "end": 122.0}, "memory_mb_per_million_events": 4.9, "restart_seconds": 0.3,
     }  # fmt: skip
-    (tmp_path / "metrics/monitor-speed.json").write_text(json.dumps(measured))
-    *_, row = documents["speed_table"]().splitlines()
+    (repository / "metrics/monitor-speed.json").write_text(json.dumps(measured))
+    *_, row = monitoring.speed(repository).splitlines()
     assert row == "| 1,000,000 | 54,000 | 118 → 122 | +4.9 | 0.3 |"

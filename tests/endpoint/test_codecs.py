@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,12 @@ def unread(value: Any) -> Any:
     return codecs.parse_json(json.dumps({"x": value}).encode(), unread="x")["x"]
 
 
+def from_lists(value: Any, spec: dict[str, Any] = SPEC) -> NDArray[Any]:
+    """Return what /predict reads nested lists as."""
+    body = json.dumps({"x": value}).encode()
+    return codecs.from_lists(codecs.parse_json(body, unread="x"), {"x": spec}, body, LIMITS)["x"]
+
+
 def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
     """Return what was read, or the one line that says why not."""
     try:
@@ -47,7 +54,7 @@ def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
 def test_every_way_in_gives_the_same_array(array: NDArray[np.float32]) -> None:
     listed, flat = unread(array.tolist()), unread(array.ravel().tolist())
     for found in (
-        codecs.from_lists(listed, SPEC, LIMITS),
+        from_lists(array.tolist()),
         codecs.from_npy(npy(array), SPEC, LIMITS),
         codecs.from_npy(npy(np.asfortranarray(array)), SPEC, LIMITS),
         codecs.fit(codecs.from_raw(array.tobytes(), "<f4", array.shape, "x"), SPEC, LIMITS),
@@ -68,13 +75,80 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from([SPEC, TOKENS]))
 def test_any_json_value_fits_or_is_refused(value: Any, spec: dict[str, Any]) -> None:
-    found = outcome(lambda: codecs.from_lists(unread(value), spec, LIMITS))
+    found = outcome(from_lists, value, spec)
     if isinstance(found, str):
         assert "\n" not in found
     else:
         assert found.dtype == spec["dtype"]
         assert found.ndim == len(spec["shape"])
         assert found.shape[0] <= LIMITS.max_rows
+
+
+def to(value: list[Any], path: list[int]) -> list[Any]:
+    """Return the list that holds the value at ``path``."""
+    for index in path[:-1]:
+        value = value[index]
+    return value
+
+
+@st.composite
+def mixed_depths(draw: st.DrawFn) -> Any:
+    """Return nested lists of one depth, some of whose values are then lists, or none where lists were."""
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)) | st.tuples(st.integers(1, 3)))
+    value: Any = draw(arrays.arrays(np.int64, shape, elements=st.integers(-9, 9))).tolist()
+    for _ in range(draw(st.integers(0, 3))):
+        at = [draw(st.integers(0, size - 1)) for size in shape]
+        own = draw(st.sampled_from([[], [7], [7, 8], [[7]], [[], 7], 7]))
+        for depth in range(len(at)):
+            if not isinstance(to(value, at[: depth + 1]), list):
+                break
+        else:
+            to(value, at)[at[-1]] = own
+    return value
+
+
+@given(mixed_depths())
+def test_numpys_verdict_on_ragged_lists_holds(value: Any) -> None:
+    found = outcome(from_lists, value, TOKENS)
+    try:
+        expected = np.array(value, np.int64)
+    except ValueError:
+        expected = None
+    fits = expected is not None and expected.ndim in {1, 2} and expected.size > 0
+    assert isinstance(found, str) is not fits
+    if expected is not None and fits:
+        np.testing.assert_array_equal(found, expected.reshape(-1, expected.shape[-1]))
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "where"),
+    [
+        ([[1, 2], [3, [4]]], TOKENS, [1, 1]),
+        ([[1, [2, 3]], [4, []]], TOKENS, [0, 1]),
+        ([1, [2]], TOKENS, [0, 1]),
+        ([[1, [[2]]]], TOKENS, [0, 1]),
+        ([[[1, 2, 3], [4, [5], 6]]], SPEC, [0, 1, 1]),
+        ([[True, [False]]], {"name": "x", "dtype": "bool", "shape": ["batch", 2]}, [0, 1]),
+    ],
+    ids=str,
+)
+def test_a_list_among_numbers_is_named(value: Any, spec: dict[str, Any], where: list[int]) -> None:
+    with pytest.raises(InputError, match=re.escape(f"a list at {where}, where one value is expected")):
+        from_lists(value, spec)
+
+
+def test_a_bracket_in_a_text_is_no_list() -> None:
+    body = json.dumps({"id": "[[", "x": [[1, 2]]}).encode()
+    found = codecs.from_lists(codecs.parse_json(body, unread="x"), {"x": TOKENS}, body, LIMITS)
+    np.testing.assert_array_equal(found["x"], [[1, 2]])
+
+
+def test_lists_of_several_inputs_are_told_apart() -> None:
+    specs = {name: TOKENS | {"name": name} for name in ("ids", "mask")}
+    body = json.dumps({"x": {"ids": [[1, 2]], "mask": [1, [0]]}}).encode()
+    given = codecs.opened(codecs.parse_json(body, unread="x")["x"])
+    with pytest.raises(InputError, match=r"input 'mask': a list at \[0, 1\]"):
+        codecs.from_lists(given, specs, body, LIMITS)
 
 
 @given(JSON, st.sampled_from(sorted(codecs.NUMBERS)), st.lists(st.integers(0, 5), max_size=4))
@@ -121,7 +195,7 @@ def test_any_body_is_a_json_object_or_refused(body: bytes) -> None:
 )
 def test_a_list_that_does_not_fit_says_why(value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        codecs.from_lists(unread(value), SPEC, LIMITS)
+        from_lists(value)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +216,14 @@ def test_an_npy_file_that_does_not_fit_says_why(body: bytes, message: str) -> No
 
 def test_a_float_is_no_token() -> None:
     with pytest.raises(InputError, match="expected int64 numbers"):
-        codecs.from_lists(unread([[1.5]]), TOKENS, LIMITS)
+        from_lists([[1.5]], TOKENS)
     with pytest.raises(InputError, match="dtype float64, expected int64"):
         codecs.fit(np.zeros((1, 2)), TOKENS, LIMITS)
 
 
 def test_an_open_axis_has_a_limit() -> None:
     with pytest.raises(InputError, match="axis 1 has size 9, at most 8"):
-        codecs.from_lists(unread([[0] * 9]), TOKENS, LIMITS)
+        from_lists([[0] * 9], TOKENS)
 
 
 @pytest.mark.parametrize(

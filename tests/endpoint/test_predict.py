@@ -85,6 +85,10 @@ def test_raw_images_run_the_releases_own_preprocessing(client: TestClient) -> No
         ({"inputs": {"picture": []}}, "input 'image' is missing|input 'picture' is unknown"),
         ({"inputs": {"image": [[[[0.0]]]]}}, "axis 2 has size 1, expected 8"),
         ({"inputs": {"image": "abc"}}, "nested 0 deep"),
+        (
+            {"inputs": {"image": [[[*[[0.0] * 8] * 7, [*[0.0] * 7, [0.0]]]]]}},
+            r"input 'image': a list at \[0, 0, 7, 7\], where one value is expected",
+        ),
         ({"raw": []}, "one or more values"),
         ({"raw": [1]}, "row 0: expected an image file as base64"),
         ({"raw": ["%%%"]}, "row 0: not valid base64"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Histogram as Single
 
-from slimline.endpoint.tally import Histogram, Tally
+from slimline.endpoint.tally import Histogram, Histograms, Tally
 
 BOUNDS = (0.001, 0.01, 0.1)
 observed = st.lists(st.floats(0, 1) | st.sampled_from(BOUNDS), max_size=30)
@@ -32,3 +33,34 @@ def test_a_tally_ends_where_single_observations_do(rounds: list[list[float]]) ->
     sums = [each.get_sample_value("seconds_sum", {"part": "total"}) for each in registries]
     assert sums[0] is not None
     assert abs(sums[0] - (sums[1] or 0.0)) < 1e-9
+
+
+def test_histograms_of_the_same_bounds_are_shown_as_one_metrics_children_are() -> None:
+    registries = CollectorRegistry(), CollectorRegistry()
+    own = Histograms("seconds", "How long.", ("part",), registry=registries[0])
+    shared = Single("seconds", "How long.", ("part",), buckets=BOUNDS, registry=registries[1])
+    for part, value in (("total", 0.05), ("decode", 0.001), ("total", 2.0)):
+        own.bounded(BOUNDS, part).observe(value)
+        shared.labels(part).observe(value)
+    shown = [
+        [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
+        for registry in registries
+    ]
+    assert shown[0] == shown[1]
+    assert 'seconds_bucket{le="0.1",part="total"} 1.0' in shown[0]
+
+
+def test_each_histogram_keeps_the_bounds_that_it_was_made_with() -> None:
+    registry = CollectorRegistry()
+    own = Histograms("seconds", "How long.", ("part",), registry=registry)
+    assert own.bounded((0.1,), "decode") is own.bounded((0.2,), "decode")
+    assert own.bounded((0.2,), "total").bounds == [0.2]
+    bounds = [
+        (sample.labels["part"], sample.labels["le"])
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "seconds_bucket"
+    ]
+    assert bounds == [("decode", "0.1"), ("decode", "+Inf"), ("total", "0.2"), ("total", "+Inf")]
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        Single("seconds", "Again.", registry=registry)

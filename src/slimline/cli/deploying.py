@@ -66,7 +66,7 @@ def deploy(
 @app.command()
 def predict(
     release: Annotated[Path, typer.Argument(help="A release, or an export directory.")],
-    source: Annotated[Path, typer.Argument(help="A folder of images, .csv or .parquet.")],
+    source: Annotated[Path, typer.Argument(help="Images in a folder, zip or tar; .csv, .tsv, .jsonl, .parquet.")],
     target: Annotated[Path, typer.Argument(help=".csv or .parquet.")],
     column: Annotated[Optional[str], typer.Option(help="Holds the raw input: text, paths or bytes.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option(min=1, help="Rows answered at once.")] = 64,

@@ -9,10 +9,10 @@ import asyncio
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +82,31 @@ def opened(value: Any) -> Any:
         raise InputError("the body has a key that holds a zero byte") from None
 
 
-def from_lists(data: Any, spec: Spec, limits: Limits) -> NDArray[Any]:
-    """Return unread nested lists as the array that ``spec`` asks for; one row may come without its batch axis.
+def from_lists(
+    given: Mapping[str, Any], specs: Mapping[str, Spec], body: bytes, limits: Limits
+) -> dict[str, NDArray[Any]]:
+    """Return each input's unread nested lists as the array that its spec asks for.
 
-    Raises InputError for ragged lists, other sizes, and anything that is not a number of the dtype.
+    One row may come without its batch axis. ``body`` is what ``given`` was read from. Raises InputError for ragged
+    lists, other sizes, and anything that is not a number of the dtype.
     """
+    nests = {name: _nest(given[name], spec, limits) for name, spec in specs.items()}
+    if body.count(b"[") > sum(each.lists for each in nests.values()):  # else none is left to stand among numbers
+        for name, nest in nests.items():
+            _check_numbers(name, nest, specs[name]["shape"])
+    return {name: from_flat(given[name], specs[name]["dtype"], nest.shape, name) for name, nest in nests.items()}
+
+
+class _Nest(NamedTuple):
+    """What nested lists are: the array's ``shape``, how many ``lists`` there are, those of numbers."""
+
+    shape: list[int]
+    lists: int
+    innermost: list[Array]
+
+
+def _nest(data: Any, spec: Spec, limits: Limits) -> _Nest:
+    """Return how unread lists are nested, down to those of numbers. Raises InputError unless they fit ``spec``."""
     name, axes = spec["name"], spec["shape"]
     depth, probe = 0, data
     while isinstance(probe, Array) and depth <= len(axes):
@@ -94,7 +114,7 @@ def from_lists(data: Any, spec: Spec, limits: Limits) -> NDArray[Any]:
     if depth not in {len(axes), len(axes) - 1} or not depth:
         raise InputError(f"input {name!r}: lists nested {depth} deep, expected {len(axes)}: {axes}")
     shape = [1] * (len(axes) - depth)
-    level = [data]
+    level, lists = [data], 1
     for position in range(len(shape), len(axes)):
         size = len(level[0])
         if any(type(each) is not Array or len(each) != size for each in level):
@@ -103,11 +123,20 @@ def from_lists(data: Any, spec: Spec, limits: Limits) -> NDArray[Any]:
         shape.append(size)
         if position < len(axes) - 1:
             level = list(chain.from_iterable(level))
-    return from_flat(data, spec["dtype"], shape, name)
+            lists += len(level)
+    return _Nest(shape, lists, level)
+
+
+def _check_numbers(name: str, nest: _Nest, axes: Sequence[int | str]) -> None:
+    """Raise InputError where a list stands for a number: the parser's ``as_buffer`` would read through it."""
+    for at, value in enumerate(chain.from_iterable(nest.innermost)):
+        if isinstance(value, Array):
+            where = [int(index) for index in np.unravel_index(at, nest.shape)]
+            raise InputError(f"input {name!r}: a list at {where}, where one value is expected: {axes}")
 
 
 def from_flat(data: Any, dtype: str, shape: Sequence[int], name: str) -> NDArray[Any]:
-    """Return unread row-major numbers, flat or nested as v2 allows, as an array of ``dtype`` and ``shape``."""
+    """Return unread row-major numbers, flat or nested in any way, as an array of ``dtype`` and ``shape``."""
     if not isinstance(data, Array):
         raise InputError(f"input {name!r}: data: expected a list of numbers")
     flat = _numbers(data, np.dtype(dtype), name) if dtype in NUMBERS else _others(data.as_list(), dtype, name)

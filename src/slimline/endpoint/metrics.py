@@ -21,8 +21,8 @@ from prometheus_client import (
     multiprocess,
 )
 
-from slimline.buckets import SECONDS, bounds
-from slimline.endpoint.tally import Histogram, Tally
+from slimline.buckets import bounds
+from slimline.endpoint.tally import Histogram, Histograms, Tally
 from slimline.events import REASONS
 
 PARTS = ("decode", "queue", "predict", "encode", "total")
@@ -39,10 +39,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         at = self.registry
-        self.duration = Histogram(
+        self.duration = Histograms(
             "slimline_request_duration_seconds",
             "Seconds that a request spent in each part: decode, queue, predict, encode; total is all of it.",
-            ("part", *OWN), buckets=SECONDS, registry=at,
+            ("part", *OWN), registry=at,
         )  # fmt: skip
         self.predictions = Counter(
             "slimline_predictions",

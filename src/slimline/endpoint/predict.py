@@ -36,7 +36,7 @@ class Predict:
                 if document is None:
                     inputs = await self._binary(exchange, kind, body, live)
                 else:
-                    inputs = await self._document(document, len(body), live)
+                    inputs = await self._document(document, body, live)
                 return await core.infer(exchange, live, request_id, inputs, reply)
 
     def _id(self, exchange: Exchange, document: dict[str, Any] | None) -> str:
@@ -46,16 +46,16 @@ class Predict:
             return new_id() if header is None else check_id(header.decode("latin-1"), self.core)
         return check_id(given, self.core)
 
-    async def _document(self, document: dict[str, Any], size: int, live: Loaded) -> Arrays:
+    async def _document(self, document: dict[str, Any], body: bytes, live: Loaded) -> Arrays:
         if unknown := document.keys() - JSON_KEYS:
             raise InputError(f'"{min(unknown)[:40]}": unknown key; a request has "inputs" or "raw", and "id"')
         if ("inputs" in document) == ("raw" in document):
             raise InputError('expected either "inputs" or "raw"')
         if "raw" in document:
             return await raw_input.arrays_of(document["raw"], live, self.core.limits)
-        return await codecs.aside(size, self._arrays, document, live)
+        return await codecs.aside(len(body), self._arrays, document, body, live)
 
-    def _arrays(self, document: dict[str, Any], live: Loaded) -> Arrays:
+    def _arrays(self, document: dict[str, Any], body: bytes, live: Loaded) -> Arrays:
         given = codecs.opened(document["inputs"])
         if not isinstance(given, dict):
             raise InputError('"inputs": expected an object of arrays by input name')
@@ -65,7 +65,7 @@ class Predict:
             raise InputError(
                 f"input {odd[:40]!r} is {'missing' if odd in known else 'unknown'}; the model takes {', '.join(known)}"
             )
-        return {name: codecs.from_lists(given[name], spec, self.core.limits) for name, spec in known.items()}
+        return codecs.from_lists(given, known, body, self.core.limits)
 
     async def _binary(self, exchange: Exchange, kind: bytes, body: bytes, live: Loaded) -> Arrays:
         limits, headers = self.core.limits, exchange.headers

@@ -10,24 +10,17 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 import prometheus_client
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
 
 
 class Histogram(prometheus_client.Histogram):
-    """A histogram that takes many observations at once, and whose children may have bounds of their own."""
+    """A histogram that takes many observations at once."""
 
     @property
     def bounds(self) -> list[float]:
         """The bounds of a child's buckets, less the last, +Inf."""
         return self._upper_bounds[:-1]
-
-    def bounded(self, bounds: Sequence[float], *labels: str) -> Histogram:
-        """Return the child for ``labels``; a new one has these ``bounds``. Not for several threads at once."""
-        usual = self._kwargs
-        try:
-            self._kwargs = usual | {"buckets": bounds}  # what labels() makes children with
-            return self.labels(*labels)
-        finally:
-            self._kwargs = usual
 
     def add(self, counts: Sequence[int], total: float) -> None:
         """Add ``counts``, how many observations fell into each bucket (the last is +Inf), and their sum ``total``."""
@@ -35,6 +28,33 @@ class Histogram(prometheus_client.Histogram):
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
+
+
+class Histograms(Collector):
+    """One family of histograms of which each has bounds of its own: a metric for every set of label values."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
+        self._own: dict[tuple[str, ...], Histogram] = {}
+        registry.register(self)
+
+    def bounded(self, bounds: Sequence[float], *labels: str) -> Histogram:
+        """Return the histogram for ``labels``; a new one has these ``bounds``. Not for several threads at once."""
+        if labels not in self._own:
+            self._own[labels] = Histogram(self._name, self._documentation, self._labels, buckets=bounds, registry=None)
+        return self._own[labels].labels(*labels)
+
+    def describe(self) -> list[Metric]:
+        """Return the family without samples, by which the registry knows its name."""
+        return [Metric(self._name, self._documentation, "histogram")]
+
+    def collect(self) -> list[Metric]:
+        """Return the family with the samples of every histogram, those made first before the others."""
+        (family,) = self.describe()
+        family.samples = [
+            sample for own in list(self._own.values()) for metric in own.collect() for sample in metric.samples
+        ]
+        return [family]
 
 
 class Tally:

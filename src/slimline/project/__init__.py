@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -83,13 +84,15 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     done = [f"wrote {len(files)} files for {shown}, recipe {recipe}"]
     if not (folder / ".dvc").is_dir():
         _dvc(folder, "init", "--quiet")
+        _git(folder, "reset", "--quiet", "--", ".dvc", ".dvcignore")  # dvc adds its files to the index, nobody ours
         done.append("set up DVC")
     _dvc(folder, "config", "core.analytics", "false")
     _append(folder / ".gitignore", IGNORED)
     _append(folder / ".env", (NO_TELEMETRY,))
     done.append("telemetry off: DVC in .dvc/config; .env sets BENTOML_DO_NOT_TRACK for what is started with it")
     done += _notes(files[Path("params.yaml")], task, own)
-    done.append("next: slimline check && dvc repro report release")
+    done.append(f"next: {_add_command(folder)}")
+    done.append("then: slimline check && dvc repro report release")
     return done
 
 
@@ -163,6 +166,20 @@ def _dvc(folder: Path, *arguments: str) -> None:
     if shutil.which("dvc") is None:
         raise ParamsError("dvc: not installed; pip install 'slimline[train]'")
     subprocess.run(["dvc", *arguments], cwd=folder, check=True, env=os.environ | {"DVC_NO_ANALYTICS": "1"})
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=folder, check=False, capture_output=True, text=True)
+
+
+def _add_command(folder: Path) -> str:
+    """Return the command that adds what was laid out to git's index; git refuses to be told of what it ignores."""
+    names = [".dvc", ".dvcignore", ".env", ".gitignore", *sorted({path.parts[0] for path in shipped()}), "params.yaml"]
+    ignored = _git(folder, "check-ignore", *names).stdout.splitlines()
+    elsewhere = [] if folder.resolve() == Path.cwd() else ["-C", str(folder)]
+    return shlex.join(
+        ["git", *elsewhere, "add", *(name for name in names if name not in ignored and (folder / name).exists())]
+    )
 
 
 def _append(path: Path, lines: tuple[str, ...]) -> None:

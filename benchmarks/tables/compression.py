@@ -1,0 +1,115 @@
+"""What stages, methods and other tools make of a teacher: as markdown tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tables.measured import read
+
+
+def report(root: Path) -> str:
+    """Return the stage table of report/report.md."""
+    text = (root / "report" / "report.md").read_text(encoding="utf-8")
+    rows = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    return rows.group(0).strip() if rows else ""
+
+
+def ablation(root: Path) -> str:
+    """Return metrics/ablation.json as two markdown tables; a mean of differences stands with its 95% interval."""
+    measured = read(root, "ablation")
+    if not measured:
+        return ""
+
+    def points(bounds: list[float]) -> str:
+        low, mean, high = (100 * each for each in bounds)
+        return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+    left_out = measured.get("left_out", {})
+    batches = list(left_out["whole"]["latency_ms"][0]) if left_out else []
+    head = ["left out", "accuracy", "the chain gains, points", "bytes", *(f"ms, batch {batch}" for batch in batches)]
+    lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
+    for stage, row in left_out.items():
+        size = sum(row["bytes"]) / len(row["bytes"])
+        times = [[each[batch] for each in row["latency_ms"]] for batch in batches]
+        name, gains = ("nothing", "") if stage == "whole" else (stage, points(row["chain_minus_this"]))
+        cells = [f"{sum(each) / len(each):.3f} ({min(each):.3f}–{max(each):.3f})" for each in times]
+        lines.append(" | ".join([name, f"{row['mean']:.4f}", gains, f"{size:,.0f}", *cells]))
+    lines = [*lines, ""] if left_out else []
+    lines += [
+        "from scratch, without a teacher | parameters | accuracy | the chain gains, points",
+        "---|---:|---:|---:",
+    ]
+    for name, row in measured.get("from_scratch", {}).items():
+        lines.append(f"{name} | {row['params']:,} | {row['mean']:.4f} | {points(row['chain_minus_this'])}")
+    return "\n".join(f"| {line} |" if line else "" for line in lines)
+
+
+def methods(root: Path) -> str:
+    """Return metrics/methods.json as a markdown table a heading of the grid, then what whitening is worth."""
+    measured = read(root, "methods")
+    if not measured:
+        return ""
+    rows, primary = {row["name"]: row for row in measured["methods"]}, measured["primary"]
+    batches = list(rows["teacher"].get("latency_ms", {}))  # none where the clock was left out
+    head = [primary, "drop, points", "bytes", "M multiply-adds", *(f"ms, batch {each}" for each in batches), "goal"]
+    lines: list[str] = []
+    for table in dict.fromkeys(row["table"] for row in rows.values() if row["table"]):
+        lines += ["", " | ".join([table, *head]), "|".join(["---", *["---:"] * (len(head) - 1), "---"])]
+        for row in [rows["teacher"], *(row for row in rows.values() if row["table"] == table)]:
+            low, high = (100 * each for each in row["drop_ci"])
+            drop = "" if row["stage"] == "teacher" else f"{100 * row[f'{primary}_drop']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            share = "{:.4f} [{:.4f}, {:.4f}]".format(row[primary], *row[f"{primary}_ci"])
+            times = [f"{row['latency_ms'][each]['p50']:.3f} ({row['speedup'][each]:.2f}×)" for each in batches]
+            cells = [row["name"], share, drop, f"{row['bytes']:,}", f"{row['macs'] / 1e6:.1f}", *times, _goal(row)]
+            lines.append(" | ".join(cells))
+    whitened = [name for name in rows if f"{name}, plain" in rows]
+    if whitened:
+        lines += [
+            "",
+            "share of the teacher's before healing | bare weights | whitened, refit | more",
+            "---|---:|---:|---:",
+        ]
+    for name in whitened:
+        bare, own = (rows[each][primary] / rows["teacher"][primary] for each in (f"{name}, plain", name))
+        lines.append(f"{name} | {bare:.1%} | {own:.1%} | {own / bare - 1:+.0%}")
+    return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def _goal(row: dict[str, Any]) -> str:
+    """Return a row's goal in words and whether it was met, nothing where it has none."""
+    goal = row["goal"]
+    words = [
+        *([f"drop ≤ {100 * goal['drop']:g}"] if "drop" in goal else []),
+        *([f"≥ {goal['speedup']:g}×"] if "speedup" in goal else []),
+        *([f"keeps ≥ {goal['keeps']:g}× of plain"] if "keeps" in goal else []),
+    ]
+    verdict = {True: "met", False: "missed", None: "not timed"}[row.get("met")]
+    if row.get("met") and (
+        row["drop_ci"][1] > goal.get("drop", float("inf"))
+        or min((low for low, _ in row["speedup_ci"].values()), default=0.0) < goal.get("speedup", 0.0)
+    ):
+        verdict = "met, its interval isn't within"
+    return f"{', '.join(words)}: {verdict}" if words else ""
+
+
+def peers(root: Path) -> str:
+    """Return metrics/peers.json as a table a workload: what each tool made of the teacher, and how it runs."""
+    lines: list[str] = []
+    for name, workload in read(root, "peers")["workloads"].items():
+        primary, rows = workload["primary"], workload["variants"]
+        places = list(next(iter(rows.values()))["latency_ms"])
+        rows = dict(sorted(rows.items(), key=lambda each: each[1]["speedup"][places[0]]))
+        head = [primary, "macro-F1", "agrees", "bytes", *(f"ms, {place}" for place in places)]
+        lines += [
+            "",
+            f"{name}, {workload['rows']:,} rows | " + " | ".join(head),
+            "|".join(["---", *["---:"] * len(head)]),
+        ]
+        for variant, row in rows.items():
+            score = "{:.4f} [{:.4f}, {:.4f}]".format(row[primary], *row[f"{primary}_ci"])
+            speeds = [f"{row['latency_ms'][place]:.2f} ({row['speedup'][place]:.2f}×)" for place in places]
+            cells = [variant, score, f"{row['macro_f1']:.4f}", f"{row['agreement']:.2%}", f"{row['bytes']:,}", *speeds]
+            lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" if line else "" for line in lines).strip()

@@ -1,0 +1,65 @@
+"""What training and preparing data cost: as markdown tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tables.measured import read
+
+
+def memory(root: Path) -> str:
+    """Return metrics/memory.json as a row a step: the peak over the model's bytes, a column a size."""
+    measured = read(root, "memory")
+    if not measured:
+        return ""
+    rows, goal = measured["steps"], measured["goal"]
+    known = {size: own for sizes in rows.values() for size, own in sizes.items()}
+    sizes = sorted(known, key=lambda size: known[size]["model"])
+    head = [f"{known[size]['params'] / 1e6:.0f}M, {known[size]['model'] / 2**20:,.0f} MiB" for size in sizes]
+    lines = [" | ".join(["peak over the model", *head, f"≤ {goal}×"]), "|".join(["---", *["---:"] * len(head), "---"])]
+    for step, own in rows.items():
+        cells = [f"{own[size]['ratio']:.2f}×" if size in own else "" for size in sizes]
+        met = "yes" if all(each["ratio"] <= goal for each in own.values()) else "no"
+        lines.append(" | ".join([step, *cells, met]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def training_loop(root: Path) -> str:
+    """Return metrics/training_loop.json as a row a network."""
+    measured = read(root, "training_loop")
+    if not measured:
+        return ""
+    shape = f"{measured['rows']:,} rows, batch {measured['batch_size']}, {measured['rounds']} rounds"
+    lines = [f"{shape} | fit, ms a step | by hand | ratio | goal ≤ {measured['goal']}", "---|---:|---:|---:|---"]
+    for name, row in measured["models"].items():
+        low, high = row["ratio_ci"]
+        met = "met" if row["ratio"] <= measured["goal"] else "missed"
+        met += "" if high <= measured["goal"] or met == "missed" else ", its interval isn't within"
+        ratio = f"{row['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(f"{name} | {row['fit_ms']:.1f} | {row['by_hand_ms']:.1f} | {ratio} | {met}")
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def own_data(root: Path) -> str:
+    """Return metrics/own_data.json as a row a size."""
+    measured = read(root, "own_data")
+    if not measured:
+        return ""
+    lines = [
+        "data | rows | file, MiB | anonymous memory, MiB | peak, MiB | bytes a row more | s",
+        "---|" + "---:|" * 5 + "---:",
+    ]
+    for name, kind in measured["kinds"].items():
+        for at, row in enumerate(kind["sizes"]):
+            slope = f"{kind['bytes_a_row']:,}" if at else ""
+            cells = [
+                name,
+                f"{row['given']:,}",
+                row["file_mb"],
+                row["anonymous_mb"],
+                row["peak_mb"],
+                slope,
+                row["seconds"],
+            ]
+            lines.append(" | ".join(map(str, cells)))
+    return "\n".join(f"| {line} |" for line in lines)
