@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import post_training
 from torch import Tensor, nn
@@ -28,13 +29,13 @@ BATCH = 100
 STEPS = 400  # a pruner's steps from the whole model to none
 
 
-def to_int8(stage: Stage, source: Path, target: Path, ratio: float) -> None:
-    """Write the teacher less ``ratio`` of its multiply-adds, trained for as long as the chain is, in static int8."""
+def to_int8(stage: Stage, source: Path, target: Path, ratio: float, recovery: dict[str, Any]) -> None:
+    """Write the teacher less ``ratio`` of its multiply-adds, recovered, in ONNX Runtime's static int8."""
     del source  # it prunes the PyTorch model
     floats = target.parent / "floats"
     floats.mkdir()
     where = f"{params.FILE}: recovery"
-    pruned(stage, floats / target.name, "taylor", ratio, whole_recovery(stage), where)
+    pruned(stage, floats / target.name, "taylor", ratio, Recovery.model_validate(recovery), where)
     post_training.static(stage, floats / target.name, target)
     shutil.rmtree(floats)
 
@@ -75,6 +76,7 @@ def pruned(stage: Stage, target: Path, importance: str, ratio: float, recovery: 
     fit(
         student, stage.task, train, stage.splits["validation"], recovery,
         loss=terms, seed=seed, state=state, where=where, teacher=TeacherCache(teacher, stage.task, train, name, seed),
+        on_epoch=lambda each: print(f"torch-pruning: epoch {each.epoch + 1} loss={each.loss:.4f}", flush=True),
     )  # fmt: skip
     model.load_state_dict(student.state_dict())
     plugins.find("exporters", "onnx")(model, stage.task.signature(), target.parent, {})

@@ -93,7 +93,7 @@ def variants(stage: Stage, runtime_of: Mapping[str, str]) -> Iterator[Variant]:
         for ratio in PRUNED:
             name = f"torch-pruning, {ratio:.0%} of MACs gone, static int8"
             tool = f"torch-pruning{peer_goals.BOTH}{ORT}"
-            yield Variant(name, tool, partial(made, stage, teacher, channel_pruning.to_int8, "model.onnx", ratio), ORT)
+            yield Variant(name, tool, partial(_pruned, stage, teacher, ratio), ORT)
     for name in stage.params.export.stages:
         if name != ROOT:
             yield Variant(ours(name), peer_goals.OURS, partial(EXPORTS.joinpath, name), runtime_of[name])
@@ -102,6 +102,11 @@ def variants(stage: Stage, runtime_of: Mapping[str, str]) -> Iterator[Variant]:
 def ours(stage: str) -> str:
     """Return what the result of one of our stages is called."""
     return f"Slimline: {stage}"
+
+
+def _pruned(stage: Stage, teacher: Path, ratio: float) -> Path:
+    recovery = channel_pruning.whole_recovery(stage).model_dump(mode="json")
+    return made(stage, teacher, channel_pruning.to_int8, "model.onnx", ratio, recovery)
 
 
 def _olive(stage: Stage, teacher: Path) -> Path:
@@ -118,7 +123,7 @@ def made(stage: Stage, source: Path, make: Callable[..., None], file: str = "mod
     known = [manifest.digest(source), stage.limit, _versions(), code, *settings]
     folder = MADE / f"{make.__name__}-{hashlib.sha256(manifest.canonical(known)).hexdigest()[:16]}"
     if not folder.is_dir():
-        print(f"{source.name}: {' '.join(map(str, [make.__name__, *settings]))}", flush=True)
+        print(f"{source.name}: {make.__name__}", flush=True)
         with manifest.sealed(folder) as scratch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for kept in ("signature.json", "preprocess.json"):
