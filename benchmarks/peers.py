@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import inspect
+import re
 import shutil
 import sys
 import traceback
@@ -207,7 +208,9 @@ class Workload:
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            said = " ".join(str(error).split()) or repr(error)
+            said = re.sub(r"(?<!\w)/\S*/", "", " ".join(str(error).split())) or repr(
+                error
+            )  # names of files, no folders
             self.failed[name] = f"{type(error).__name__}: {said[:200]}"
             print(f"{name}: failed: {self.failed[name]}", file=sys.stderr)
             if not isinstance(error, SlimlineError):
@@ -273,8 +276,11 @@ def panel(name: str, workload: Mapping[str, Any], place: str) -> Draw:
     return draw
 
 
-def main() -> None:
-    """Measure the workloads that were run, or those named, and write them beside the others' earlier numbers."""
+def main() -> int:
+    """Measure the workloads that were run, or those named, and write them beside the others' earlier numbers.
+
+    Return how many could not be measured at all.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.parent.parent.name for path in EXAMPLES.glob("*/metrics/latency.json"))
     parser.add_argument("workloads", nargs="*", default=known)
@@ -285,11 +291,17 @@ def main() -> None:
     if strange := [name for name in options.workloads if name not in known]:
         sys.exit(f"{EXAMPLES / strange[0]}: not run to its end; make example-{strange[0]} does")
     document = manifest.read_json(options.out) if options.out.is_file() else {"format": 1, "workloads": {}}
+    failed = 0
     for name in options.workloads:
-        with chdir(EXAMPLES / name):
-            settings = params.load()
-            _fix_randomness(settings.seed)
-            workload = Workload(name, Stage(ROOT, settings, settings.limit)).measure()
+        try:
+            with chdir(EXAMPLES / name):
+                settings = params.load()
+                _fix_randomness(settings.seed)
+                workload = Workload(name, Stage(ROOT, settings, settings.limit)).measure()
+        except SlimlineError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
         document["workloads"][name] = workload
         manifest.write_json(options.out, document)
         for variant, row in workload["variants"].items():
@@ -298,8 +310,11 @@ def main() -> None:
         for goal in workload["goals"]:
             print(f"{name}: {'met' if goal['met'] else 'missed'}: {goal['aim']}")
     drawn = [panel(*each, place) for each in document["workloads"].items() for place in ("b1/t1", "b8/t1")]
-    PICTURE.write_bytes(picture.png(5.2, drawn))
+    most = max((len(each["variants"]) for each in document["workloads"].values()), default=0)
+    if drawn:
+        PICTURE.write_bytes(picture.png(1 + 0.4 * most, drawn))
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main() > 0)

@@ -131,12 +131,12 @@ def test_a_tool_that_fails_costs_no_other_its_numbers(project: Project, monkeypa
     import post_training
 
     def broken(*_: Any) -> None:
-        raise RuntimeError("no kernel\nfor this | that")
+        raise RuntimeError("no kernel\nin /some/where/model.xml for this | that")
 
     monkeypatch.setattr(post_training, "nncf", broken)
     monkeypatch.setattr(peers, "THREADS", (1,))
     found = peers.Workload("words", project("words")).measure()
-    assert found["failed"]["NNCF int8 in OpenVINO"] == "RuntimeError: no kernel for this | that"
+    assert found["failed"]["NNCF int8 in OpenVINO"] == "RuntimeError: no kernel in model.xml for this | that"
     assert not any("NNCF" in variant for variant in found["variants"])
     assert "static int8 in ONNX Runtime" in found["variants"]
     assert found["goals"]
