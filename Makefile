@@ -56,8 +56,8 @@ example-garments: .venv/installed  ## EfficientNet-Lite0 on Fashion-MNIST at 64Ã
 ablation: .venv/installed  ## what each stage is worth, over 3 seeds: left out, and the end against nets of its size trained from scratch
 	python benchmarks/ablation.py
 
-bench: .venv/peers  ## the workloads that were run beside what other tools make of their teachers
-	python benchmarks/peers.py
+bench: .venv/peers  ## the workloads that were run (WORKLOADS=topics: one) beside what other tools make of their teachers
+	python benchmarks/peers.py $(WORKLOADS)
 
 bench-methods: .venv/peers  ## each method alone on the teacher of make repro, and what other tools make of it
 	python benchmarks/methods.py

@@ -20,6 +20,11 @@ os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")  # before it is imported
 from olive.data.registry import Registry
 from olive.workflows import run
 
+from slimline import manifest
+from slimline.artifact import ASSETS, FOLDER
+from slimline.pipeline import ROOT
+from slimline.stage import Stage
+
 Rows = dict[str, NDArray[Any]]
 LOCAL = {
     "type": "LocalSystem",
@@ -34,6 +39,15 @@ def saved_rows(path: str, **_: Any) -> list[tuple[Rows, int]]:
         arrays = {name: held[name] for name in held.files}
     count = len(next(iter(arrays.values())))
     return [({name: array[row] for name, array in arrays.items()}, 0) for row in range(count)]
+
+
+def compressed(stage: Stage, source: Path, target: Path) -> None:
+    """Write what Olive makes of the teacher, whose ONNX file is ``source``."""
+    if stage.params.task.name == "text":
+        shape = manifest.read_json(FOLDER / ROOT / ASSETS / "config.json")
+        encoder(source, target, shape["num_attention_heads"], shape["hidden_size"])
+    else:
+        static(source, target, dict(stage.splits["calibration"].inputs))
 
 
 def encoder(source: Path, target: Path, heads: int, hidden: int) -> None:

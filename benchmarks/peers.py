@@ -1,37 +1,46 @@
 """What other tools make of a workload's teacher, beside what Slimline made of it: the same rows, threads and clock.
 
-``make bench`` takes the workloads that ``make example-NAME`` has run, lets each tool compress the teacher's export
-there, and measures all variants on the test split and, interleaved, on the clock: batch 1 and 8, one and two threads,
-rows of the data's own lengths. metrics/peers.json holds {workload: {variant: numbers}}, docs/check.py --write puts the
-tables into docs/benchmarks.md, docs/peers.png shows accuracy against speed.
+``make bench`` takes the workloads that ``make example-NAME`` has run (``make bench WORKLOADS=topics``: that one), lets
+each tool compress the teacher's export there, and measures all variants on the test split and, interleaved, on the
+clock: batch 1 and 8, one and two threads, rows of the data's own lengths. metrics/peers.json holds {workload: variants,
+goals, what failed and why}, docs/check.py --write puts the tables into docs/benchmarks.md, docs/peers.png shows
+accuracy against speed. A variant that fails is left out; the others are measured.
 
-What a tool made lies in the project's .slimline/peers and isn't made again. OpenVINO is shown in float32 and as it is
-by itself on this CPU, in bfloat16.
+What a tool made lies in the project's .slimline/peers and isn't made again. A tool that trains does so for as many
+epochs as the chain does in all its stages. OpenVINO is shown in float32 and, where this CPU has instructions for it, as
+it is by itself, in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
+import inspect
+import re
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import method_peers
+import channel_pruning
 import numpy as np
+import peer_goals
+import post_training
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slimline import benchmark, latency, manifest, params, plugins
+from slimline.errors import SlimlineError
+from slimline.latency import Measured
 from slimline.pipeline import ROOT
 from slimline.predictor import Arrays
 from slimline.report import picture
@@ -42,103 +51,85 @@ OUT = Path("metrics/peers.json")
 PICTURE = Path("docs/peers.png")
 EXAMPLES = Path(".slimline/examples")
 MADE = Path(".slimline/peers")
-ARTIFACTS = Path("artifacts")
 EXPORTS = Path("exports")
 BATCH_SIZES, THREADS = (1, 8), (1, 2)
 ROUNDS, REPEATS = 11, 8
 ROWS = 200  # a call, where only answers count
 CONFIDENCE = 0.95
+PRUNED = (0.5, 0.75)  # shares of the multiply-adds that torch-pruning takes
+BASE = "fp32 in ONNX Runtime"
 ORT, OV, OV16 = "onnxruntime", "openvino", "openvino-bf16"
 PACKAGES = ("onnxruntime", "openvino", "nncf", "torch", "torch-pruning", "transformers", "slimline", "olive-ai")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An export on a runtime; ``tool`` is whose work it is."""
+    """An export on a runtime; ``tool`` is whose work it is, ``make`` returns its folder."""
 
     name: str
     tool: str
-    export: Path
+    make: Callable[[], Path]
     runtime: str
 
 
-@contextmanager
-def inside(project: Path) -> Iterator[None]:
-    """Work in a workload's project."""
-    here = Path.cwd()
-    os.chdir(project)
-    try:
-        yield
-    finally:
-        os.chdir(here)
-
-
 def variants(stage: Stage, runtime_of: Mapping[str, str]) -> Iterator[Variant]:
-    """Yield the teacher, what each tool makes of it, and Slimline's own stages; the tools that are missing are said."""
-    teacher = EXPORTS / ROOT
-    yield Variant("fp32 in ONNX Runtime", ORT, teacher, ORT)
-    yield Variant("fp32 in OpenVINO", OV, teacher, OV)
-    yield Variant("bf16 in OpenVINO", OV, teacher, OV16)
-    yield Variant("dynamic int8 in ONNX Runtime", ORT, made(stage, teacher, _dynamic), ORT)
-    yield Variant("static int8 in ONNX Runtime", ORT, made(stage, teacher, _static), ORT)
-    nncf = made(stage, teacher, _nncf)
-    yield Variant("NNCF int8 in OpenVINO", "nncf", nncf, OV)
-    yield Variant("NNCF int8 in OpenVINO, rest bf16", "nncf", nncf, OV16)
-    if find_spec("olive"):
-        yield Variant("Olive int8 in ONNX Runtime", "olive", made(stage, teacher, _olive), ORT)
-    if (EXPORTS / "distill").is_dir():
-        student = made(stage, EXPORTS / "distill", _dynamic)
-        yield Variant("layer-dropped student, dynamic int8", ORT, student, ORT)
+    """Yield the teacher, what each tool makes of it, and Slimline's own stages."""
+    teacher, student = EXPORTS / ROOT, EXPORTS / "distill"
+    runtimes = {OV: ""} | ({OV16: ", rest bf16"} if "avx512_bf16" in benchmark.machine()["instructions"] else {})
+    yield Variant(BASE, ORT, lambda: teacher, ORT)
+    for runtime in runtimes:
+        yield Variant(f"{'fp32' if runtime == OV else 'bf16'} in OpenVINO", OV, lambda: teacher, runtime)
+    yield Variant("dynamic int8 in ONNX Runtime", ORT, partial(made, stage, teacher, post_training.dynamic), ORT)
+    yield Variant("static int8 in ONNX Runtime", ORT, partial(made, stage, teacher, post_training.static), ORT)
+    for runtime, rest in runtimes.items():
+        name, make = f"NNCF int8 in OpenVINO{rest}", partial(made, stage, teacher, post_training.nncf, "model.xml")
+        yield Variant(name, "nncf", make, runtime)
+    yield Variant("Olive int8 in ONNX Runtime", "olive", partial(_olive, stage, teacher), ORT)
+    reads_text = stage.params.task.name == "text"
+    if student.is_dir():
+        kind, quantizer = ("dynamic", post_training.dynamic) if reads_text else ("static", post_training.static)
+        make, tool = partial(made, stage, student, quantizer), f"distillation{peer_goals.BOTH}{ORT}"
+        yield Variant(f"layer-dropped student, {kind} int8", tool, make, ORT)
+    if not reads_text:  # its pruner takes channels of convolutions
+        for ratio in PRUNED:
+            name = f"torch-pruning, {ratio:.0%} of MACs gone, static int8"
+            tool = f"torch-pruning{peer_goals.BOTH}{ORT}"
+            yield Variant(name, tool, partial(_pruned, stage, teacher, ratio), ORT)
     for name in stage.params.export.stages:
         if name != ROOT:
-            yield Variant(f"Slimline: {name}", "slimline", EXPORTS / name, runtime_of[name])
+            yield Variant(ours(name), peer_goals.OURS, partial(EXPORTS.joinpath, name), runtime_of[name])
 
 
-def _dynamic(stage: Stage, source: Path, target: Path) -> None:
-    method_peers.onnxruntime_quantized(stage, source / "model.onnx", target / "model.onnx")
+def ours(stage: str) -> str:
+    """Return what the result of one of our stages is called."""
+    return f"Slimline: {stage}"
 
 
-def _static(stage: Stage, source: Path, target: Path) -> None:
-    method_peers.onnxruntime_quantized(stage, source / "model.onnx", target / "model.onnx", "MinMax")
+def _pruned(stage: Stage, teacher: Path, ratio: float) -> Path:
+    recovery = channel_pruning.whole_recovery(stage).model_dump(mode="json")
+    return made(stage, teacher, channel_pruning.to_int8, "model.onnx", ratio, recovery)
 
 
-def _nncf(stage: Stage, source: Path, target: Path) -> None:
-    """Quantize as NNCF's documentation says for OpenVINO, with its settings for transformers where it is one."""
-    os.environ.setdefault("NNCF_CI", "1")  # it then sends no usage data
-    import nncf
-    import openvino
-
-    rows = list(method_peers.feeds(stage.splits["calibration"], 1))
-    kind = nncf.ModelType.TRANSFORMER if stage.params.task.name == "text" else None
-    model = openvino.Core().read_model(source / "model.onnx")
-    quantized = nncf.quantize(model, nncf.Dataset(rows), model_type=kind, subset_size=len(rows))
-    openvino.save_model(quantized, target / "model.xml", compress_to_fp16=False)
-
-
-def _olive(stage: Stage, source: Path, target: Path) -> None:
+def _olive(stage: Stage, teacher: Path) -> Path:
+    if not find_spec("olive"):
+        raise SlimlineError("olive-ai isn't installed: pip install 'slimline[peers]'")
     import olive_workflow
 
-    if stage.params.task.name == "text":
-        shape = manifest.read_json(ARTIFACTS / source.name / "assets" / "config.json")
-        heads, hidden = shape["num_attention_heads"], shape["hidden_size"]
-        olive_workflow.encoder(source / "model.onnx", target / "model.onnx", heads, hidden)
-    else:
-        rows = dict(stage.splits["calibration"].inputs)
-        olive_workflow.static(source / "model.onnx", target / "model.onnx", rows)
+    return made(stage, teacher, olive_workflow.compressed)
 
 
-def made(stage: Stage, source: Path, make: Callable[[Stage, Path, Path], None]) -> Path:
-    """Return the folder of what ``make`` does to an export, done before or now."""
-    name = make.__name__.strip("_")
-    known = [manifest.digest(source), stage.limit, _versions()]
-    folder = MADE / f"{name}-{hashlib.sha256(manifest.canonical(known)).hexdigest()[:16]}"
+def made(stage: Stage, source: Path, make: Callable[..., None], file: str = "model.onnx", *settings: Any) -> Path:
+    """Return the folder of what ``make`` does to an export, done before or now; it writes ``file``."""
+    code = [manifest.sha256(Path(path)) for path in (inspect.getfile(make), post_training.__file__)]
+    known = [manifest.digest(source), stage.limit, _versions(), code, *settings]
+    folder = MADE / f"{make.__name__}-{hashlib.sha256(manifest.canonical(known)).hexdigest()[:16]}"
     if not folder.is_dir():
-        print(f"{source.name}: {name}", flush=True)
+        print(f"{source.name}: {make.__name__}", flush=True)
         with manifest.sealed(folder) as scratch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for kept in ("signature.json", "preprocess.json"):
                 shutil.copy(source / kept, scratch / kept)
-            make(stage, source, scratch)
+            make(stage, source / "model.onnx", scratch / file, *settings)
     return folder
 
 
@@ -151,14 +142,14 @@ def _versions() -> dict[str, str]:
 
 
 class Running:
-    """A variant on its runtime."""
+    """An export on a runtime."""
 
-    def __init__(self, variant: Variant, threads: int) -> None:
-        file = next(each for each in ("model.onnx", "model.xml") if (variant.export / each).is_file())
-        self._runtime = plugins.find("runtimes", variant.runtime)(variant.export, threads, file=file)
+    def __init__(self, export: Path, runtime: str, threads: int) -> None:
+        file = "model.xml" if (export / "model.xml").is_file() else "model.onnx"
+        self._runtime = plugins.find("runtimes", runtime)(export, threads, file=file)
         self.run: Callable[[Arrays], Arrays] = self._runtime.run
         self.close: Callable[[], None] = self._runtime.close
-        weights = [variant.export / file, (variant.export / file).with_suffix(".bin")]
+        weights = [export / file, (export / file).with_suffix(".bin")]
         self.bytes = sum(path.stat().st_size for path in weights if path.is_file())
 
     def outputs(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -171,37 +162,99 @@ class Running:
         return np.concatenate(parts)
 
 
-def measured(stage: Stage) -> dict[str, Any]:
-    """Return {variant: quality, bytes, and by "bN/tM" latency, speed-up over fp32 in ONNX Runtime and its interval}."""
-    stages = manifest.read_json(Path("metrics/latency.json"))["stages"]
-    found = list(variants(stage, {name: row["runtime"] for name, row in stages.items()}))
-    rows: dict[str, dict[str, Any]] = {}
-    base, test = None, stage.splits["test"]
-    for variant in found:
-        running = Running(variant, max(THREADS))
+@dataclass
+class Workload:
+    """What is known of a workload: ``rows`` {variant: numbers}, ``failed`` {variant: why, in one line}."""
+
+    name: str
+    stage: Stage
+
+    def __post_init__(self) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+        self._exports: dict[str, tuple[Path, str]] = {}
+        self._base: NDArray[Any] | None = None
+        self._ahead: dict[str, dict[str, tuple[float, list[float]]]] = {}
+
+    def measure(self) -> dict[str, Any]:
+        """Make and measure every variant; return the workload's entry of metrics/peers.json."""
+        stages = manifest.read_json(Path("metrics/latency.json"))["stages"]
+        for variant in variants(self.stage, {name: row["runtime"] for name, row in stages.items()}):
+            with self._recorded(variant.name):
+                export = variant.make()
+                row = self._quality(export, variant.runtime)
+                self._exports[variant.name] = export, variant.runtime
+                self.rows[variant.name] = {"tool": variant.tool, "runtime": variant.runtime, **row}
+        if BASE not in self.rows:
+            raise SlimlineError(f"{self.name}: {BASE}: {self.failed[BASE]}; nothing to compare with")
+        own = ours(self.stage.params.export.stages[-1])
+        inputs = latency.typical_batches(self.stage.splits["calibration"], BATCH_SIZES, REPEATS, self.stage.params.seed)
+        for threads in THREADS:
+            self._note(self._times(inputs, threads), threads, own)
+        self.rows = {name: row for name, row in self.rows.items() if name not in self.failed}
+        primary = self.stage.task.primary
+        judged = own in self.rows
+        ahead = {name: each for name, each in self._ahead.items() if name in self.rows}
+        aims = peer_goals.goals(self.name, self.rows, BASE, own, ahead, primary) if judged else []
+        return {
+            "machine": benchmark.machine(), "versions": _versions(), "primary": primary, "ours": own,
+            "rows": len(self.stage.splits["test"]), "variants": self.rows, "failed": self.failed,
+            "goals": [each.as_json() for each in aims],
+        }  # fmt: skip
+
+    @contextmanager
+    def _recorded(self, name: str) -> Iterator[None]:
+        """Note in ``failed`` what goes wrong, whatever a tool raises, and go on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            said = re.sub(r"(?<!\w)/\S*/", "", " ".join(str(error).split())) or repr(
+                error
+            )  # names of files, no folders
+            self.failed[name] = f"{type(error).__name__}: {said[:200]}"
+            print(f"{name}: failed: {self.failed[name]}", file=sys.stderr)
+            if not isinstance(error, SlimlineError):
+                traceback.print_exception(error)
+
+    def _quality(self, export: Path, runtime: str) -> dict[str, Any]:
+        """Return the quality of an export on the test split beside the first one's, and its bytes."""
+        test = self.stage.splits["test"]
+        running = Running(export, runtime, max(THREADS))
         out = running.outputs(test.inputs)
-        base = out if base is None else base
-        quality = benchmark.quality(stage.task, test, base, out, CONFIDENCE)
-        quality.pop("per_class", None)
-        rows[variant.name] = {"tool": variant.tool, "runtime": variant.runtime, "bytes": running.bytes, **quality}
-        rows[variant.name] |= {"latency_ms": {}, "speedup": {}, "speedup_ci": {}}
         running.close()
-    for threads in THREADS:
-        running_all = {variant.name: Running(variant, threads) for variant in found}
-        inputs = latency.typical_batches(stage.splits["calibration"], BATCH_SIZES, REPEATS, stage.params.seed)
+        self._base = out if self._base is None else self._base
+        quality = benchmark.quality(self.stage.task, test, self._base, out, CONFIDENCE)
+        quality.pop("per_class", None)
+        return {"bytes": running.bytes, **quality, "latency_ms": {}, "speedup": {}, "speedup_ci": {}}
+
+    def _times(self, inputs: Mapping[int, list[Arrays]], threads: int) -> Measured:
+        """Return how long the variants take that answer each batch, interleaved."""
+        running: dict[str, Running] = {}
+        for name, (export, runtime) in self._exports.items():
+            with self._recorded(name):
+                running[name] = Running(export, runtime, threads)
+                for batches in inputs.values():
+                    running[name].run(batches[0])
+        answering = {name: each.run for name, each in running.items() if name not in self.failed}
         with tqdm(total=ROUNDS, desc=f"{threads} threads", disable=None) as bar:
             samples = latency.measure(
-                {name: each.run for name, each in running_all.items()}, inputs,
-                rounds=ROUNDS, repeats=REPEATS, seed=stage.params.seed, progress=bar.update,
-            )  # fmt: skip
-        for name, table in latency.table(samples, found[0].name, CONFIDENCE).items():
-            for batch in map(str, BATCH_SIZES):
-                for key in ("latency_ms", "speedup", "speedup_ci"):
-                    value = table[key][batch]
-                    rows[name][key][f"b{batch}/t{threads}"] = value["p50"] if key == "latency_ms" else value
-        for each in running_all.values():
+                answering, inputs, rounds=ROUNDS, repeats=REPEATS, seed=self.stage.params.seed, progress=bar.update
+            )
+        for each in running.values():
             each.close()
-    return rows
+        return samples
+
+    def _note(self, samples: Measured, threads: int, own: str) -> None:
+        """Put what was timed into the rows, and how far ``own`` is ahead of each."""
+        for name, table in latency.table(samples, BASE, CONFIDENCE).items():
+            for batch in BATCH_SIZES:
+                place = f"b{batch}/t{threads}"
+                for key in ("latency_ms", "speedup", "speedup_ci"):
+                    value = table[key][str(batch)]
+                    self.rows[name][key][place] = value["p50"] if key == "latency_ms" else value
+                if own in samples:
+                    ratio = latency.speedup(samples[name][batch], samples[own][batch], CONFIDENCE)
+                    self._ahead.setdefault(name, {})[place] = ratio
 
 
 def panel(name: str, workload: Mapping[str, Any], place: str) -> Draw:
@@ -223,8 +276,11 @@ def panel(name: str, workload: Mapping[str, Any], place: str) -> Draw:
     return draw
 
 
-def main() -> None:
-    """Measure the workloads that were run, or those named, and write them beside the others' earlier numbers."""
+def main() -> int:
+    """Measure the workloads that were run, or those named, and write them beside the others' earlier numbers.
+
+    Return how many could not be measured at all.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted(path.parent.parent.name for path in EXAMPLES.glob("*/metrics/latency.json"))
     parser.add_argument("workloads", nargs="*", default=known)
@@ -232,24 +288,33 @@ def main() -> None:
     options = parser.parse_args()
     if not options.workloads:
         sys.exit(f"{EXAMPLES}: no workload there; make example-topics runs one")
+    if strange := [name for name in options.workloads if name not in known]:
+        sys.exit(f"{EXAMPLES / strange[0]}: not run to its end; make example-{strange[0]} does")
     document = manifest.read_json(options.out) if options.out.is_file() else {"format": 1, "workloads": {}}
+    failed = 0
     for name in options.workloads:
-        with inside(EXAMPLES / name):
-            settings = params.load()
-            _fix_randomness(settings.seed)
-            stage = Stage(ROOT, settings, settings.limit)
-            rows = measured(stage)
-            document["workloads"][name] = {
-                "machine": benchmark.machine(), "versions": _versions(), "primary": stage.task.primary,
-                "rows": len(stage.splits["test"]), "variants": rows,
-            }  # fmt: skip
-        for variant, row in rows.items():
-            speeds = ", ".join(f"{place} {ratio:.2f}x" for place, ratio in row["speedup"].items())
-            print(f"{name}: {variant}: {row[stage.task.primary]:.4f}, {row['bytes']:,} bytes, {speeds}")
+        try:
+            with chdir(EXAMPLES / name):
+                settings = params.load()
+                _fix_randomness(settings.seed)
+                workload = Workload(name, Stage(ROOT, settings, settings.limit)).measure()
+        except SlimlineError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        document["workloads"][name] = workload
         manifest.write_json(options.out, document)
+        for variant, row in workload["variants"].items():
+            speeds = ", ".join(f"{place} {ratio:.2f}x" for place, ratio in row["speedup"].items())
+            print(f"{name}: {variant}: {row[workload['primary']]:.4f}, {row['bytes']:,} bytes, {speeds}")
+        for goal in workload["goals"]:
+            print(f"{name}: {'met' if goal['met'] else 'missed'}: {goal['aim']}")
     drawn = [panel(*each, place) for each in document["workloads"].items() for place in ("b1/t1", "b8/t1")]
-    PICTURE.write_bytes(picture.png(5.2, drawn))
+    most = max((len(each["variants"]) for each in document["workloads"].values()), default=0)
+    if drawn:
+        PICTURE.write_bytes(picture.png(1 + 0.4 * most, drawn))
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main() > 0)

@@ -95,7 +95,7 @@ def _goal(row: dict[str, Any]) -> str:
 
 
 def peers(root: Path) -> str:
-    """Return metrics/peers.json as a table a workload: what each tool made of the teacher, and how it runs."""
+    """Return metrics/peers.json as two tables a workload: what each tool made of the teacher, and what was aimed at."""
     lines: list[str] = []
     for name, workload in read(root, "peers")["workloads"].items():
         primary, rows = workload["primary"], workload["variants"]
@@ -112,4 +112,30 @@ def peers(root: Path) -> str:
             speeds = [f"{row['latency_ms'][place]:.2f} ({row['speedup'][place]:.2f}×)" for place in places]
             cells = [variant, score, f"{row['macro_f1']:.4f}", f"{row['agreement']:.2%}", f"{row['bytes']:,}", *speeds]
             lines.append(" | ".join(cells))
+        for variant, why in workload.get("failed", {}).items():
+            lines.append(" | ".join([variant, f"failed: {why.replace('|', '/')}", *[""] * (len(head) - 1)]))
+        if goals := workload.get("goals"):
+            lines += ["", f"{name}: {workload['ours']} | " + " | ".join([*places, "met"])]
+            lines += ["|".join(["---", *["---"] * len(places), "---"])]
+            lines += [_peer_goal(goal, places) for goal in goals]
     return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def _peer_goal(goal: dict[str, Any], places: list[str]) -> str:
+    """Return one goal as cells: measured at each place, with what, and missed by how much."""
+    points = goal["unit"] == "points"
+
+    def told(found: dict[str, Any]) -> str:
+        if found["value"] is None:
+            return "no such peer"
+        value = f"{found['value']:+.2f}" if points else f"{found['value']:.2f}×"
+        ci = " [{:{sign}.2f}, {:{sign}.2f}]".format(*found["ci"], sign="+" if points else "") if found["ci"] else ""
+        over = f" {found['over']}" if found["over"] and found["over"] not in goal["aim"] else ""
+        missed = "" if found["met"] else f"; **missed by {found['missed_by']:.2f}{' points' if points else '×'}**"
+        return f"{value}{ci}{over}{missed}"
+
+    found = goal["places"]
+    cells = (
+        [told(found[place]) for place in places] if "" not in found else [told(found[""]), *[""] * (len(places) - 1)]
+    )
+    return " | ".join([goal["aim"], *cells, "yes" if goal["met"] else "no"])
