@@ -129,7 +129,7 @@ def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
         }
     elif scenario.letter == "d":
         goals |= {"no false alarm of quality": not quality, "nothing was rolled back": found["history"] == ["activate"]}
-    elif scenario.letter == "e":
+    elif scenario.blame == "serving":
         slow = next((each for each in found["alarms"] if each["signal"].startswith("latency")), None)
         goals |= {
             f"alarm within {LATENCY:.0f} s": slow is not None and slow["at"] <= LATENCY,

@@ -74,6 +74,11 @@ class Loop:
                 process.kill()
         self.pager.close()
 
+    @property
+    def endpoint(self) -> int:
+        """The id of the process that answers."""
+        return self._processes["endpoint"].pid
+
     def alerts(self) -> list[dict[str, Any]]:
         """Return the alerts that Prometheus fires now, with labels and annotations."""
         found = httpx.get(f"{self.urls['prometheus']}/api/v1/alerts", timeout=5).json()["data"]["alerts"]

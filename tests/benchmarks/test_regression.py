@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import statistics
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +89,64 @@ def test_a_shift_pages_when_it_does_harm_and_only_then(letter: str, pages: list[
 
     found = {"alarms": [], "failed": 0, "pages": pages, "tickets": [], "history": ["activate"]}
     assert outcome._goals(found, SCENARIOS[letter])[goal] is kept
+
+
+CALLS = """
+import sys, threading, time
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+for line in sys.stdin:
+    for _ in range(200):
+        time.sleep(0.002)
+        start = time.perf_counter()
+        sum(range(int(line)))
+        print(time.perf_counter() - start)
+    print("over", flush=True)
+"""
+
+
+def test_a_crowded_process_is_slower_by_what_its_neighbour_takes() -> None:
+    from crowded import Crowded
+
+    def calls(size: int) -> list[float]:
+        process.stdin.write(f"{size}\n")
+        process.stdin.flush()
+        return [float(line) for line in iter(process.stdout.readline, "over\n")]
+
+    process: Any = subprocess.Popen(
+        [sys.executable, "-c", CALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        size = int(20_000 * 0.0005 / min(calls(20_000)))  # half a millisecond where nothing comes between
+        alone = statistics.median(calls(size))
+        with Crowded(process.pid, busy=0.004) as crowd:
+            beside = statistics.median(calls(size))
+            threads = [int(each.name) for each in Path(f"/proc/{process.pid}/task").iterdir()]
+            assert len(threads) == 2
+            assert [os.sched_getaffinity(each) for each in threads] == [{crowd.core}] * 2
+            neighbour: Any = crowd._neighbour
+        assert neighbour.poll() is not None
+        process.stdin.close()
+    assert beside > alone + 0.003
+
+
+@pytest.mark.parametrize("letter", ["e", "h"])
+@pytest.mark.parametrize(
+    ("at", "blame", "history", "missed"),
+    [
+        (40.0, "serving", ["activate"], set()),
+        (130.0, "serving", ["activate"], {"alarm within 120 s"}),
+        (40.0, "quantize", ["activate"], {"blamed on serving", "a notification named the verdict"}),
+        (40.0, "serving", ["activate", "rollback"], {"nothing was rolled back"}),
+    ],
+    ids=["as it should", "late", "a stage", "rolled back"],
+)
+def test_a_slower_process_is_no_fault_of_the_release(
+    letter: str, at: float, blame: str, history: list[str], missed: set[str]
+) -> None:
+    import outcome
+    from scenarios import SCENARIOS
+
+    alarm = {"signal": "latency", "at": at, "blame": blame}
+    found = {"alarms": [alarm], "failed": 0, "pages": [], "tickets": [], "history": history, "verdicts_told": [blame]}
+    goals = outcome._goals(found, SCENARIOS[letter])
+    assert {goal for goal, kept in goals.items() if not kept} == missed
