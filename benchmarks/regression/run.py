@@ -54,8 +54,11 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
     fault = planted.build(scenario.release, folder / "planted") if scenario.release else None
     held = manifest.read_json(sound / "monitoring" / "objectives.json")["latency"]
     objective = max(each["seconds"] for each in held.values())
+    releases = [sound.resolve()]
+    if fault is None:  # where there is nothing to go back to, undo could do nothing wrong
+        releases.insert(0, planted.earlier(sound, folder / "earlier").resolve())
     with (
-        Loop(folder.resolve(), sound.resolve(), sample=SAMPLE, slowed=scenario.slower > 0) as loop,
+        Loop(folder.resolve(), releases, sample=SAMPLE, slowed=scenario.slower > 0) as loop,
         ExitStack() as stack,
     ):
         first = loop.deployment.revision()
