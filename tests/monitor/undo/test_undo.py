@@ -201,8 +201,11 @@ def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Jour
     assert "ann holds undo off: we look at it" in undo().handle(told, by="monitor").why
     assert undo().handle(told, by="bob", accept=True, dry_run=True).outcome == "held", "as it would be"
     assert undo().handle(told, by="bob", accept=True).outcome == "held"
-    journal.release()
+    journal.release("bob")
+    journal.release("bob")
     assert undo().handle(told, by="monitor").outcome == "done"
+    locks = [(each["outcome"], each["by"], each["why"]) for each in journal.lines() if each["alarm"] is None]
+    assert locks == [("locked", "ann", "we look at it"), ("unlocked", "bob", "locked by ann: we look at it")]
 
 
 def test_a_rollback_settles_and_the_budget_runs_out(
