@@ -15,6 +15,7 @@ from traffic import Sent, Traffic
 from slimline.monitor import alarm_log
 
 QUALITY = ("accuracy", "agreement")
+ADVISED = "undo advised against going back"
 LABELS, UNLABELLED, BACK, LATENCY = 500, 1500, 60.0, 120.0
 
 
@@ -124,19 +125,24 @@ def _goals(found: dict[str, Any], scenario: Scenario) -> dict[str, bool]:
         told = {"drift was seen": "SlimlineDrift" in found["tickets"], "people were told": bool(found["pages"])}
         goals |= {
             **(told if harmful else {"no page": not found["pages"]}),
+            **({ADVISED: first is not None and first["undo"] == "advised"} if harmful else {}),
             "no stage was blamed": blamed <= {"data", "nothing", "serving"},
-            "nothing was rolled back": found["history"] == ["activate"],
+            "nothing was rolled back": "rollback" not in found["history"],
         }
     elif scenario.letter == "d":
-        goals |= {"no false alarm of quality": not quality, "nothing was rolled back": found["history"] == ["activate"]}
-    elif scenario.letter == "e":
+        goals |= {
+            "no false alarm of quality": not quality,
+            "nothing was rolled back": "rollback" not in found["history"],
+        }
+    elif scenario.blame == "serving":
         slow = next((each for each in found["alarms"] if each["signal"].startswith("latency")), None)
         goals |= {
             f"alarm within {LATENCY:.0f} s": slow is not None and slow["at"] <= LATENCY,
             f"blamed on {scenario.blame}": slow is not None and slow["blame"] == scenario.blame,
+            ADVISED: slow is not None and slow["undo"] == "advised",
             "a notification named the verdict": scenario.blame in found["verdicts_told"],
-            "nothing was rolled back": found["history"] == ["activate"],
+            "nothing was rolled back": "rollback" not in found["history"],
         }
     else:
-        goals |= {"silence": not found["alarms"], "nothing was rolled back": found["history"] == ["activate"]}
+        goals |= {"silence": not found["alarms"], "nothing was rolled back": "rollback" not in found["history"]}
     return goals

@@ -3,7 +3,7 @@
 A fault changes one stage: its methods, or the classes that its training sees. That stage runs anew from the artifact
 before it, and so do all that follow, without the recovery that would heal the fault; then export, latency, benchmark
 and release. Without a fault only the last two run. The benchmark is that of half the test split (halves.py), so that
-floors and traffic share no row. In all of them undo may act.
+floors and traffic share no row. In all of them undo may act, on alarms of latency too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from slimline import manifest, params, pipeline  # noqa: E402
 from slimline.errors import SlimlineError  # noqa: E402
 
 CACHE = Path(".slimline/regression")
-UNDO = {"policy": "act", "settle_minutes": 0.0}
+UNDO = {"policy": "act", "settle_minutes": 0.0, "on": ["accuracy", "agreement", "errors", "latency"]}
 WITHOUT, HALVES = HERE / "without_classes.py", HERE / "halves.py"
 
 
@@ -69,6 +69,16 @@ def build(name: str, target: Path) -> Path:
             _run(document, fault, made, Path(folder))
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(made, target)
+    return target
+
+
+def earlier(release: Path, target: Path) -> Path:
+    """Write what was deployed before ``release`` to ``target``: the same under another revision, to go back to."""
+    with manifest.sealed(target) as scratch:
+        shutil.copytree(release, scratch, dirs_exist_ok=True)
+        (scratch / manifest.MANIFEST).unlink()
+        card = manifest.read_json(scratch / "card.json")
+        manifest.write_json(scratch / "card.json", card | {"note": "what was deployed before"})
     return target
 
 

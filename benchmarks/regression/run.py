@@ -14,11 +14,13 @@ import json
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import page
 import planted
+from crowded import Crowded
 from halves import halves
 from outcome import Outcome, watched
 from scenarios import SCENARIOS, Scenario
@@ -50,7 +52,15 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
     folder.mkdir(parents=True)
     sound = planted.build("sound", folder / "sound")
     fault = planted.build(scenario.release, folder / "planted") if scenario.release else None
-    with Loop(folder.resolve(), sound.resolve(), sample=SAMPLE, slowed=scenario.slower > 0) as loop:
+    held = manifest.read_json(sound / "monitoring" / "objectives.json")["latency"]
+    objective = max(each["seconds"] for each in held.values())
+    releases = [sound.resolve()]
+    if fault is None:  # where there is nothing to go back to, undo could do nothing wrong
+        releases.insert(0, planted.earlier(sound, folder / "earlier").resolve())
+    with (
+        Loop(folder.resolve(), releases, sample=SAMPLE, slowed=scenario.slower > 0) as loop,
+        ExitStack() as stack,
+    ):
         first = loop.deployment.revision()
         with Traffic(loop.urls["endpoint"], rows, rate=rate, labelled=LABELLED, delay=DELAY, seed=seed) as traffic:
             time.sleep(WARM)
@@ -61,8 +71,9 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
             if scenario.change is not None:
                 traffic.rows = scenario.change(rows, seed)
             if scenario.slower:
-                held = manifest.read_json(sound / "monitoring" / "objectives.json")["latency"]
-                loop.delay.write_text(str(scenario.slower * max(each["seconds"] for each in held.values())))
+                loop.delay.write_text(str(scenario.slower * objective))
+            if scenario.busy:
+                stack.enter_context(Crowded(loop.endpoint, busy=scenario.busy * objective))
             until_over(loop, traffic, scenario, first, planted_at)
             time.sleep(AFTER)
         outcome = watched(loop, traffic, scenario, planted_at, first)
@@ -81,7 +92,7 @@ def until_over(loop: Loop, traffic: Traffic, scenario: Scenario, first: str | No
             if (name, blame) not in told:
                 told.add((name, blame))
                 said(f"{time.time() - planted_at:5.1f} s  {name}: {alert['annotations']['summary']}; blame: {blame}")
-        if scenario.slower and any(
+        if scenario.blame == "serving" and any(
             name == "SlimlineLatencyRegressed" and blame == scenario.blame for name, blame in told
         ):
             return True

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -30,13 +30,13 @@ LOOK = 0.25
 
 
 class Loop:
-    """A deployment folder with ``release`` in it, served, watched and scraped. Use it in a ``with``.
+    """A deployment folder with ``releases``, of which the last one is current, served, watched and scraped.
 
     ``sample`` is the share of requests that the whole chain answers; ``slowed`` serves with a runtime that waits as
-    long as ``delay`` says.
+    long as ``delay`` says. Use it in a ``with``.
     """
 
-    def __init__(self, folder: Path, release: Path, *, sample: float, slowed: bool = False) -> None:
+    def __init__(self, folder: Path, releases: Sequence[Path], *, sample: float, slowed: bool = False) -> None:
         for program, package in PACKAGES.items():
             if shutil.which(program) is None:
                 raise SlimlineError(f"{program}: not installed; apt-get install {package}")
@@ -48,12 +48,13 @@ class Loop:
         self.ports = {name: free_port() for name in ("endpoint", "monitor", "prometheus", "alertmanager")}
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
         self.pager = Pager()
-        self._release, self._sample, self._slowed = release, sample, slowed
+        self._releases, self._sample, self._slowed = releases, sample, slowed
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
         try:
-            self.deployment.activate(self.deployment.install(self._release))
+            for each in self._releases:
+                self.deployment.activate(self.deployment.install(each))
             EventStore.open(self.store).close()
             self._endpoint()
             self._monitor()
@@ -73,6 +74,11 @@ class Loop:
             except subprocess.TimeoutExpired:
                 process.kill()
         self.pager.close()
+
+    @property
+    def endpoint(self) -> int:
+        """The id of the process that answers."""
+        return self._processes["endpoint"].pid
 
     def alerts(self) -> list[dict[str, Any]]:
         """Return the alerts that Prometheus fires now, with labels and annotations."""
@@ -101,7 +107,7 @@ class Loop:
 
     def _configure(self) -> None:
         """Take the release's own files, with this loop's addresses in them."""
-        made, own = self._release / "monitoring", self.folder / "monitoring"
+        made, own = self._releases[-1] / "monitoring", self.folder / "monitoring"
         shutil.copytree(made, own)
         shutil.copy(self.folder / "token", own / "undo.token")
         prometheus = yaml.safe_load((made / "prometheus.yml").read_text(encoding="utf-8"))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import statistics
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from slimline.errors import SlimlineError
+from slimline.manifest import digest
 from slimline.tasks.digits import Digits
 
 DOCUMENT = {
@@ -24,7 +31,7 @@ def test_the_monitor_reads_the_endpoints_own_counts(tmp_path: Path, monkeypatch:
     started: dict[str, list[str]] = {}
     monkeypatch.setattr(shutil, "which", lambda program: program)
     monkeypatch.setattr(Loop, "_start", lambda _, name, command, *rest: started.update({name: command}))
-    loop = Loop(tmp_path, tmp_path / "release", sample=0.5)
+    loop = Loop(tmp_path, [tmp_path / "release"], sample=0.5)
     loop._monitor()
     loop.pager.close()
     command = started["monitor"]
@@ -84,3 +91,98 @@ def test_a_shift_pages_when_it_does_harm_and_only_then(letter: str, pages: list[
 
     found = {"alarms": [], "failed": 0, "pages": pages, "tickets": [], "history": ["activate"]}
     assert outcome._goals(found, SCENARIOS[letter])[goal] is kept
+
+
+CALLS = """
+import sys, threading, time
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+for line in sys.stdin:
+    for _ in range(200):
+        time.sleep(0.002)
+        start = time.perf_counter()
+        sum(range(int(line)))
+        print(time.perf_counter() - start)
+    print("over", flush=True)
+"""
+
+
+def test_a_crowded_process_is_slower_by_what_its_neighbour_takes() -> None:
+    from crowded import Crowded
+
+    def calls(size: int) -> list[float]:
+        process.stdin.write(f"{size}\n")
+        process.stdin.flush()
+        return [float(line) for line in iter(process.stdout.readline, "over\n")]
+
+    process: Any = subprocess.Popen(
+        [sys.executable, "-c", CALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        size = int(20_000 * 0.0005 / min(calls(20_000)))  # half a millisecond where nothing comes between
+        alone = statistics.median(calls(size))
+        with Crowded(process.pid, busy=0.004) as crowd:
+            beside = statistics.median(calls(size))
+            threads = [int(each.name) for each in Path(f"/proc/{process.pid}/task").iterdir()]
+            assert len(threads) == 2
+            assert [os.sched_getaffinity(each) for each in threads] == [{crowd.core}] * 2
+            neighbour: Any = crowd._neighbour
+        assert neighbour.poll() is not None
+        process.stdin.close()
+    assert beside > alone + 0.003
+
+
+ADVISED = "undo advised against going back"
+
+
+@pytest.mark.parametrize("letter", ["e", "h"])
+@pytest.mark.parametrize(
+    ("at", "blame", "history", "missed"),
+    [
+        (40.0, "serving", [], set()),
+        (130.0, "serving", [], {"alarm within 120 s"}),
+        (40.0, "quantize", [], {"blamed on serving", "a notification named the verdict"}),
+        (40.0, "serving", ["rollback"], {"nothing was rolled back", ADVISED}),
+    ],
+    ids=["as it should", "late", "a stage", "rolled back"],
+)
+def test_a_slower_process_is_no_fault_of_the_release(
+    letter: str, at: float, blame: str, history: list[str], missed: set[str]
+) -> None:
+    import outcome
+    from scenarios import SCENARIOS
+
+    alarm = {"signal": "latency", "at": at, "blame": blame, "undo": "done" if history else "advised"}
+    found = {
+        "alarms": [alarm], "failed": 0, "pages": [], "tickets": [], "verdicts_told": [blame],
+        "history": ["activate", "activate", *history],
+    }  # fmt: skip
+    goals = outcome._goals(found, SCENARIOS[letter])
+    assert {goal for goal, kept in goals.items() if not kept} == missed
+
+
+@pytest.mark.parametrize("answer", ["advised", "failed", "ignored"])
+def test_undo_has_to_advise_where_it_could_have_gone_back(answer: str) -> None:
+    import outcome
+    from scenarios import SCENARIOS
+
+    alarm = {"signal": "accuracy", "at": 6.0, "blame": "data", "undo": answer}
+    found = {"alarms": [alarm], "failed": 0, "pages": [], "tickets": [], "history": ["activate", "activate"]}
+    assert outcome._goals(found, SCENARIOS["c"])[ADVISED] is (answer == "advised")
+
+
+def test_what_was_deployed_before_is_there_to_go_back_to(two_releases: tuple[Path, Path], tmp_path: Path) -> None:
+    import planted
+    from servers import Loop
+
+    def stopped(_: object) -> None:
+        raise SlimlineError("not yet")
+
+    before = planted.earlier(two_releases[0], tmp_path / "earlier")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda program: program)
+        patch.setattr(Loop, "_endpoint", stopped)
+        loop = Loop(tmp_path, [before, two_releases[0]], sample=0.5)
+        with pytest.raises(SlimlineError, match="not yet"):
+            loop.__enter__()
+    assert loop.deployment.revision() == digest(two_releases[0])
+    assert loop.deployment.earlier() == [digest(before)]

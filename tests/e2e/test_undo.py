@@ -130,6 +130,7 @@ def test_the_command_proposes_and_a_person_accepts(deployment: Deployment, tmp_p
     assert (code, deployment.revision()) == (1, second)
     assert "holds undo off: we look at it" in text
     assert undo("--unlock")[0] == 0
+    assert "undo  unlocked by" in undo("--list")[1]
     assert undo(told.id) == (0, f"done: {deployment.path} is back at {first[7:19]}\n")
     assert undo(told.id)[0] == 0
     assert deployment.revision() == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,34 @@ def test_the_operator_gets_the_same_rules_and_finds_all_services(folder: Path) -
         found.remove(service["metadata"]["labels"][label])
         assert {each["spec"]["endpoints"][0]["port"] for each in monitors} == {service["spec"]["ports"][0]["name"]}
     assert found == {"slimline-probe"}, "people start that one themselves"
+
+
+# What the operator's CRDs of version 0.82 allow of what Prometheus' own files may hold.
+DURATION = re.compile(r"0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?")
+RULE = {"alert", "annotations", "expr", "for", "keep_firing_for", "labels", "record"}
+GROUP = {"interval", "labels", "limit", "name", "query_offset", "rules"}
+
+
+def test_the_operators_schema_takes_its_resources(folder: Path) -> None:
+    rule, *monitors = load(folder, "kubernetes.yaml")
+    groups = rule["spec"]["groups"]
+    assert len({group["name"] for group in groups}) == len(groups), "a map by name"
+    for group in groups:
+        assert group.keys() <= GROUP
+        for each in group["rules"]:
+            assert {"expr"} <= each.keys() <= RULE
+            assert len(each.keys() & {"alert", "record"}) == 1
+            assert DURATION.fullmatch(each.get("for", "0")), each["for"]
+            words = [*each.get("labels", {}).values(), *each.get("annotations", {}).values()]
+            assert all(isinstance(word, str) for word in words), "YAML reads an unquoted 5 as a number"
+    for monitor in monitors:
+        assert monitor["spec"].keys() == {"jobLabel", "selector", "endpoints"}
+        for endpoint in monitor["spec"]["endpoints"]:
+            assert endpoint.keys() == {"port", "path", "interval"}
+            assert DURATION.fullmatch(endpoint["interval"])
+    for each in (rule, *monitors):
+        assert each["apiVersion"] == "monitoring.coreos.com/v1"
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", each["metadata"]["name"])
 
 
 def test_the_same_objectives_give_the_same_bytes(make: Any, tmp_path: Path) -> None:

@@ -115,14 +115,14 @@ def undo(
     if (alarm is not None) + list_ + (lock is not None) + unlock != 1:
         raise UndoError("undo takes one of ALARM, --list, --lock REASON and --unlock")
     if list_:
-        print("\n".join(_told(each) for each in journal.entries()) or f"{folder}: no alarm was told yet")
+        print("\n".join(_told(each) for each in journal.lines()) or f"{folder}: no alarm was told yet")
         if held := journal.held():
             print(f"held by {held['by']}: {held['why']}")
     elif lock is not None:
         journal.hold(getpass.getuser(), lock)
         print(f"{folder}: undo is held off")
     elif unlock:
-        journal.release()
+        journal.release(getpass.getuser())
         print(f"{folder}: undo may act")
     else:
         found = [each for each in journal.entries() if str(each.get("alarm", "")).startswith(str(alarm))]
@@ -145,4 +145,4 @@ def _told(entry: dict[str, object]) -> str:
 
     when = datetime.fromtimestamp(float(str(entry["time"])), UTC).isoformat(sep=" ", timespec="seconds")
     verdict = f" [{entry['verdict']}]" if entry.get("verdict") else ""
-    return f"{when}  {entry['alarm']}  {entry['outcome']}{verdict} by {entry['by']}: {entry['why']}"
+    return f"{when}  {entry['alarm'] or 'undo'}  {entry['outcome']}{verdict} by {entry['by']}: {entry['why']}"

@@ -3,7 +3,7 @@
 ::
 
     FOLDER/journal.jsonl   the audit log; nothing is ever changed in it
-    FOLDER/hold.json       while people hold undo off: who, why, since when
+    FOLDER/hold.json       while people hold undo off: who, why, since when; the log tells of it too
     FOLDER/.lock           held while anything is decided
 """
 
@@ -33,7 +33,11 @@ class Journal:
         self.clock = clock
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return every entry, oldest first. A line that a power cut tore is left out: what it told never began."""
+        """Return what was done about alarms, oldest first."""
+        return [each for each in self.lines() if each.get("alarm") is not None]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return every entry, oldest first: people's locks too. A line that a power cut tore is left out."""
         try:
             lines = (self.folder / FILE).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -75,12 +79,18 @@ class Journal:
         return found if isinstance(found, dict) else {"by": "?", "why": "", "time": 0.0}  # damaged: held all the same
 
     def hold(self, by: str, why: str) -> None:
-        """Hold undo off until ``release``."""
+        """Hold undo off until ``release``, at once; then note it."""
         manifest.write_json(self.folder / HOLD, {"by": by, "why": why, "time": round(self.clock(), 3)})
+        self.append({"alarm": None, "outcome": "locked", "by": by, "why": why})
 
-    def release(self) -> None:
-        """Let undo act again."""
+    def release(self, by: str) -> None:
+        """Let undo act again, and note who did, if it was held off."""
+        held = self.held()
         (self.folder / HOLD).unlink(missing_ok=True)
+        if held is not None:
+            self.append(
+                {"alarm": None, "outcome": "unlocked", "by": by, "why": f"locked by {held['by']}: {held['why']}"}
+            )
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the journal's lock."""

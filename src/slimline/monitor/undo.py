@@ -105,7 +105,7 @@ class Undo:
             blame = blame or self._blamed(alarm, last)
             verdict = None if blame is None else blame.verdict
             told = _told(blame) or (None if last is None else last.get("blame"))
-            if stop := None if dry_run and accept else self._stop(entries, told, accept=accept):
+            if stop := self._stop(entries, told, accept=accept):
                 return self._noted(last, Action(alarm.id, *stop, move, verdict), alarm, by, blame, dry_run=dry_run)
             if dry_run:
                 return Action(alarm.id, "dry", move.what, move, verdict)
@@ -116,6 +116,7 @@ class Undo:
     def forgive(self, alarm: Alarm, *, by: str) -> Action:
         """Note that a person finds nothing wrong with an alarm's release: it may be gone back to again."""
         with self.journal.locked():
+            self._recovered(dry_run=False)
             return self._write(Action(alarm.id, "forgiven", "its release may be gone back to"), alarm, by, None)
 
     def _stop(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,30 +82,52 @@ def test_callers_at_once_are_one_action(deployed: Deployment, journal: Journal) 
     assert [each["action"] for each in deployed.history()].count("rollback") == 1
 
 
-class KilledError(BaseException):
-    """Stands for kill -9: no handler of errors sees it."""
+class KilledBefore(Target):
+    """kill -9 once the action is announced."""
+
+    def move(self, move: Move, alarm: Alarm) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().move(move, alarm)
+
+
+class KilledAfter(Target):
+    """kill -9 between the action and the line that says so."""
+
+    def move(self, move: Move, alarm: Alarm) -> str:
+        super().move(move, alarm)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def handled_by(target: Target, folder: Path, told: Alarm) -> None:
+    Undo(Policy(policy="act"), target, Journal(folder)).handle(told, by="monitor")
+
+
+def kill(target: Target, journal: Journal, told: Alarm) -> None:
+    """Have an alarm handled by a process that dies in ``target``; it holds the journal's lock then."""
+    doer = multiprocessing.get_context("spawn").Process(target=handled_by, args=(target, journal.folder, told))
+    doer.start()
+    doer.join()
+    assert doer.exitcode == -signal.SIGKILL
+    assert outcomes(journal) == ["begun"]
 
 
 @pytest.mark.parametrize("acted", [False, True], ids=["before the action", "after it"])
-def test_a_doer_that_was_killed_is_found_out(
-    undo: Make, deployed: Deployment, journal: Journal, monkeypatch: pytest.MonkeyPatch, acted: bool
-) -> None:
-    told, move = alarm(str(deployed.revision())), Target.move
-
-    def killed(self: Target, wanted: Move, alarm: Alarm) -> str:
-        if acted:
-            move(self, wanted, alarm)
-        raise KilledError
-
-    monkeypatch.setattr(Target, "move", killed)
-    with pytest.raises(KilledError):
-        undo().handle(told, by="monitor")
-    monkeypatch.undo()
-    assert outcomes(journal) == ["begun"]
+def test_a_doer_that_was_killed_is_found_out(undo: Make, deployed: Deployment, journal: Journal, acted: bool) -> None:
+    told = alarm(str(deployed.revision()))
+    kill((KilledAfter if acted else KilledBefore)(str(deployed.path)), journal, told)
     action = undo().handle(told, by="monitor again")
     assert (action.outcome, deployed.previous()) == ("done", None)
     assert outcomes(journal) == (["begun", "done"] if acted else ["begun", "interrupted", "begun", "done"])
     assert [each["action"] for each in deployed.history()].count("rollback") == 1
+
+
+def test_forgiving_hides_no_action_whose_doer_was_killed(undo: Make, deployed: Deployment, journal: Journal) -> None:
+    """Or the budget and the settling time never learn of it."""
+    told = alarm(str(deployed.revision()))
+    kill(KilledAfter(str(deployed.path)), journal, told)
+    undo().forgive(told, by="ann")
+    assert outcomes(journal) == ["begun", "done", "forgiven"]
 
 
 def test_a_line_that_was_torn_is_no_entry(undo: Make, deployed: Deployment, journal: Journal) -> None:
@@ -176,9 +199,13 @@ def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Jour
     told = alarm(str(deployed.revision()))
     journal.hold("ann", "we look at it")
     assert "ann holds undo off: we look at it" in undo().handle(told, by="monitor").why
+    assert undo().handle(told, by="bob", accept=True, dry_run=True).outcome == "held", "as it would be"
     assert undo().handle(told, by="bob", accept=True).outcome == "held"
-    journal.release()
+    journal.release("bob")
+    journal.release("bob")
     assert undo().handle(told, by="monitor").outcome == "done"
+    locks = [(each["outcome"], each["by"], each["why"]) for each in journal.lines() if each["alarm"] is None]
+    assert locks == [("locked", "ann", "we look at it"), ("unlocked", "bob", "locked by ann: we look at it")]
 
 
 def test_a_rollback_settles_and_the_budget_runs_out(
