@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import latency, manifest, plugins, runtime_choice
+from slimline import latency, layer_hooks, manifest, plugins, runtime_choice
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
+from slimline.task import call
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
@@ -160,18 +161,11 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
 @torch.no_grad()
 def input_shapes(model: nn.Module, names: Sequence[str], inputs: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the input shape of each named layer without the batch, seen in one forward run."""
-    from slimline.task import call
-
     shapes: dict[str, tuple[int, ...]] = {}
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(
-            lambda _m, args, name=name: shapes.__setitem__(name, tuple(args[0].shape[1:]))
-        )
-        for name in names
-    ]
-    try:
+
+    def see(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shapes[name] = tuple(args[0].shape[1:])
+
+    with layer_hooks.before(model, names, see):
         call(model.eval(), inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return shapes
