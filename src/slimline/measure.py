@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import latency, layer_hooks, manifest, plugins, runtime_choice
+from slimline import latency, layer_hooks, manifest, plugins, progress, runtime_choice
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
@@ -39,13 +39,15 @@ def layers(
         inputs = {
             n: {name: rng.random((n, *shapes[name]), dtype=np.float32) for name in variants} for n in target.batch_sizes
         }
-        samples = latency.measure(
-            {name: _reads(name, runtime) for name, runtime in runtimes.items()},
-            inputs,
-            rounds=LAYER_ROUNDS,
-            repeats=LAYER_REPEATS,
-            pause=_pause(target),
-        )
+        with progress.rounds(f"times of a layer, {len(variants)} variants", LAYER_ROUNDS) as done:
+            samples = latency.measure(
+                {name: _reads(name, runtime) for name, runtime in runtimes.items()},
+                inputs,
+                rounds=LAYER_ROUNDS,
+                repeats=LAYER_REPEATS,
+                pause=_pause(target),
+                progress=done,
+            )
     return {name: {batch: each.p50 for batch, each in by_batch.items()} for name, by_batch in samples.items()}
 
 
@@ -62,13 +64,15 @@ def models(
             export(model, signature, directory, {})
             runtimes[name] = plugins.find("runtimes", runtime_choice.default(target.runtime))(directory, target.threads)
         inputs = latency.sample_inputs(signature, target.batch_sizes, rows)
-        return latency.measure(
-            {name: runtime.run for name, runtime in runtimes.items()},
-            inputs,
-            rounds=MODEL_ROUNDS,
-            repeats=MODEL_REPEATS,
-            pause=_pause(target),
-        )
+        with progress.rounds(f"times of models: {', '.join(variants)}", MODEL_ROUNDS) as done:
+            return latency.measure(
+                {name: runtime.run for name, runtime in runtimes.items()},
+                inputs,
+                rounds=MODEL_ROUNDS,
+                repeats=MODEL_REPEATS,
+                pause=_pause(target),
+                progress=done,
+            )
 
 
 def file_bytes(model: nn.Module, signature: Mapping[str, Any]) -> int:
