@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slimline import benchmark, manifest
+from slimline import benchmark, manifest, progress
 from slimline.predictor import Predictor
 from slimline.stage import Stage, run
 
@@ -26,7 +26,9 @@ def main(stage: Stage) -> None:
     def decided(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         return task.decided(benchmark.outputs(predictor, inputs), predictor.signature)
 
-    for name in tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None):
+    bar = tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None)
+    for name in bar:
+        bar.set_postfix_str(name)
         predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)
         own = decided(predictor, test.inputs)
         base = own if base is None else base
@@ -60,7 +62,10 @@ def main(stage: Stage) -> None:
             **benchmark.engine_targets(exported, target.threads, ran),
         },
     }
-    if simpler := task.baselines():
+    with progress.steps("benchmark of simpler models", 1) as begin:
+        begin("baselines")
+        simpler = task.baselines()
+    if simpler:
         document["baselines"] = simpler
     manifest.write_json(benchmark.FILE, document)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import benchmark, manifest, metrics, plugins, preprocess, runtime_choice
+from slimline import benchmark, manifest, metrics, plugins, preprocess, progress, runtime_choice
 from slimline.errors import ExportError
 from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
@@ -26,14 +26,17 @@ def main(stage: Stage) -> None:
     model, described, digest = stage.load(name)
     signature = stage.task.signature()
     metadata = {"slimline.stage": name, "slimline.artifact": digest, "slimline.task": stage.params.task.name}
-    with manifest.sealed(FOLDER / name) as scratch:
-        made = {
-            each: exporter(model, signature, scratch, metadata)
-            for each, exporter in formats.exporters(stage.params.export, stage.params.target).items()
-        }
+    exporters = formats.exporters(stage.params.export, stage.params.target)
+    with manifest.sealed(FOLDER / name) as scratch, progress.steps(f"export {name}", len(exporters) + 4) as begin:
+        made = {}
+        for each, exporter in exporters.items():
+            begin(each)
+            made[each] = exporter(model, signature, scratch, metadata)
+        begin("decision on validation rows")
         signature = {**signature, **decision(scratch, stage)}
         manifest.write_json(scratch / "signature.json", signature)
         preprocess.write(stage.task.preprocess(), scratch)
+        begin("answers beside torch's")
         facts: dict[str, Any] = {
             "format": 1,
             "stage": name,
@@ -46,10 +49,12 @@ def main(stage: Stage) -> None:
             "edits": [edit.method for edit in described.edits],
             "parity": parity(model, scratch, stage, signature),
         }
+        begin("facts of layers")
         layers = layer_facts.describe(model, stage.splits["validation"], scratch / "model.onnx", signature)
         facts |= layer_facts.summary(layers["layers"])
         # one line: histograms are hundreds of numbers
         manifest.write_text(scratch / layer_facts.FILE, manifest.canonical(layers).decode() + "\n")
+        begin("answers of other formats")
         if others := {each: written for each, written in made.items() if written}:
             facts["formats"] = formats.complete(
                 others, scratch, model, stage.task, stage.splits["validation"], signature

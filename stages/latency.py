@@ -34,7 +34,9 @@ def main(stage: Stage) -> None:
     )
 
     base = _key(ROOT, runtimes[0])
-    samples, spread = latency.steadiest(lambda: _rounds(stage, calls, inputs), base, params.budget.confidence)
+    samples, spread = latency.steadiest(
+        lambda: _rounds(stage, calls, inputs, "latency rounds"), base, params.budget.confidence
+    )
     if spread > latency.STEADY:
         print(f"latency: a busy machine: one speed-up is known to a factor of {spread:.2f} only")
     by_runtime = {
@@ -51,13 +53,13 @@ def main(stage: Stage) -> None:
     stages = latency.table(
         {name: by_runtime[runtime][name] for name, runtime in chosen.items()}, ROOT, params.budget.confidence
     )
-    for name, row in stages.items():
+    for name, row in tqdm(stages.items(), desc="peak memory", unit="stage", disable=None):
         row["runtime"] = chosen[name]
         row["peak_rss_mb"] = benchmark.peak_rss_mb(
             EXPORTS / name, max(target.batch_sizes), target.threads, chosen[name]
         )
         if len(runtimes) > 1:
-            print(f"latency: {name} runs fastest on {chosen[name]} of {', '.join(runtimes)}")
+            tqdm.write(f"latency: {name} runs fastest on {chosen[name]} of {', '.join(runtimes)}")
     document = {
         "format": 1,
         "machine": benchmark.machine(),
@@ -85,7 +87,7 @@ def validated(stage: Stage, predictors: Mapping[tuple[str, str], Predictor]) -> 
     task, rows, limits = stage.task, stage.splits["validation"], stage.params.budget.max_drop
     values = {
         pair: task.metrics(task.decided(benchmark.outputs(predictor, rows.inputs), predictor.signature), rows.targets)
-        for pair, predictor in predictors.items()
+        for pair, predictor in tqdm(predictors.items(), desc="validation answers", unit="export", disable=None)
     }
     first = next(runtime for _, runtime in predictors)
     teacher = values[ROOT, first]
@@ -110,17 +112,17 @@ def engine_times(stage: Stage, inputs: dict[int, list[Arrays]]) -> dict[str, Any
     if ROOT not in chosen:
         return {}
     predictors = {name: Predictor(EXPORTS / name, runtime="tensorrt") for name in chosen}
-    samples = _rounds(stage, {name: each.runtime.run for name, each in predictors.items()}, inputs)
+    samples = _rounds(stage, {name: each.runtime.run for name, each in predictors.items()}, inputs, "engine rounds")
     for each in predictors.values():
         each.close()
     return latency.table(samples, ROOT, stage.params.budget.confidence)
 
 
 def _rounds(
-    stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, list[Arrays]]
+    stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, list[Arrays]], title: str
 ) -> latency.Measured:
     settings = stage.params.latency
-    with tqdm(total=settings.rounds, desc="latency rounds", disable=None) as bar:
+    with tqdm(total=settings.rounds, desc=f"{title} of {len(calls)} models", disable=None) as bar:
         return latency.measure(
             calls, inputs,
             rounds=settings.rounds, repeats=settings.repeats, seed=stage.params.seed, progress=bar.update,

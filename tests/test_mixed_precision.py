@@ -23,7 +23,8 @@ from slimline.methods.symmetric import Symmetric
 from slimline.mixed_precision import Budget
 from slimline.models.cnn import Cnn
 from slimline.params import Configured, Target, configure
-from slimline.quantization import Override, Quantize
+from slimline.quantization import Quantize
+from slimline.quantization_keys import Override
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, is_quantized
 from slimline.sensitivity import Sensitivity
 

@@ -32,7 +32,7 @@ from slimline.methods.symmetric import Symmetric
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
 from slimline.params import Training
-from slimline.quantization import Override
+from slimline.quantization_keys import Override
 from slimline.quantizers import quantizers
 from slimline.ranks import Ratio
 from slimline.task import Split

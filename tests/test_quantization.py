@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline import quantization
+from slimline import folding
 from slimline.errors import MethodError, ParamsError
 from slimline.grids import Spec
 from slimline.method import Batches, Context, Method, compress, load_tensors
@@ -16,8 +16,9 @@ from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.params import Configured, configure
-from slimline.quantization import Override, storage_notes
+from slimline.quantization_keys import Override
 from slimline.quantizers import QuantizedConv2d, Quantizer, is_quantized, quantizers
+from slimline.storage_only import storage_notes
 
 METHODS = [
     pytest.param(Symmetric(), id="symmetric"),
@@ -31,8 +32,8 @@ Made = Callable[..., Context]
 
 def folded(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[nn.Module, list[tuple[str, str]]]:
     """Fold every norm that can be and put nothing in its place."""
-    pairs = quantization.batchnorm_pairs(model, inputs)
-    quantization.fold_weights(model, pairs)
+    pairs = folding.batchnorm_pairs(model, inputs)
+    folding.fold_weights(model, pairs)
     for _, norm in pairs:
         parent, _, leaf = norm.rpartition(".")
         setattr(model.get_submodule(parent), leaf, nn.Identity())
@@ -70,7 +71,7 @@ class Shared(nn.Module):
 
 
 def test_only_a_norm_that_alone_reads_a_convolution_is_a_pair() -> None:
-    assert quantization.batchnorm_pairs(Shared().eval(), {"x": torch.rand(1, 1, 2, 2)}) == []
+    assert folding.batchnorm_pairs(Shared().eval(), {"x": torch.rand(1, 1, 2, 2)}) == []
 
 
 @pytest.mark.parametrize("method", METHODS)

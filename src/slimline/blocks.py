@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.errors import MethodError, near_miss
 from slimline.layers import sharing
 from slimline.task import call
@@ -78,15 +79,14 @@ def keep(model: nn.Module, kept: Mapping[str, Sequence[int]]) -> nn.Module:
 def shapes(
     model: nn.Module, names: Iterable[str], inputs: dict[str, Tensor]
 ) -> tuple[dict[str, tuple[list[int], list[int]]], Tensor]:
-    """Return the shapes a row that each block takes and gives, and the model's output. It leaves hooks on ``model``."""
+    """Return the shapes a row that each block takes and gives, and the model's output."""
     found: dict[str, tuple[list[int], list[int]]] = {}
-    for name in names:
 
-        def hook(_module: nn.Module, args: Any, named: Any, out: Any, name: str = name) -> None:
-            takes = next((each for each in (*args, *named.values()) if isinstance(each, Tensor)), None)
-            gives = out[0] if isinstance(out, tuple) else out
-            if takes is not None and isinstance(gives, Tensor):
-                found[name] = list(takes.shape[1:]), list(gives.shape[1:])
+    def see(name: str, _block: nn.Module, args: Any, named: Any, out: Any) -> None:
+        takes = next((each for each in (*args, *named.values()) if isinstance(each, Tensor)), None)
+        gives = out[0] if isinstance(out, tuple) else out
+        if takes is not None and isinstance(gives, Tensor):
+            found[name] = list(takes.shape[1:]), list(gives.shape[1:])
 
-        model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
-    return found, call(model.eval(), inputs)
+    with layer_hooks.after(model, names, see, with_kwargs=True):
+        return found, call(model.eval(), inputs)

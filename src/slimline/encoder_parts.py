@@ -15,6 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.channels import Group
 from slimline.layers import calls, sharing
 from slimline.task import call
@@ -107,15 +108,11 @@ def _input_of(
     model: nn.Module, inputs: dict[str, Tensor], layer: str, changed: str, change: Callable[[Tensor], Tensor]
 ) -> Tensor | None:
     seen: list[Tensor] = []
-    hooks = [
-        model.get_submodule(changed).register_forward_hook(lambda _m, _i, out: change(out)),
-        model.get_submodule(layer).register_forward_pre_hook(lambda _m, args: seen.append(args[0].clone())),
-    ]
-    try:
+    with (
+        layer_hooks.after(model, [changed], lambda _name, _layer, _args, out: change(out)),
+        layer_hooks.before(model, [layer], lambda _name, _layer, args: seen.append(args[0].clone())),
+    ):
         call(model.eval(), _few(inputs))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return seen[0] if seen else None
 
 

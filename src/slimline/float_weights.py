@@ -18,8 +18,8 @@ from slimline.errors import MethodError
 from slimline.folding import batchnorm_pairs, fold_weights, without_norms
 from slimline.grids import FLOATS, FloatScheme, Spec, spec_data
 from slimline.method import Batches, Context, Edit, Method, Plan
-from slimline.quantization import Quantize
-from slimline.quantizers import is_quantizable, is_quantized, plain_layer
+from slimline.quantizer_placement import bare_layers, place
+from slimline.quantizers import is_quantizable, is_quantized
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class FloatWeights(Method):
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
         """Remove the folded BatchNorms and put quantizers of the format on the listed layers."""
-        return Quantize.apply(model, edit)
+        return place(model, edit.data)
 
     def _chosen(self, model: nn.Module, context: Context) -> list[str]:
-        bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
+        bare = bare_layers(model)
         names = [
             name for name, each in bare.items() if isinstance(each, nn.Conv2d | nn.Linear) and is_quantizable(each)
         ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.quantizers import replace
 from slimline.task import call
 
@@ -21,36 +21,24 @@ def batchnorm_pairs(model: nn.Module, inputs: dict[str, Tensor]) -> list[tuple[s
     made: dict[int, str] = {}
     alive: list[Tensor] = []
     pairs: list[tuple[str, str]] = []
-    hooks = []
 
-    def remember(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, out: Tensor) -> None:
-            made[id(out)] = name
-            alive.append(out)  # while it lives, no other tensor gets its id
+    def remember(name: str, _layer: nn.Module, _args: Any, out: Tensor) -> None:
+        made[id(out)] = name
+        alive.append(out)  # while it lives, no other tensor gets its id
 
-        return hook
-
-    def match(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if id(args[0]) in made:
-                pairs.append((made[id(args[0])], name))
-
-        return hook
+    def match(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if id(args[0]) in made:
+            pairs.append((made[id(args[0])], name))
 
     was_training = model.training
     model.eval()
-    foldable = {name for name, module in model.named_modules() if _is_foldable(module)}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(remember(name)))
-        elif name in foldable:
-            hooks.append(module.register_forward_pre_hook(match(name)))
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    foldable = [name for name, module in model.named_modules() if _is_foldable(module)]
     try:
-        call(model, {name: value[:1] for name, value in inputs.items()})
+        with layer_hooks.after(model, convolutions, remember), layer_hooks.before(model, foldable, match):
+            call(model, {name: value[:1] for name, value in inputs.items()})
     finally:
         model.train(was_training)
-        for handle in hooks:
-            handle.remove()
     once = [conv for conv, _ in pairs]
     return [(conv, norm) for conv, norm in pairs if once.count(conv) == 1]
 

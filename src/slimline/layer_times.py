@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from slimline import latency, measure, plugins
 from slimline.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
@@ -74,7 +75,7 @@ def tables(
     shapes = measure.input_shapes(model, list(sides), inputs)
     done: dict[str, Table] = {}
     made: dict[str, Table] = {}
-    for name, (outs, ins) in sides.items():
+    for name, (outs, ins) in tqdm(sides.items(), desc="layer times", unit="layer", disable=None):
         if name not in shapes:
             continue
         layer = model.get_submodule(name)

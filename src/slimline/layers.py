@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimline import layer_hooks
+
 
 class Add(nn.Module):
     """The residual sum a + b of two tensors of the same shape, as a layer (a plain ``a + b`` in ``forward`` is
@@ -36,15 +38,9 @@ def sharing(model: nn.Module) -> nn.Module:
 def calls(model: nn.Module, names: Iterable[str], run: Callable[[], Any]) -> list[str]:
     """Return the named layers in the order in which ``run()`` calls them, each as often as it is called."""
     order: list[str] = []
-    hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *_, name=name: order.append(name)) for name in names
-    ]
-    try:
-        model.eval()
+    model.eval()
+    with layer_hooks.after(model, names, lambda name, *_: order.append(name)):
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return order
 
 
@@ -53,19 +49,12 @@ def macs(model: nn.Module, run: Callable[[], Any]) -> dict[str, int]:
     """Return the multiply-adds of each convolution and linear layer, by name, while ``run()`` puts one row through."""
     found: dict[str, int] = {}
 
-    def count(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, _inputs: Any, out: Tensor) -> None:
-            weight = module.get_parameter("weight")
-            found[name] = found.get(name, 0) + out.numel() // weight.shape[0] * weight.numel()
+    def count(name: str, layer: nn.Module, _args: Any, out: Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        found[name] = found.get(name, 0) + out.numel() // weight.shape[0] * weight.numel()
 
-        return hook
-
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count(name)) for name, layer in layers]
-    try:
-        model.eval()
+    names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    model.eval()
+    with layer_hooks.after(model, names, count):
         run()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import latency, manifest, plugins, runtime_choice
+from slimline import latency, layer_hooks, manifest, plugins, progress, runtime_choice
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
+from slimline.task import call
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
@@ -38,13 +39,15 @@ def layers(
         inputs = {
             n: {name: rng.random((n, *shapes[name]), dtype=np.float32) for name in variants} for n in target.batch_sizes
         }
-        samples = latency.measure(
-            {name: _reads(name, runtime) for name, runtime in runtimes.items()},
-            inputs,
-            rounds=LAYER_ROUNDS,
-            repeats=LAYER_REPEATS,
-            pause=_pause(target),
-        )
+        with progress.rounds(f"times of a layer, {len(variants)} variants", LAYER_ROUNDS) as done:
+            samples = latency.measure(
+                {name: _reads(name, runtime) for name, runtime in runtimes.items()},
+                inputs,
+                rounds=LAYER_ROUNDS,
+                repeats=LAYER_REPEATS,
+                pause=_pause(target),
+                progress=done,
+            )
     return {name: {batch: each.p50 for batch, each in by_batch.items()} for name, by_batch in samples.items()}
 
 
@@ -61,13 +64,15 @@ def models(
             export(model, signature, directory, {})
             runtimes[name] = plugins.find("runtimes", runtime_choice.default(target.runtime))(directory, target.threads)
         inputs = latency.sample_inputs(signature, target.batch_sizes, rows)
-        return latency.measure(
-            {name: runtime.run for name, runtime in runtimes.items()},
-            inputs,
-            rounds=MODEL_ROUNDS,
-            repeats=MODEL_REPEATS,
-            pause=_pause(target),
-        )
+        with progress.rounds(f"times of models: {', '.join(variants)}", MODEL_ROUNDS) as done:
+            return latency.measure(
+                {name: runtime.run for name, runtime in runtimes.items()},
+                inputs,
+                rounds=MODEL_ROUNDS,
+                repeats=MODEL_REPEATS,
+                pause=_pause(target),
+                progress=done,
+            )
 
 
 def file_bytes(model: nn.Module, signature: Mapping[str, Any]) -> int:
@@ -160,18 +165,11 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
 @torch.no_grad()
 def input_shapes(model: nn.Module, names: Sequence[str], inputs: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the input shape of each named layer without the batch, seen in one forward run."""
-    from slimline.task import call
-
     shapes: dict[str, tuple[int, ...]] = {}
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(
-            lambda _m, args, name=name: shapes.__setitem__(name, tuple(args[0].shape[1:]))
-        )
-        for name in names
-    ]
-    try:
+
+    def see(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shapes[name] = tuple(args[0].shape[1:])
+
+    with layer_hooks.before(model, names, see):
         call(model.eval(), inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return shapes

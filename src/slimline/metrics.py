@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from slimline.task import Split, Task, call, tensors
 
@@ -35,17 +36,20 @@ class MacroF1:
 
 
 @torch.inference_mode()
+def outputs_of(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
+    """Return the raw outputs of ``model``, in evaluation mode from now on, for all rows, float32, N first."""
+    model.eval()
+    return torch.cat([call(model, inputs).float() for inputs in batches])
+
+
 def outputs(model: nn.Module, split: Split, batch_size: int = 500) -> NDArray[np.float32]:
     """Return the raw outputs of ``model`` in evaluation mode for every row of ``split``, N first."""
     was_training = model.training
-    model.eval()
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
-    rows = []
-    for at in range(0, len(split), batch_size):
-        batch = tensors(split[slice(at, at + batch_size)][0])
-        rows.append(call(model, {name: value.to(device) for name, value in batch.items()}))
+    batches = (tensors(split[slice(at, at + batch_size)][0]) for at in range(0, len(split), batch_size))
+    out = outputs_of(model, ({name: value.to(device) for name, value in batch.items()} for batch in batches))
     model.train(was_training)
-    return torch.cat(rows).float().cpu().numpy()
+    return out.cpu().numpy()
 
 
 def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:

@@ -20,6 +20,7 @@ from slimline.quantization_costs import FLOAT, Trial
 
 if TYPE_CHECKING:
     from slimline.quantization import Quantize
+    from slimline.quantization_keys import QuantizeKeys
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Budget:
     max_loss: Annotated[float, Field(ge=0)] | None = None
 
 
-def check(method: Quantize, where: str) -> None:
+def check(method: QuantizeKeys, where: str) -> None:
     """Raise MethodError where keys of a quantize method contradict each other."""
     given = [key for key, value in asdict(method.budget).items() if value is not None] if method.budget else []
     kinds = ", ".join(field.name for field in fields(Budget))

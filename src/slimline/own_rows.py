@@ -97,25 +97,17 @@ class OwnRows(Outcome):
 
     def _write(self, scratch: Path) -> None:
         read, found, first = Read(), [], 0
-        raw = {name: (scratch / f"all.{name}").open("wb") for name in self.stored()}
-        try:
+        with row_files.appending(scratch, self.stored()) as append:
             for values, labels in self.read(read):
-                for name, array in self.arrays(values, read, first).items():
-                    raw[name].write(np.ascontiguousarray(array).data)
+                append(self.arrays(values, read, first))
                 for at, value in enumerate(labels):
                     try:
                         found.append(self.target(value))
                     except DataError as error:
                         raise DataError(f"{read.where(first + at)}: {error}") from error
                 first += len(values)
-        finally:
-            for file in raw.values():
-                file.close()
         targets = self.as_targets(found)
-        kept = {
-            name: np.memmap(scratch / f"all.{name}", dtype, "r", shape=(len(targets), *shape))
-            for name, (dtype, shape) in self.stored().items()
-        }
+        kept = row_files.appended(scratch, self.stored())
         same = row_files.equal_rows(list(kept.values()))
         parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
         self.check_training(targets[parts["train"]], str(read.files[0]))
@@ -125,8 +117,7 @@ class OwnRows(Outcome):
             np.save(scratch / f"{part}.targets.npy", targets[rows])
             np.save(scratch / f"{part}.groups.npy", same[rows])
             np.save(scratch / f"{part}.rows.npy", rows)
-        for name in kept:
-            (scratch / f"all.{name}").unlink()
+        row_files.drop_appended(scratch, kept)
         manifest.write_json(scratch / "meta.json", {"parts": list(parts), "notes": notes})
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from slimline import latency, measure
 from slimline.grids import Spec, container, scale_shape, spec_data
 from slimline.method import Alone, Batches, Context, Method, compress
+from slimline.quantizer_placement import bare_layers
 from slimline.quantizers import (
     QuantizedConv2d,
     QuantizedLinear,
@@ -38,7 +39,7 @@ REFINING = {"rounding", "rounding_steps", "learned_steps"}  # what comes after a
 
 def alone(method: Quantize, model: nn.Module, batches: Batches, context: Context) -> dict[str, Alone]:
     """Return, for each Conv2d and Linear that ``method`` quantizes, how it quantizes that one alone."""
-    bare = {name: plain_layer(module) for name, module in model.named_modules() if name}
+    bare = bare_layers(model)
     every = [name for name, layer in bare.items() if is_quantizable(layer)]
 
     def change(name: str) -> Alone:

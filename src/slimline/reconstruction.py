@@ -9,13 +9,13 @@ off the bias:   b ← b + E[y] − E[Ŵx̂ + b]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.method import Batches
 from slimline.rounding import Layer, adaround
 from slimline.task import call
@@ -53,50 +53,27 @@ def reconstruct(
     return notes
 
 
-@contextmanager
-def _watching(layer: nn.Module, see: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    """Call ``see`` with the layer's input and output each time it runs."""
-
-    def hook(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        see(args[0], out)
-
-    handle = layer.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _order(model: nn.Module, batches: Batches) -> list[str]:
     """Return the names of all layers in the order in which they first run."""
     seen: dict[str, None] = {}
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any) -> None:
-            seen.setdefault(name)
+    def note(name: str, *_: Any) -> None:
+        seen.setdefault(name)
 
-        return hook
-
-    handles = [module.register_forward_pre_hook(note(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            call(model, next(iter(batches()))[0])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), layer_hooks.before(model, [name for name, _ in model.named_modules()], note):
+        call(model, next(iter(batches()))[0])
     return list(seen)
 
 
 @torch.no_grad()
 def _seen(model: nn.Module, name: str, batches: Batches, *, of_input: bool) -> Tensor:
     """Return up to ROWS rows of a layer's outputs, or of its inputs as its weight meets them (quantized)."""
-    layer = model.get_submodule(name)
     rows: list[Tensor] = []
 
-    def see(x: Tensor, out: Tensor) -> None:
-        rows.append(cast(Layer, layer).input_quantizer(x) if of_input else out)
+    def see(_name: str, layer: Layer, args: tuple[Tensor, ...], out: Tensor) -> None:
+        rows.append(layer.input_quantizer(args[0]) if of_input else out)
 
-    with _watching(layer, see):
+    with layer_hooks.after(model, [name], see):
         for inputs, _ in batches():
             call(model, inputs)
             if sum(map(len, rows)) >= ROWS:
@@ -108,14 +85,13 @@ def _seen(model: nn.Module, name: str, batches: Batches, *, of_input: bool) -> T
 def _mean(model: nn.Module, name: str, batches: Batches) -> Tensor:
     """Return the mean of each output channel of a layer over all calibration data."""
     total, count = torch.zeros(()), 0
-    layer = model.get_submodule(name)
 
-    def see(_x: Tensor, out: Tensor) -> None:
+    def see(_name: str, layer: nn.Module, _args: Any, out: Tensor) -> None:
         nonlocal total, count
         values = out.movedim(1 if isinstance(layer, nn.Conv2d) else -1, 0).flatten(1)
         total, count = total + values.double().sum(1), count + values.shape[1]
 
-    with _watching(layer, see):
+    with layer_hooks.after(model, [name], see):
         for inputs, _ in batches():
             call(model, inputs)
     return (total / count).float()

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.layers import calls
 from slimline.method import Batches
 from slimline.quantizers import smoothing_factor
@@ -58,29 +59,29 @@ def refit(changed: nn.Module, model: nn.Module, names: Sequence[str], batches: B
     inputs, _ = next(iter(batches()))
     row = {name: tensor[:1] for name, tensor in inputs.items()}
     for name in dict.fromkeys(calls(model, names, lambda: call(model, row))):
-        factors = list(cast(nn.Sequential, changed.get_submodule(name)).children())
-        *_, before, last = factors
+        *_, (first, before), (second, last) = changed.get_submodule(name).named_children()
         both = _is_pointwise(last) and _is_dense(before)
-        _solve(_moments(changed, model, name, before if both else last, batches), before if both else None, last)
+        moments = _moments(changed, model, name, f"{name}.{first if both else second}", batches)
+        _solve(moments, before if both else None, last)
 
 
-def _moments(changed: nn.Module, model: nn.Module, name: str, target: nn.Module, batches: Batches) -> _Moments:
-    """Return the moments of what ``target`` reads in ``changed`` with what the layer ``name`` gave in ``model``."""
+def _moments(changed: nn.Module, model: nn.Module, name: str, factor: str, batches: Batches) -> _Moments:
+    """Return the moments of what ``factor`` reads in ``changed`` with what the layer ``name`` gave in ``model``."""
     seen: dict[str, Tensor] = {}
+    target = changed.get_submodule(factor)
     bias = cast(Tensor | None, model.get_submodule(name).bias)
 
-    def read(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        factor = smoothing_factor(target)
-        seen["z"] = args[0] if factor is None else args[0] * factor
+    def read(_name: str, _layer: nn.Module, args: tuple[Any, ...]) -> None:
+        smooth = smoothing_factor(target)
+        seen["z"] = args[0] if smooth is None else args[0] * smooth
         raise _ReachedError
 
-    def gave(_module: nn.Module, _args: tuple[Any, ...], out: Tensor) -> None:
+    def gave(_name: str, _layer: nn.Module, _args: tuple[Any, ...], out: Tensor) -> None:
         seen["y"] = out
         raise _ReachedError
 
-    hooks = [target.register_forward_pre_hook(read), model.get_submodule(name).register_forward_hook(gave)]
     found = _Moments()
-    try:
+    with layer_hooks.before(changed, [factor], read), layer_hooks.after(model, [name], gave):
         for inputs, _ in batches():
             for each in (changed, model):
                 with suppress(_ReachedError):
@@ -89,9 +90,6 @@ def _moments(changed: nn.Module, model: nn.Module, name: str, target: nn.Module,
             found.add(_unfolded(seen["z"], target), y if bias is None else y - bias)
             if found.count >= SAMPLES * len(found.zz):
                 break
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,36 @@ def cached(key: Any, make: Callable[[Path], None], folder: Path = FOLDER) -> Pat
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+@contextmanager
+def appending(folder: Path, names: Iterable[str]) -> Iterator[Callable[[Mapping[str, NDArray[Any]]], None]]:
+    """Yield a function that appends arrays, rows first, to the raw file of each name in ``folder``."""
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(_raw(folder, name).open("wb")) for name in names}
+
+        def append(arrays: Mapping[str, NDArray[Any]]) -> None:
+            for name, array in arrays.items():
+                files[name].write(np.ascontiguousarray(array).data)
+
+        yield append
+
+
+def appended(folder: Path, stored: Mapping[str, tuple[type, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+    """Return what was appended, memory-mapped, N first; ``stored`` has dtype and shape of a row by name."""
+    return {
+        name: np.memmap(_raw(folder, name), dtype, "r").reshape(-1, *shape) for name, (dtype, shape) in stored.items()
+    }
+
+
+def drop_appended(folder: Path, names: Iterable[str]) -> None:
+    """Remove the raw files."""
+    for name in names:
+        _raw(folder, name).unlink()
+
+
+def _raw(folder: Path, name: str) -> Path:
+    return folder / f"all.{name}"
 
 
 def select(source: NDArray[Any], rows: NDArray[np.int64], path: Path) -> None:

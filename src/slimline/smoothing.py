@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.encoder_parts import attentions, reads_by_channel
 from slimline.errors import MethodError
 from slimline.method import Batches
@@ -109,21 +110,11 @@ def largest_inputs(model: nn.Module, names: Sequence[str], batches: Batches) -> 
     """Return max|x_j| [in] of each named linear layer over calibration data, rows and positions."""
     seen: dict[str, Tensor] = {}
 
-    def see(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            largest = args[0].abs().flatten(0, -2).amax(0)
-            seen[name] = torch.maximum(seen.get(name, largest), largest)
+    def see(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        largest = args[0].abs().flatten(0, -2).amax(0)
+        seen[name] = torch.maximum(seen.get(name, largest), largest)
 
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
-    model.eval()
-    try:
-        for inputs, _ in batches():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layer_hooks.see_inputs(model, names, batches, see)
     return seen
 
 
@@ -138,7 +129,6 @@ def smooth(model: nn.Module, moves: Sequence[Move], alpha: float, batches: Batch
     expected = call(model.eval(), inputs)
     peaks = largest_inputs(model, [each for move in moves for each in move.readers], batches)
     factors: dict[str, Tensor] = {}
-    undone = []
     for move in moves:
         weights = [model.get_submodule(name).get_parameter("weight") for name in move.readers]
         s = scales(peaks[move.readers[0]], torch.stack([each.abs().amax(0) for each in weights]).amax(0), alpha)
@@ -151,13 +141,8 @@ def smooth(model: nn.Module, moves: Sequence[Move], alpha: float, batches: Batch
                     made.div_(s.view(-1, *[1] * (made.ndim - 1)))
         else:
             factors |= dict.fromkeys(move.readers, 1 / s)
-    for name, factor in factors.items():
-        undone.append(model.get_submodule(name).register_forward_pre_hook(lambda _m, args, f=factor: (args[0] * f,)))
-    try:
+    with layer_hooks.before(model, factors, lambda name, _layer, args: (args[0] * factors[name],)):
         lost = (call(model, inputs) - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
-    finally:
-        for hook in undone:
-            hook.remove()
     if not lost <= TOLERANCE:
         raise MethodError(f"smooth: the model's answers would change by {lost:.2g} of the largest; leave smooth out")
     return factors

@@ -6,16 +6,15 @@ real inputs need (Wang et al. 2024, SVD-LLM, arXiv:2403.07378).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from slimline import measure
+from slimline import layer_hooks, measure
 from slimline.errors import MethodError
 from slimline.method import Batches
 from slimline.quantizers import Quantizer
-from slimline.task import call
 
 SHARE, LEAST = 0.25, 2**26  # of the model's bytes, and bytes: what covariances may take at a time
 
@@ -82,28 +81,18 @@ def covariances(model: nn.Module, names: Sequence[str], batches: Batches) -> dic
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def see(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].detach().double()
-            quantizer = getattr(module, "input_quantizer", None)
-            if isinstance(quantizer, Quantizer):
-                x = quantizer(args[0]).double()
-            axis = 1 if isinstance(module, nn.Conv2d) else -1
-            rows = x.movedim(axis, -1).flatten(0, -2)
-            products = rows.T @ rows
-            sums[name] = sums[name].add_(products) if name in sums else products
-            counts[name] = counts.get(name, 0) + len(rows)
+    def see(name: str, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        x = args[0].detach().double()
+        quantizer = getattr(layer, "input_quantizer", None)
+        if isinstance(quantizer, Quantizer):
+            x = quantizer(args[0]).double()
+        axis = 1 if isinstance(layer, nn.Conv2d) else -1
+        rows = x.movedim(axis, -1).flatten(0, -2)
+        products = rows.T @ rows
+        sums[name] = sums[name].add_(products) if name in sums else products
+        counts[name] = counts.get(name, 0) + len(rows)
 
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
-    model.eval()
-    try:
-        for inputs, _ in batches():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layer_hooks.see_inputs(model, names, batches, see)
     return {name: sums[name] / counts[name] for name in names if name in sums}
 
 
@@ -112,21 +101,11 @@ def wild(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str]:
     """Return those of the named layers that get an input that isn't finite, in one run over calibration data."""
     found: set[str] = set()
 
-    def see(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if not bool(args[0].isfinite().all()):
-                found.add(name)
+    def see(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if not bool(args[0].isfinite().all()):
+            found.add(name)
 
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(see(name)) for name in names]
-    model.eval()
-    try:
-        for inputs, _ in batches():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layer_hooks.see_inputs(model, names, batches, see)
     return [name for name in names if name in found]
 
 

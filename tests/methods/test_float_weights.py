@@ -30,7 +30,7 @@ from slimline.methods.linear import Linear
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantization import Override
+from slimline.quantization_keys import Override
 from slimline.quantizers import Quantizer, quantizers
 from slimline.tasks.digits import Digits
 

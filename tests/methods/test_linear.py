@@ -12,7 +12,7 @@ from slimline.latency import Samples
 from slimline.method import Batches, Context
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
-from slimline.quantization import Override
+from slimline.quantization_keys import Override
 from slimline.sensitivity import Sensitivity
 
 Made = Callable[..., Context]

@@ -16,7 +16,8 @@ from slimline.methods.linear import Linear
 from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantization import Override, Quantize
+from slimline.quantization import Quantize
+from slimline.quantization_keys import Override
 from slimline.ranks import Energy, Ratio
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import masks
+from slimline import layer_hooks, masks
 from slimline.export import histogram, stored
 from slimline.export.facts import macs_by_layer
 from slimline.export.histogram import Histogram
@@ -192,36 +192,28 @@ def _observe(model: nn.Module, layers: Mapping[str, nn.Module], rows: Split) -> 
     seen = {name: _Seen(plain_layer(layer), _input_quantizers(layer)) for name, layer in layers.items()}
     order: list[str] = []
 
-    def see(name: str) -> Any:
+    def see(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         own = seen[name]
+        given = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.is_floating_point()]
+        if own.shape is None and given and isinstance(out, Tensor):
+            own.shape = list(given[0].shape[1:]), list(out.shape[1:])
+        if first:
+            order.append(name)
+        _count(own, given)
+        if own.plain is not layer and isinstance(out, Tensor):
+            y = own.plain.forward(*args, **kwargs).double()  # forward: the plain layer shares this hook
+            own.signal += float(y.square().sum())
+            own.noise += float((y - out.double()).square().sum())
 
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-            given = [
-                each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.is_floating_point()
-            ]
-            if own.shape is None and given and isinstance(out, Tensor):
-                own.shape = list(given[0].shape[1:]), list(out.shape[1:])
-            if first:
-                order.append(name)
-            _count(own, given)
-            if own.plain is not layer and isinstance(out, Tensor):
-                y = own.plain.forward(*args, **kwargs).double()  # forward: the plain layer shares this hook
-                own.signal += float(y.square().sum())
-                own.noise += float((y - out.double()).square().sum())
-
-        return hook
-
-    hooks = [layer.register_forward_hook(see(name), with_kwargs=True) for name, layer in layers.items()]
     was_training = model.training
     model.eval()
     first = True
     try:
-        for start in range(0, len(rows), BATCH):
-            call(model, tensors(rows[slice(start, start + BATCH)][0]))
-            first = False
+        with layer_hooks.after(model, layers, see, with_kwargs=True):
+            for start in range(0, len(rows), BATCH):
+                call(model, tensors(rows[slice(start, start + BATCH)][0]))
+                first = False
     finally:
-        for hook in hooks:
-            hook.remove()
         model.train(was_training)
     return seen, order
 

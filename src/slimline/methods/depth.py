@@ -18,13 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import blocks
+from slimline import blocks, metrics
 from slimline.errors import MethodError
 from slimline.layers import sharing
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.params import Fraction
 from slimline.sensitivity import BEYOND, divergence
-from slimline.task import call
 
 Kept = dict[str, list[int]]
 WHAT = {"divergence": "KL to the model's own answers", "loss": "rise of the loss"}
@@ -95,7 +94,11 @@ class Depth(Method):
             for name, positions in found.items()
             for position in positions
         }
-        own = answers(sharing(model), batches)
+
+        def answers(trial: nn.Module) -> Tensor:
+            return metrics.outputs_of(trial, (inputs for inputs, _ in batches()))
+
+        own = answers(sharing(model))
         targets = torch.cat([y for _, y in batches()])
         alone: dict[str, float] = {}
         went: dict[str, float] = {}
@@ -105,7 +108,7 @@ class Depth(Method):
             name, position = left[block]
             trial = {**kept, name: [each for each in kept[name] if each != position]}
             try:
-                out = answers(blocks.keep(sharing(model), trial), batches)
+                out = answers(blocks.keep(sharing(model), trial))
             except blocks.CANNOT_RUN as error:
                 nonlocal last
                 last = f"{block}: {' '.join(str(error).split())}"
@@ -144,10 +147,3 @@ class Depth(Method):
         total = went[order[-1]] if order else 0.0
         summary = f"{len(order)} of {len(alone)} layers are gone: {WHAT[self.importance]} {total:.4g}"
         return {"kept": kept, "blocks": said, "summary": summary}
-
-
-@torch.inference_mode()
-def answers(model: nn.Module, batches: Batches) -> Tensor:
-    """Return the model's outputs for all rows, float32, N first."""
-    model.eval()
-    return torch.cat([call(model, inputs).float() for inputs, _ in batches()])

@@ -13,7 +13,6 @@ al. 2018, GroupReduce, arXiv:1806.06950). In ONNX it is a Gather and a MatMul.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, cast
@@ -22,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.params import Count, Fraction
@@ -153,23 +153,17 @@ def frequencies(model: nn.Module, names: list[str], batches: Batches, context: C
     counts: dict[str, Tensor] = {}
     real: list[Tensor | None] = [None]
 
-    def hook(name: str) -> Callable[..., None]:
-        def see(table: nn.Embedding, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            ids = args[0] if args else named["input"]
-            read = ids[real[0]] if real[0] is not None and real[0].shape == ids.shape else ids.flatten()
-            count = torch.bincount(read.long(), minlength=table.num_embeddings).double()
-            counts[name] = counts.get(name, torch.zeros_like(count)) + count
+    def see(name: str, table: nn.Embedding, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        ids = args[0] if args else named["input"]
+        read = ids[real[0]] if real[0] is not None and real[0].shape == ids.shape else ids.flatten()
+        count = torch.bincount(read.long(), minlength=table.num_embeddings).double()
+        counts[name] = counts.get(name, torch.zeros_like(count)) + count
 
-        return see
-
-    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
-    try:
+    model.eval()
+    with layer_hooks.before(model, names, see, with_kwargs=True):
         for inputs, _ in batches():
             real[0] = context.calibration.real(inputs)
-            call(model.eval(), inputs)
-    finally:
-        for each in hooks:
-            each.remove()
+            call(model, inputs)
     if unread := [name for name in names if name not in counts]:
         raise MethodError(f"{context.where}: embedding: no calibration row reads {unread[0]}")
     return counts

@@ -28,7 +28,7 @@ DYNAMIC_BITS = 8  # runtimes find ranges as they run for this width alone
 class Linear(Quantize):
     """Quantize activations to the range that occurs, weights symmetrically or as ``weights`` says.
 
-    The other keys are ``ranges`` and those of ``slimline.quantization.Quantize``.
+    The other keys are ``ranges`` and those of ``slimline.quantization_keys.QuantizeKeys``.
 
     ``ranges`` of the inputs of nn.Linear: ``static`` from calibration, ``dynamic`` those of the batch at hand, ``auto``
     what the target runs faster (``slimline.dynamic_ranges``). Other layers' are static.

@@ -17,7 +17,10 @@ from slimline.quantization import Quantize
 
 @dataclass(frozen=True)
 class Symmetric(Quantize):
-    """Quantize around zero, weights and activations; the keys are those of ``slimline.quantization.Quantize``."""
+    """Quantize around zero, weights and activations.
+
+    The keys are those of ``slimline.quantization_keys.QuantizeKeys``.
+    """
 
     name: ClassVar[str] = "symmetric"
 

@@ -140,17 +140,14 @@ class Text(OwnRows):
         tokenizer = Vocabulary(scratch / vocabulary.FILE, whole.pad_id)
         manifest.write_text(tokenizer.file, json.dumps(smaller, ensure_ascii=False))
         meta, stored = manifest.read_json(folder / "meta.json"), self.stored()
-        raw = {name: (scratch / f"all.{name}").open("wb") for name in stored}
-        for values, _ in self.read(Read()):
-            for name, array in self.tokens(values, tokenizer).items():
-                raw[name].write(np.ascontiguousarray(array).data)
-        for file in raw.values():
-            file.close()
+        with row_files.appending(scratch, stored) as append:
+            for values, _ in self.read(Read()):
+                append(self.tokens(values, tokenizer))
+        everything = row_files.appended(scratch, stored)
         for part in meta["parts"]:
             for kind in ("targets", "groups", "rows"):
                 shutil.copyfile(folder / f"{part}.{kind}.npy", scratch / f"{part}.{kind}.npy")
-            for name, (dtype, shape) in stored.items():
-                rows = np.memmap(scratch / f"all.{name}", dtype, "r").reshape(-1, *shape)
+            for name, rows in everything.items():
                 row_files.select(rows, np.load(scratch / f"{part}.rows.npy"), scratch / f"{part}.{name}.npy")
                 made = row_files.load(scratch / f"{part}.{name}.npy")
                 if part == "train" and not np.array_equal(made, row_files.load(folder / f"{part}.{name}.npy")):
@@ -158,8 +155,7 @@ class Text(OwnRows):
                         f"task.args.tokenizer: {whole.file}: without unused pieces it splits the training texts in "
                         "another way; use vocabulary: all"
                     )
-        for name in stored:
-            (scratch / f"all.{name}").unlink()
+        row_files.drop_appended(scratch, stored)
         before, after = (len(trimming.numbers(each)) for each in (document, smaller))
         note = f"task: {after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
         manifest.write_json(scratch / "meta.json", {**meta, "notes": [*meta["notes"], note]})

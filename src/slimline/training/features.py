@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slimline import layer_hooks
 from slimline.errors import ParamsError, near_miss
 from slimline.task import call
 
@@ -18,18 +19,11 @@ def captured(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tens
     """Yield a dictionary that gets the output of each named layer when ``model`` runs inside."""
     found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
-            found[name] = out
+    def keep(name: str, _layer: nn.Module, _args: Any, out: Tensor) -> None:
+        found[name] = out
 
-        return hook
-
-    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
-    try:
+    with layer_hooks.after(model, layers, keep):
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def find_layer(model: nn.Module, name: str, whose: str, where: str) -> None:
