@@ -20,11 +20,11 @@ from typing import Any
 
 import page
 import planted
-from crowded import Crowded
 from halves import halves
 from outcome import Outcome, watched
-from scenarios import SCENARIOS, Scenario
+from scenarios import RUNS, SCENARIOS, Scenario
 from servers import Loop, until
+from throttled import Throttled
 from traffic import Rows, Traffic
 
 from slimline import manifest, params, provenance
@@ -72,8 +72,8 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
                 traffic.rows = scenario.change(rows, seed)
             if scenario.slower:
                 loop.delay.write_text(str(scenario.slower * objective))
-            if scenario.busy:
-                stack.enter_context(Crowded(loop.endpoint, busy=scenario.busy * objective))
+            if scenario.stopped:
+                stack.enter_context(Throttled(loop.endpoint, runs=RUNS, stopped=scenario.stopped * objective))
             until_over(loop, traffic, scenario, first, planted_at)
             time.sleep(AFTER)
         outcome = watched(loop, traffic, scenario, planted_at, first)

@@ -11,14 +11,15 @@ BLUR, DEGREES = 1.0, 20.0
 MILD = 0.5  # pixels of blur: half a point of accuracy
 SHARES = {6: 0.4, 0: 0.2}  # the classes that the teacher itself takes for each other most often
 SLOWER = 2.0
-BUSY = 2.0
+STOPPED = 2.0
+RUNS = 0.0005  # seconds: about a request
 
 
 @dataclass(frozen=True)
 class Scenario:
     """``release`` is a key of planted.FAULTS that becomes current, ``change`` what happens to the rows; each model call
-    waits ``slower`` times its objective; the endpoint shares one core with a process that takes it for ``busy`` times
-    that objective again and again. It lasts ``seconds`` at most. ``blame`` is the verdict it has to get, if any.
+    waits ``slower`` times its objective; the endpoint runs for ``RUNS`` and stands still for ``stopped`` times that
+    objective, again and again. It lasts ``seconds`` at most. ``blame`` is the verdict it has to get, if any.
     """
 
     letter: str
@@ -27,7 +28,7 @@ class Scenario:
     release: str | None = None
     change: Callable[[Rows, int], Rows] | None = None
     slower: float = 0.0
-    busy: float = 0.0
+    stopped: float = 0.0
     blame: str | None = None
 
 
@@ -58,6 +59,6 @@ SCENARIOS = {
             90,
             change=lambda rows, _: shifted(rows, blur=MILD, degrees=0.0),
         ),
-        Scenario("h", "the endpoint gets a tenth of one core", 120, busy=BUSY, blame="serving"),
+        Scenario("h", "the endpoint gets a seventh of a core", 120, stopped=STOPPED, blame="serving"),
     )
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -94,41 +92,35 @@ def test_a_shift_pages_when_it_does_harm_and_only_then(letter: str, pages: list[
 
 
 CALLS = """
-import sys, threading, time
-threading.Thread(target=threading.Event().wait, daemon=True).start()
+import sys, time
 for line in sys.stdin:
-    for _ in range(200):
-        time.sleep(0.002)
+    for _ in range(100):
         start = time.perf_counter()
-        sum(range(int(line)))
+        while time.perf_counter() < start + 0.002:
+            pass
         print(time.perf_counter() - start)
     print("over", flush=True)
 """
 
 
-def test_a_crowded_process_is_slower_by_what_its_neighbour_takes() -> None:
-    from crowded import Crowded
+def test_a_throttled_process_loses_the_time_in_which_it_stands_still() -> None:
+    from throttled import Throttled
 
-    def calls(size: int) -> list[float]:
-        process.stdin.write(f"{size}\n")
+    def slow() -> int:
+        process.stdin.write("go\n")
         process.stdin.flush()
-        return [float(line) for line in iter(process.stdout.readline, "over\n")]
+        return sum(float(line) > 0.02 for line in iter(process.stdout.readline, "over\n"))
 
     process: Any = subprocess.Popen(
         [sys.executable, "-c", CALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        size = int(20_000 * 0.0005 / min(calls(20_000)))  # half a millisecond where nothing comes between
-        alone = statistics.median(calls(size))
-        with Crowded(process.pid, busy=0.004) as crowd:
-            beside = statistics.median(calls(size))
-            threads = [int(each.name) for each in Path(f"/proc/{process.pid}/task").iterdir()]
-            assert len(threads) == 2
-            assert [os.sched_getaffinity(each) for each in threads] == [{crowd.core}] * 2
-            neighbour: Any = crowd._neighbour
-        assert neighbour.poll() is not None
+        before = slow()
+        with Throttled(process.pid, runs=0.002, stopped=0.03):
+            throttled = slow()
+        after = slow()
         process.stdin.close()
-    assert beside > alone + 0.003
+    assert throttled > 20 + max(before, after)
 
 
 ADVISED = "undo advised against going back"
