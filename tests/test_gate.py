@@ -74,7 +74,8 @@ def test_a_drop_that_few_rows_leave_open_is_said_to_be(value: float, interval: l
     assert ("more rows would tell" in line) is said
     assert line.startswith("ok  " if check.ok else "FAIL")
     assert not Check("speed-up at batch 1", 2.0, 1.9, [1.0, 3.0], ok=False).is_open
-    assert Check("speed-up at batch 1", 2.0, 2.1, [1.0, 3.0], ok=False).is_open
+    (line,) = lines([Check("speed-up at batch 1", 2.0, 2.1, [1.0, 3.0], ok=False)])
+    assert line.endswith("more latency.rounds, or a quieter machine, would tell")
 
 
 def test_an_empty_budget_asks_for_nothing() -> None:

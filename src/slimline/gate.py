@@ -24,8 +24,13 @@ class Check:
 
     @property
     def is_open(self) -> bool:
-        """Whether the value keeps the limit and its interval doesn't: too few rows to tell."""
+        """Whether the value keeps the limit and its interval doesn't: too little was measured to tell."""
         return not self.ok and (self.value <= self.limit if self.at_most else self.value >= self.limit)
+
+    @property
+    def cure(self) -> str:
+        """What would tell where ``is_open``."""
+        return "more latency.rounds, or a quieter machine," if self.what.startswith("speed-up") else "more rows"
 
     @property
     def at_most(self) -> bool:
@@ -104,7 +109,7 @@ def lines(checks: list[Check]) -> list[str]:
         interval = f" [{_number(check.interval[0])}, {_number(check.interval[1])}]" if check.interval else ""
         sign = "≤" if check.at_most else "≥"
         mark = "ok  " if check.ok else "FAIL"
-        few = "; kept, but not by the interval: more rows would tell" if check.is_open else ""
+        few = f"; kept, but not by the interval: {check.cure} would tell" if check.is_open else ""
         shown.append(
             f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}{few}"
         )
