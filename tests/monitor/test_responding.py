@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from slimline import manifest
 from slimline.deployment import Deployment
 from slimline.events import EventStore
-from slimline.monitor import alarm_log
+from slimline.monitor import alarm_log, responding
+from slimline.monitor.blame import Blame, on_alarm
 from slimline.monitor.follower import Follower
 from slimline.monitor.process import Process
 from slimline.monitor.releases import Releases
@@ -70,3 +74,29 @@ def test_a_proposal_changes_nothing(url: str, send: Send, watched_releases: tupl
     until(lambda: not running.poll() and len(answers(state)) == 2, 60)
     assert [each["undo"]["outcome"] for each in answers(state)] == ["proposed"] * 2
     assert deployment.revision() == before
+
+
+def test_what_nothing_explains_is_looked_at_once_more_before_anything_is_done(
+    url: str, send: Send, watched_releases: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an alarm after a few dozen rows: the rows that came since tell the stage."""
+    looks: list[str] = []
+
+    def early(alarm: Any, *arguments: Any, **keys: Any) -> Blame:
+        found = on_alarm(alarm, *arguments, **keys)
+        looks.append(alarm.id)
+        return replace(found, kind="nothing", stage=None) if looks.count(alarm.id) == 1 else found
+
+    monkeypatch.setattr(responding, "on_alarm", early)
+    monkeypatch.setattr(responding, "AGAIN", 0.5)
+    deployment = deployed(tmp_path / "deploy", watched_releases)
+    _, good = (manifest.digest(each) for each in watched_releases)
+    state = tmp_path / "state"
+    running = process(url, deployment, state, "act")
+    with EventStore.open(url) as store:
+        send(store, 600, wrong=0.5, start=time.time() - 6)
+    until(lambda: not running.poll() and deployment.revision() == good, 60)
+    until(lambda: not running.poll() and len(answers(state)) == 4, 60)
+    outcomes = [(each["undo"]["outcome"], "blame" in each) for each in answers(state)]
+    assert sorted(outcomes) == [("done", True), ("moot", True), ("waiting", False), ("waiting", False)]
+    assert [looks.count(each) for each in set(looks)] == [2, 2]

@@ -2,7 +2,8 @@
 
 Blame replays a chain for seconds and undo waits for locks, so both run in a thread of their own. What came of an alarm
 goes back to the loop, which writes it down. Undo is asked again while the alarm holds and something may still be done:
-it may have been settling, out of its budget or held by people.
+it may have been settling, out of its budget or held by people. An alarm that nothing explains came on few rows: it is
+looked at once more, when more of them have come, before that is a verdict.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from slimline.params import Configured
 from slimline.params import Undo as Policy
 
 UNBLAMED = ("traffic", "coverage")  # no stage of a model makes requests or labels stay away
-AGAIN = 30.0
+AGAIN = 15.0  # seconds until an alarm that holds is looked at again
 ENDED = frozenset({*FINAL, "off", "ignored"})  # outcomes after which nothing more is done about an alarm
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Responder:
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._blames: dict[str, Blame | None] = {}
         self._asked: dict[str, float] = {}
+        self._unexplained: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="responder", daemon=True)
         self._thread.start()
 
@@ -88,6 +90,7 @@ class Responder:
         for known in (self._blames, self._asked):
             for alarm in known.keys() - set(holding):
                 known.pop(alarm, None)
+        self._unexplained &= set(holding)
 
     def close(self, seconds: float = 5.0) -> None:
         """Finish what is being done, within so long."""
@@ -105,6 +108,11 @@ class Responder:
         alarm = case.alarm
         document: dict[str, Any] = {}
         blame = self._blame(case)
+        if blame is not None and blame.kind == "nothing" and alarm.id not in self._unexplained:
+            self._unexplained.add(alarm.id)
+            del self._blames[alarm.id]
+            document["undo"] = {"outcome": "waiting", "why": f"nothing explains it yet: again in {AGAIN:.0f} s"}
+            return Answer(alarm, document)
         if blame is not None:
             document["blame"] = {"verdict": blame.verdict, "kind": blame.kind, "stage": blame.stage, "why": blame.why}
         try:

@@ -213,6 +213,20 @@ def test_what_began_lately_is_found_in_the_last_minutes(good: Path, workshop: Wo
     assert found.timed
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_shift_of_the_newest_rows_alone_is_no_stages_fault(
+    good: Path, workshop: Workshop, tmp_path: Path, seed: int
+) -> None:
+    """A few dozen rows turned around after a few dozen clear ones: they flip answers before all rows look moved."""
+    url = f"sqlite:///{tmp_path}/events.db"
+    Traffic(rows=100, labelled=0).write(url, good, workshop, seed).close()
+    turned = Traffic(rows=36, labelled=0, change=rotated)
+    with turned.write(url, good, workshop, seed + 100, at=1e9 + 100) as store:
+        found = blame(good, store, signal="agreement", rounds=0)
+    assert found.verdict == "data", found.why
+    assert "in the last" in found.why
+
+
 def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, tmp_path: Path) -> None:
     with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
         assert blame(good, store, signal="accuracy", rounds=2).verdict == "nothing"

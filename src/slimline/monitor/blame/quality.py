@@ -17,7 +17,7 @@ from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.blame.steps import Share
 from slimline.monitor.blame.window import Window
 
-NEWEST, FEWEST = (1.0, 1 / 6, 1 / 36), 30  # shares of a window in which drift is looked for, of so many rows at least
+NEWEST, FEWEST = 7, 30  # drift is looked for in a window, its newer half, quarter …, of so many rows at least
 TESTS = 5  # the chain's loss on reference and window, answers that flip, accuracy served and the teacher's
 
 
@@ -115,12 +115,17 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
 
 
 def _moved(chain: Chain, rows: Rows, at: float) -> list[str]:
-    """Return how the input differs from the reference rows', in all of the window or in its newest rows."""
+    """Return how the input differs from the reference rows', in all of the window or in its newest rows.
+
+    A shift drowns among the rows before it, while the flips that it causes may show: those would be a stage's.
+    """
     now, before = rows.outputs[chain.teacher], chain.reference.outputs[chain.teacher]
-    parts = [math.ceil(share * len(now)) for share in NEWEST]
-    for count in [each for each in parts if each == len(now) or each >= FEWEST]:
-        if found := steps.moved(chain, now[len(now) - count :], before, 1 - (1 - at) / len(NEWEST)):
-            return found if count == len(now) else [*found[:-1], f"{found[-1]} in the last {count} rows"]
+    for part in range(NEWEST):
+        count = math.ceil(len(now) / 2**part)
+        if part and count < FEWEST:
+            break
+        if found := steps.moved(chain, now[len(now) - count :], before, 1 - (1 - at) / NEWEST):
+            return [*found[:-1], f"{found[-1]} in the last {count} rows"] if part else found
     return []
 
 
