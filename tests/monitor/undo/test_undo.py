@@ -195,6 +195,34 @@ def test_a_verdict_holds_for_whoever_tells_the_alarm_next(
     assert (action.outcome, deployed.revision()) == ("advised", told.standing.revision)
 
 
+def test_a_verdict_that_changes_is_written_down_once(
+    undo: Make, deployed: Deployment, journal: Journal, two_releases: tuple[Path, Path]
+) -> None:
+    told = alarm(str(deployed.revision()))
+    for kind in ("data", "data", "serving", "serving"):
+        action = undo().handle(told, by="monitor", blame=verdict(two_releases, kind))
+        assert action.verdict == kind
+    undo().handle(told, by="alertmanager")
+    assert [(each["outcome"], each["verdict"]) for each in journal.entries()] == [
+        ("advised", "data"),
+        ("advised", "serving"),
+    ]
+
+
+def test_a_hold_in_between_makes_no_verdict_forgotten(
+    undo: Make, deployed: Deployment, journal: Journal, two_releases: tuple[Path, Path]
+) -> None:
+    """Who tells the alarm next brings no verdict of its own, and must not move traffic that an earlier one keeps."""
+    told = alarm(str(deployed.revision()))
+    undo().handle(told, by="monitor", blame=verdict(two_releases, "data"))
+    journal.hold("ann", "we look at it")
+    assert undo().handle(told, by="alertmanager").outcome == "held"
+    journal.release("ann")
+    action = undo().handle(told, by="alertmanager")
+    assert (action.outcome, action.verdict, deployed.revision()) == ("advised", "data", told.standing.revision)
+    assert {each["verdict"] for each in journal.entries()} == {"data"}
+
+
 def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Journal) -> None:
     told = alarm(str(deployed.revision()))
     journal.hold("ann", "we look at it")
