@@ -119,8 +119,10 @@ def undo(
         if held := journal.held():
             print(f"held by {held['by']}: {held['why']}")
     elif lock is not None:
-        journal.hold(getpass.getuser(), lock)
-        print(f"{folder}: undo is held off")
+        begun = journal.hold(getpass.getuser(), lock)
+        print(f"{folder}: undo is held off, and nothing is being moved")
+        if begun is not None:
+            print(f"but who began this was killed, so see whether it goes on: {_told(begun)}")
     elif unlock:
         journal.release(getpass.getuser())
         print(f"{folder}: undo may act")
