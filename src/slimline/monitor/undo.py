@@ -18,6 +18,7 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.blame import Blame
 from slimline.monitor.journal import FOLDER, Journal
 from slimline.monitor.target import Move, Target
+from slimline.params import Configured
 from slimline.params import Undo as Policy
 
 FINAL = ("done", "moot", "forgiven")
@@ -213,6 +214,14 @@ def _regressed(entries: list[dict[str, Any]]) -> set[str]:
         elif each["outcome"] not in {"advised", "moot"}:
             found.add(revision)
     return found
+
+
+def on(policy: Policy, deployment: Path | None) -> Policy:
+    """Return the policy; a target ``deployment`` without keys is the folder ``deployment``, where there is one."""
+    if policy.target != Configured(name="deployment") or deployment is None:
+        return policy
+    target = Configured.model_validate({"name": "deployment", "path": str(deployment)})
+    return policy.model_copy(update={"target": target})
 
 
 def _action(entry: dict[str, Any]) -> Action:

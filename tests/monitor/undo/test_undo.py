@@ -304,6 +304,40 @@ def test_the_command_says_what_a_hold_found(deployed: Deployment, journal: Journ
     assert "go back from" in undo("--lock", "again")
 
 
+def told_by_the_monitor(deployed: Deployment, journal: Journal) -> Alarm:
+    """An alarm under the id that the monitor gives it, proposed to people."""
+    revision = str(deployed.revision())
+    standing = alarm(revision).standing
+    raised = Alarm(f"accuracy:{revision}:default:1000000000", 1e9, standing)
+    Undo(Policy(), Target(str(deployed.path)), journal).handle(raised, by="monitor")
+    return raised
+
+
+@pytest.mark.parametrize("begins", ["accuracy:sha256:{}", "accuracy:{}", "accuracy"])
+def test_the_beginning_of_an_id_will_do(
+    deployed: Deployment, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: str
+) -> None:
+    """On a machine without a project: the release says how, the monitor's folders say where."""
+    monkeypatch.chdir(tmp_path)
+    raised = told_by_the_monitor(deployed, journal)
+    arguments = ["undo", begins.format(raised.standing.revision[7:11]), "--folder", str(journal.folder)]
+    done = CliRunner().invoke(app, [*arguments, "--deployment", str(deployed.path)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("done: ")
+    assert deployed.revision() != raised.standing.revision
+
+
+def test_a_folder_without_a_deployment_answers_for_no_release(
+    undo: Make, deployed: Deployment, journal: Journal, tmp_path: Path
+) -> None:
+    """A person would be told that a release is gone which answers on."""
+    told = alarm(str(deployed.revision()))
+    action = Undo(Policy(policy="act"), Target(str(tmp_path / "other")), journal).handle(told, by="ann", accept=True)
+    assert action.outcome == "failed"
+    assert f"{tmp_path / 'other'}: no release is current there" in action.why
+    assert undo().handle(told, by="ann", accept=True).outcome == "done"
+
+
 def test_a_rollback_settles_and_the_budget_runs_out(
     undo: Make, deployed: Deployment, journal: Journal, clock: Clock
 ) -> None:
