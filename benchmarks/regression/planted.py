@@ -48,17 +48,19 @@ FAULTS = {
     "quantize": Fault("quantize", {"calibrator": "percentile", "percentile": 88.0}),
     "prune": Fault("prune", {}, epochs=3, without=(1, 8)),
 }
+EARLIER = "earlier"  # what was deployed before: calibrated alike, never trained with its quantizers in place
+BUILDS = FAULTS | {EARLIER: Fault("quantize", {})}
 
 
 def build(name: str, target: Path) -> Path:
-    """Write the release ``name`` ("sound" or a key of FAULTS) to ``target`` and return it; made once, then copied."""
+    """Write the release ``name`` ("sound" or a key of BUILDS) to ``target`` and return it; made once, then copied."""
     document = params.read()
     document["monitor"] = (document.get("monitor") or {}) | {"undo": UNDO}
     if not Path("release/manifest.json").is_file():
         raise SlimlineError(
             "release: missing; run 'make repro' first, its artifacts and exports are where faults start"
         )
-    fault = FAULTS.get(name)
+    fault = BUILDS.get(name)
     code = pipeline.fingerprint(document, "release")  # of what writes the monitoring folder, too
     asked = [document, manifest.digest(Path("release")), asdict(fault) if fault else None, code, SEED]
     key = hashlib.sha256(manifest.canonical(asked)).hexdigest()[:16]
@@ -69,16 +71,6 @@ def build(name: str, target: Path) -> Path:
             _run(document, fault, made, Path(folder))
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(made, target)
-    return target
-
-
-def earlier(release: Path, target: Path) -> Path:
-    """Write what was deployed before ``release`` to ``target``: the same under another revision, to go back to."""
-    with manifest.sealed(target) as scratch:
-        shutil.copytree(release, scratch, dirs_exist_ok=True)
-        (scratch / manifest.MANIFEST).unlink()
-        card = manifest.read_json(scratch / "card.json")
-        manifest.write_json(scratch / "card.json", card | {"note": "what was deployed before"})
     return target
 
 
@@ -142,5 +134,5 @@ def _script(path: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    for each in ("sound", *FAULTS):
+    for each in ("sound", *BUILDS):
         print(each, lost(build(each, CACHE / each)))

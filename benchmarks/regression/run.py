@@ -56,7 +56,7 @@ def play(scenario: Scenario, rows: Rows, *, seed: int, rate: float, folder: Path
     objective = max(each["seconds"] for each in held.values())
     releases = [sound.resolve()]
     if fault is None:  # where there is nothing to go back to, undo could do nothing wrong
-        releases.insert(0, planted.earlier(sound, folder / "earlier").resolve())
+        releases.insert(0, planted.build(planted.EARLIER, folder / "earlier").resolve())
     with (
         Loop(folder.resolve(), releases, sample=SAMPLE, slowed=scenario.slower > 0) as loop,
         ExitStack() as stack,

@@ -162,19 +162,60 @@ def test_undo_has_to_advise_where_it_could_have_gone_back(answer: str) -> None:
     assert outcome._goals(found, SCENARIOS["c"])[ADVISED] is (answer == "advised")
 
 
-def test_what_was_deployed_before_is_there_to_go_back_to(two_releases: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_was_deployed_before_is_there_to_go_back_to(
+    two_releases: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another build, with other weights: an incumbent that answers alike would clear every stage."""
     import planted
+    import run
+    from scenarios import SCENARIOS
     from servers import Loop
+    from traffic import Rows
 
-    def stopped(_: object) -> None:
+    loops: list[Loop] = []
+
+    def stopped(loop: Loop) -> None:
+        loops.append(loop)
         raise SlimlineError("not yet")
 
-    before = planted.earlier(two_releases[0], tmp_path / "earlier")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutil, "which", lambda program: program)
-        patch.setattr(Loop, "_endpoint", stopped)
-        loop = Loop(tmp_path, [before, two_releases[0]], sample=0.5)
-        with pytest.raises(SlimlineError, match="not yet"):
-            loop.__enter__()
-    assert loop.deployment.revision() == digest(two_releases[0])
-    assert loop.deployment.earlier() == [digest(before)]
+    built = {planted.EARLIER: two_releases[0], "sound": two_releases[1]}
+    monkeypatch.setattr(planted, "build", lambda name, _: built[name])
+    monkeypatch.setattr(shutil, "which", lambda program: program)
+    monkeypatch.setattr(Loop, "_endpoint", stopped)
+    with pytest.raises(SlimlineError, match="not yet"):
+        run.play(SCENARIOS["c"], Rows({}, np.zeros(0), []), seed=0, rate=1.0, folder=tmp_path / "c-0")
+    assert loops[0].deployment.revision() == digest(two_releases[1])
+    assert loops[0].deployment.earlier() == [digest(two_releases[0])]
+
+
+def test_what_was_deployed_before_is_quantized_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import planted
+
+    ran: list[tuple[str, ...]] = []
+
+    def script(*command: str) -> None:
+        ran.append(command)
+        if command[0].startswith("stages/") and command[0] == "stages/release.py":
+            Path("release").mkdir()
+
+    stages = ["teacher", "prune", "quantize", "factorize"]
+    document = DOCUMENT | {
+        "prune": {"from": "teacher", "methods": [{"name": "structured", "ratio": 0.3}]},
+        "quantize": {"from": "prune", "methods": [{"name": "linear"}], "recovery": {"epochs": 5}},
+        "factorize": {"from": "quantize", "methods": [{"name": "svd"}], "recovery": {"epochs": 5}},
+        "export": {"stages": stages},
+    }
+    for folder in (
+        "metrics",
+        "data",
+        "stages",
+        "scratch",
+        *(f"{a}/{b}" for a in ("artifacts", "exports") for b in stages),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planted, "_script", script)
+    planted._run(document, planted.BUILDS[planted.EARLIER], Path("made"), tmp_path / "scratch")
+    assert [Path(command[0]).stem for command in ran] == [
+        "quantize", "factorize", "export", "export", "latency", "halves", "release"
+    ]  # fmt: skip

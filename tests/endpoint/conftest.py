@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,6 +81,11 @@ class Server:
         self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.address}"
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """What runs it, in its thread."""
+        return self._server.servers[0].get_loop()
 
     @property
     def connections(self) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -73,6 +76,44 @@ def test_latency_is_judged_by_the_benchmark_where_nothing_is_set(
     made.asker.close()
     assert found.limit == pytest.approx(0.1 + 2 * 0.1 / 1e3)
     assert (found.state is State.OK) == good
+
+
+def own_seconds(endpoint: Server, revision: str) -> tuple[float, float]:
+    """Return (sum, count) of what the endpoint itself says its requests took."""
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(httpx.get(f"{endpoint.url}/metrics").text)
+        for sample in family.samples
+        if sample.labels.get("part") == "total" and sample.labels["revision"] == revision
+    }
+    name = "slimline_request_duration_seconds"
+    return samples.get(f"{name}_sum", 0.0), samples.get(f"{name}_count", 0.0)
+
+
+def test_time_before_the_server_reads_is_seen_by_the_probe_alone(
+    endpoint: Server, two_releases: tuple[Path, Path], document: dict[str, Any], tmp_path: Path
+) -> None:
+    """A process that stands still as each request arrives."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document | {"monitor": {"latency_ms": {"total": 50}}}))
+    made = probe.made(options(endpoint.url, two_releases[0], params=tmp_path / "params.yaml"))
+    asked, loop = made.asker.ask, endpoint.loop
+
+    def held_up(inputs: Arrays) -> Answered:
+        loop.call_soon_threadsafe(time.sleep, 0.1)
+        return asked(inputs)
+
+    made.asker.ask = held_up  # type: ignore[method-assign]
+    before = own_seconds(endpoint, manifest.digest(two_releases[0]))
+    latency = {each.signal: each for each in made.round()}["latency"]
+    after = own_seconds(endpoint, manifest.digest(two_releases[0]))
+    made.asker.close()
+    assert latency.limit == 0.05
+    assert latency.value is not None
+    assert latency.value > 0.09
+    assert latency.state is State.WATCH, "it is regressed when the next round is bad, too"
+    count = after[1] - before[1]
+    assert count == 16
+    assert (after[0] - before[0]) / count < 0.05, "its own numbers keep the objective"
 
 
 def test_answers_that_changed_are_bad(

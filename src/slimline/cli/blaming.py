@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from slimline.monitor.blame import Rows
 
 app = typer.Typer(rich_markup_mode=None)
+REVISION = "sha256:"  # people may leave it out of an alarm's id
 
 
 @app.command()
@@ -102,11 +103,19 @@ def undo(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; change and write nothing.")
     ] = False,
-    folder: Annotated[Path, typer.Option(help="Where the journal is.")] = Path(".slimline/undo"),
-    params_file: Annotated[Path, typer.Option("--params", help="Its monitor.undo says how.")] = Path("params.yaml"),
+    folder: Annotated[Path, typer.Option(help="Where the journal is: the monitor's --undo.")] = Path(".slimline/undo"),
+    deployment: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The monitor's --deployment, where the pointer is moved unless params name another target."),
+    ] = None,
+    params_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--params", help="Its monitor.undo says how; by default the one in --deployment's release, or params.yaml."
+        ),
+    ] = None,
 ) -> None:
     """Take the release of an alarm out of traffic, as params.yaml's monitor.undo says; exit 1 when it can't be done."""
-    from slimline import params
     from slimline.errors import UndoError
     from slimline.monitor.journal import Journal
     from slimline.monitor.undo import Undo, alarm_of
@@ -119,18 +128,20 @@ def undo(
         if held := journal.held():
             print(f"held by {held['by']}: {held['why']}")
     elif lock is not None:
-        journal.hold(getpass.getuser(), lock)
-        print(f"{folder}: undo is held off")
+        begun = journal.hold(getpass.getuser(), lock)
+        print(f"{folder}: undo is held off, and nothing is being moved")
+        if begun is not None:
+            print(f"but who began this was killed, so see whether it goes on: {_told(begun)}")
     elif unlock:
         journal.release(getpass.getuser())
         print(f"{folder}: undo may act")
     else:
-        found = [each for each in journal.entries() if str(each.get("alarm", "")).startswith(str(alarm))]
+        begins = str(alarm).replace(REVISION, "")
+        found = [each for each in journal.entries() if str(each["alarm"]).replace(REVISION, "").startswith(begins)]
         if len({each["alarm"] for each in found}) != 1:
             known = ", ".join(dict.fromkeys(str(each.get("alarm")) for each in journal.entries())) or "none"
             raise UndoError(f"{folder}: {alarm} is not one alarm; known: {known}")
-        policy = params.load(params_file).monitor.undo
-        executor = Undo.configured(policy, folder, where=str(params_file))
+        executor = Undo.configured(*_policy(deployment, params_file, folder))
         if forgive:
             print(executor.forgive(alarm_of(found[-1]), by=getpass.getuser()).why)
             return
@@ -138,6 +149,21 @@ def undo(
         print(f"{action.outcome}: {action.why}")
         if action.outcome in {"failed", "held"}:
             raise typer.Exit(1)
+
+
+def _policy(deployment: Path | None, params_file: Path | None, folder: Path) -> tuple[Any, ...]:
+    """Return what an Undo is configured with, as the monitor that watches ``deployment`` has it."""
+    from slimline import params
+    from slimline.monitor import undo, watched
+
+    if params_file is None and deployment is not None:
+        release = _directory(deployment)
+        own = watched.read("", "", shadow=False, release=release, chosen=None).params.undo
+        where = str(release / "card.json")
+    else:
+        params_file = params_file or Path("params.yaml")
+        own, where = params.load(params_file).monitor.undo, str(params_file)
+    return undo.on(own, deployment), folder, None, where
 
 
 def _told(entry: dict[str, object]) -> str:

@@ -26,11 +26,17 @@ LOCK_TIMEOUT = 120.0
 
 
 class Journal:
-    """The record in ``folder``, which is made when it is written to. ``clock`` tells Unix time."""
+    """The record in ``folder``, which is made when it is written to.
 
-    def __init__(self, folder: Path = FOLDER, clock: Callable[[], float] = time.time) -> None:
+    ``clock`` tells Unix time; for its lock ``lock_timeout`` seconds are waited.
+    """
+
+    def __init__(
+        self, folder: Path = FOLDER, clock: Callable[[], float] = time.time, lock_timeout: float = LOCK_TIMEOUT
+    ) -> None:
         self.folder = folder
         self.clock = clock
+        self.lock_timeout = lock_timeout
 
     def entries(self) -> list[dict[str, Any]]:
         """Return what was done about alarms, oldest first."""
@@ -78,10 +84,24 @@ class Journal:
             found = None
         return found if isinstance(found, dict) else {"by": "?", "why": "", "time": 0.0}  # damaged: held all the same
 
-    def hold(self, by: str, why: str) -> None:
-        """Hold undo off until ``release``, at once; then note it."""
+    def hold(self, by: str, why: str) -> dict[str, Any] | None:
+        """Hold undo off until ``release``, at once; note it, and return when no executor moves anything any more.
+
+        Returns the entry of an action whose doer was killed before it could say how it ended, else None: what that
+        doer started may still run. Raises UndoError when an executor is at work for longer than is waited; undo is
+        held off then too.
+        """
         manifest.write_json(self.folder / HOLD, {"by": by, "why": why, "time": round(self.clock(), 3)})
         self.append({"alarm": None, "outcome": "locked", "by": by, "why": why})
+        try:
+            with self.locked():
+                entries = self.entries()
+        except UndoError as error:
+            raise UndoError(
+                f"{self.folder}: undo is held off from now on, but after {self.lock_timeout:g} s what had begun before "
+                "is still under way and may move traffic; slimline undo --list shows when it is over"
+            ) from error
+        return entries[-1] if entries and entries[-1]["outcome"] == "begun" else None
 
     def release(self, by: str) -> None:
         """Let undo act again, and note who did, if it was held off."""
@@ -94,7 +114,7 @@ class Journal:
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the journal's lock."""
-        return locking.held(self.folder, LOCK_TIMEOUT, UndoError)
+        return locking.held(self.folder, self.lock_timeout, UndoError)
 
 
 def _ends_well(path: Path) -> bool:

@@ -23,9 +23,8 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.blame import Blame, on_alarm
 from slimline.monitor.releases import Releases
 from slimline.monitor.standing import Standing
-from slimline.monitor.undo import FINAL, Undo
+from slimline.monitor.undo import FINAL, Undo, on
 from slimline.monitor.watched import Watched
-from slimline.params import Configured
 from slimline.params import Undo as Policy
 
 UNBLAMED = ("traffic", "coverage")  # no stage of a model makes requests or labels stay away
@@ -149,7 +148,4 @@ class Responder:
 
     def policy(self, policy: Policy) -> Policy:
         """Return the policy; a target ``deployment`` without a path is the deployment that is watched."""
-        if policy.target != Configured(name="deployment") or self.releases.deployment is None:
-            return policy
-        target = Configured.model_validate({"name": "deployment", "path": str(self.releases.deployment.path)})
-        return policy.model_copy(update={"target": target})
+        return on(policy, None if self.releases.deployment is None else self.releases.deployment.path)

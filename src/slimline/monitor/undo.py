@@ -18,6 +18,7 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.blame import Blame
 from slimline.monitor.journal import FOLDER, Journal
 from slimline.monitor.target import Move, Target
+from slimline.params import Configured
 from slimline.params import Undo as Policy
 
 FINAL = ("done", "moot", "forgiven")
@@ -94,24 +95,24 @@ class Undo:
             last = next((each for each in reversed(entries) if each.get("alarm") == alarm.id), None)
             if last is not None and last["outcome"] in FINAL:
                 return _action(last)
+            told = _told(blame) or (None if last is None else last.get("blame"))
             move = None
             try:
                 move = self.target.plan(alarm, {*regressed, *_regressed(entries), alarm.standing.revision})
             except SlimlineError as error:
-                return self._noted(last, Action(alarm.id, "failed", str(error)), alarm, by, blame, dry_run=dry_run)
+                return self._noted(last, Action(alarm.id, "failed", str(error)), alarm, by, told, dry_run=dry_run)
             if move is None:
                 gone = "its release answers nobody any more"
-                return self._noted(last, Action(alarm.id, "moot", gone), alarm, by, blame, dry_run=dry_run)
-            blame = blame or self._blamed(alarm, last)
-            verdict = None if blame is None else blame.verdict
-            told = _told(blame) or (None if last is None else last.get("blame"))
+                return self._noted(last, Action(alarm.id, "moot", gone), alarm, by, told, dry_run=dry_run)
+            told = told or self._blamed(alarm)
+            verdict = None if told is None else told["verdict"]
             if stop := self._stop(entries, told, accept=accept):
-                return self._noted(last, Action(alarm.id, *stop, move, verdict), alarm, by, blame, dry_run=dry_run)
+                return self._noted(last, Action(alarm.id, *stop, move, verdict), alarm, by, told, dry_run=dry_run)
             if dry_run:
                 return Action(alarm.id, "dry", move.what, move, verdict)
             if self.policy.policy == "propose" and not accept:
-                return self._noted(last, Action(alarm.id, "proposed", move.what, move, verdict), alarm, by, blame)
-            return self._done(move, alarm, by, blame)
+                return self._noted(last, Action(alarm.id, "proposed", move.what, move, verdict), alarm, by, told)
+            return self._done(move, alarm, by, told)
 
     def forgive(self, alarm: Alarm, *, by: str) -> Action:
         """Note that a person finds nothing wrong with an alarm's release: it may be gone back to again."""
@@ -145,14 +146,14 @@ class Undo:
             )
         return None
 
-    def _done(self, move: Move, alarm: Alarm, by: str, blame: Blame | None) -> Action:
-        verdict = None if blame is None else blame.verdict
-        self._write(Action(alarm.id, "begun", move.what, move, verdict), alarm, by, blame)
+    def _done(self, move: Move, alarm: Alarm, by: str, told: dict[str, Any] | None) -> Action:
+        verdict = None if told is None else told["verdict"]
+        self._write(Action(alarm.id, "begun", move.what, move, verdict), alarm, by, told)
         try:
             action = Action(alarm.id, "done", self.target.move(move, alarm), move, verdict)
         except SlimlineError as error:
             action = Action(alarm.id, "failed", str(error), move, verdict)
-        return self._write(action, alarm, by, blame)
+        return self._write(action, alarm, by, told)
 
     def _recovered(self, *, dry_run: bool) -> list[dict[str, Any]]:
         """Return the journal, after what was begun and never ended is settled."""
@@ -165,11 +166,11 @@ class Undo:
         told = begun | {"outcome": outcome, "why": f"{begun['why']}; its doer was killed, {why}"}
         return [*entries, self.journal.append({key: value for key, value in told.items() if key != "time"})]
 
-    def _blamed(self, alarm: Alarm, last: dict[str, Any] | None) -> Blame | None:
-        if self._explain is None or (last is not None and last.get("blame")):
+    def _blamed(self, alarm: Alarm) -> dict[str, Any] | None:
+        if self._explain is None:
             return None
         try:
-            return self._explain(alarm)
+            return _told(self._explain(alarm))
         except SlimlineError:
             return None  # an alarm that can't be explained is one all the same
 
@@ -179,18 +180,24 @@ class Undo:
         action: Action,
         alarm: Alarm,
         by: str,
-        blame: Blame | None,
+        told: dict[str, Any] | None,
         *,
         dry_run: bool = False,
     ) -> Action:
-        """Write an outcome, unless it is the alarm's last one already."""
-        if dry_run or (last is not None and last["outcome"] == action.outcome):
+        """Write an outcome, unless it and its verdict are what was written of the alarm last."""
+        if dry_run or (last is not None and _same(last, action.outcome, told)):
             return action
-        return self._write(action, alarm, by, blame)
+        return self._write(action, alarm, by, told)
 
-    def _write(self, action: Action, alarm: Alarm, by: str, blame: Blame | None) -> Action:
-        self.journal.append(action.as_dict() | {"by": by, "evidence": alarm.as_dict(), "blame": _told(blame)})
+    def _write(self, action: Action, alarm: Alarm, by: str, told: dict[str, Any] | None) -> Action:
+        self.journal.append(action.as_dict() | {"by": by, "evidence": alarm.as_dict(), "blame": told})
         return action
+
+
+def _same(last: dict[str, Any], outcome: str, told: dict[str, Any] | None) -> bool:
+    before = last.get("blame")
+    verdicts = [None if each is None else each["verdict"] for each in (before, told)]
+    return bool(last["outcome"] == outcome and verdicts[0] == verdicts[1])
 
 
 def _told(blame: Blame | None) -> dict[str, Any] | None:
@@ -207,6 +214,14 @@ def _regressed(entries: list[dict[str, Any]]) -> set[str]:
         elif each["outcome"] not in {"advised", "moot"}:
             found.add(revision)
     return found
+
+
+def on(policy: Policy, deployment: Path | None) -> Policy:
+    """Return the policy; a target ``deployment`` without keys is the folder ``deployment``, where there is one."""
+    if policy.target != Configured(name="deployment") or deployment is None:
+        return policy
+    target = Configured.model_validate({"name": "deployment", "path": str(deployment)})
+    return policy.model_copy(update={"target": target})
 
 
 def _action(entry: dict[str, Any]) -> Action:

@@ -14,6 +14,17 @@ from slimline.monitor.alarm_log import DETAIL
 from slimline.monitor.standing import State
 from slimline.monitor.window_picture import Mark
 
+MEASURES = {  # what a signal's value is
+    "accuracy": "mean score by labels",
+    "agreement": "share of sampled rows that the teacher answers alike",
+    "estimate": "mean score estimated without labels",
+    "drift": "total variation distance",
+    "latency": "share of requests over their objective, 5 min",
+    "errors": "share of requests answered with 5xx",
+    "traffic": "seconds since the last answer",
+    "coverage": "share of old enough rows that have a label",
+}
+
 
 def write(folder: Path, target: Path, since: float, until: float) -> None:
     """Write the page of the state folder ``folder`` from ``since`` to ``until`` (Unix seconds).
@@ -70,7 +81,7 @@ def _told(alarm: dict[str, Any]) -> dict[str, str]:
     blame, undo = alarm["blame"], alarm["undo"]
     return {
         "when": _time(alarm["time"]),
-        "until": "holds" if alarm["until"] is None else _time(alarm["until"]),
+        "until": "still holds" if alarm["until"] is None else f"until {_time(alarm['until'])}",
         "what": f"{alarm['signal']} of {short(alarm['revision'])} as {alarm['variant']}",
         "message": alarm["message"],
         "blame": "not explained" if blame is None else f"{blame['verdict']}: {blame['why']}",
@@ -89,6 +100,7 @@ def _standings(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "revision": short(revision), "variant": variant, "signal": signal,
+                    "measure": MEASURES.get(signal.partition(DETAIL)[0], ""),
                     "state": State(state).name.lower(), "value": _number(value),
                     "interval": "" if low is None else f"{_number(low)} to {_number(high)}", "limit": _number(limit),
                     "when": _time(line["time"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slimline.deployment import short
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from slimline.report.picture import Picture
 
 WIDTH = 12.5  # inches
-HEIGHTS = {"releases": 0.55, "latency": 1.5, "accuracy": 1.9, "agreement": 1.5, "drift": 1.5, "traffic": 1.1}
+HEIGHTS = {"releases": 0.25, "latency": 1.5, "accuracy": 1.9, "agreement": 1.5, "drift": 1.5, "traffic": 1.1}
+ROW = 0.19  # inches, of a variant's bar or a release's name
+ACROSS = 620  # points from the window's start to its end, about
+ROOM = 1.05  # above the highest value
+MARGIN = 0.005  # of the window's length, before its start
+SHORTEST = 60.0  # seconds
+LETTER = 6.0  # points, about, of an alarm's number
+DRIFT = "slimline_drift_score"
 FEATURES = 5  # of drift, those that went furthest
 ALARM = "#d55e00"  # no release has the colour of alarms
 GAP = 5.0  # times the usual step between two lines, beyond which a curve is broken
@@ -41,18 +48,20 @@ def draw(lines: Sequence[Line], marks: Sequence[Mark], since: float, until: floa
 
     from slimline.report import picture
 
+    until = max(until, since + SHORTEST)
     watched: dict[Own, list[Line]] = {}
     for line in lines:
         watched.setdefault((line["revision"], line["variant"]), []).append(line)
-    series = [colour for colour in picture.SERIES[1:] if colour != ALARM]
-    colours = dict(zip(watched, (series * len(watched))[: len(watched)], strict=True))
+    colours = dict(zip(watched, cycle(each for each in picture.SERIES[1:] if each != ALARM), strict=False))
+    named = max(len(watched), len({variant for _, variant in watched}))
+    heights = HEIGHTS | {"releases": HEIGHTS["releases"] + ROW * named}
     with rc_context(picture.STYLE | {"svg.hashsalt": "window"}):
-        figure = Figure(figsize=(WIDTH, sum(HEIGHTS.values()) + 1.2), dpi=72, layout="constrained", facecolor="none")
+        figure = Figure(figsize=(WIDTH, sum(heights.values()) + 1.2), dpi=72, layout="constrained", facecolor="none")
         FigureCanvasAgg(figure)
         axes = dict(
             zip(
-                HEIGHTS,
-                figure.subplots(len(HEIGHTS), 1, sharex=True, height_ratios=list(HEIGHTS.values())),
+                heights,
+                figure.subplots(len(heights), 1, sharex=True, height_ratios=list(heights.values())),
                 strict=True,
             )
         )
@@ -69,9 +78,14 @@ def draw(lines: Sequence[Line], marks: Sequence[Mark], since: float, until: floa
                 ax.axvline(_date(mark.time), color=ALARM, linewidth=1.2, zorder=4)
                 if mark.until is not None:
                     ax.axvspan(_date(mark.time), _date(mark.until), color=ALARM, alpha=0.09, linewidth=0)
-        _number(axes["releases"], marks)
+        for time, numbers in numbered(marks, since, until):
+            axes["releases"].annotate(
+                numbers, (_date(time), 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                ha="left", va="bottom", color=ALARM, fontsize=9, annotation_clip=False,
+            )  # fmt: skip
         last = axes["traffic"]
-        last.set_xlim(_date(since), _date(until))
+        last.set_xlim(_date(since - MARGIN * (until - since)), _date(until))
+        last.set_xlabel("UTC")
         locator = AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
         last.xaxis.set_major_locator(locator)
         last.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
@@ -85,27 +99,30 @@ def _releases(ax: Axes, watched: Mapping[Own, Sequence[Line]], colours: Mapping[
         row = variants.index(own[1])
         for start, end in _stretches(lines):
             ax.plot([_date(start), _date(end)], [row, row], color=colours[own], linewidth=7, solid_capstyle="butt")
-        label = f"{short(own[0])}"
-        ax.annotate(
-            label, (_date(lines[0]["time"]), row), (3, 7), textcoords="offset points", color=colours[own], fontsize=8.5
-        )
+        ax.plot([], color=colours[own], linewidth=7, solid_capstyle="butt", label=f"{short(own[0])} as {own[1]}")
+    _legend(ax)
     ax.set_yticks(range(len(variants)), variants)
-    ax.set_ylim(len(variants) - 0.4, -0.9)
+    ax.set_ylim(len(variants) - 0.5, -0.5)
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
 
 
-def _number(ax: Axes, marks: Sequence[Mark]) -> None:
-    """Write each alarm's number above its line; those of one moment side by side."""
-    together: dict[float, list[str]] = {}
-    for mark in marks:
-        near = next((time for time in together if abs(time - mark.time) < 60), mark.time)
-        together.setdefault(near, []).append(str(mark.number))
-    for time, numbers in together.items():
-        ax.annotate(
-            ", ".join(numbers), (_date(time), 1), (0, 2), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="center", va="bottom", color=ALARM, fontsize=9, annotation_clip=False,
-        )  # fmt: skip
+def numbered(marks: Sequence[Mark], since: float, until: float) -> list[tuple[float, str]]:
+    """Return where alarms' numbers stand, and what: of those whose numbers would cover each other, one for all."""
+    found: list[tuple[float, int, int]] = []
+    for mark in sorted(marks):
+        time = min(max(mark.time, since), until)
+        if found:
+            start, first, last = found[-1]
+            if (time - start) / (until - since) * ACROSS < LETTER * (len(_range(first, last)) + 1):
+                found[-1] = (start, min(first, mark.number), max(last, mark.number))
+                continue
+        found.append((time, mark.number, mark.number))
+    return [(time, _range(first, last)) for time, first, last in found]
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}, {last}" if last == first + 1 else f"{first}\N{EN DASH}{last}"
 
 
 def _latency(ax: Axes, watched: Mapping[Own, Sequence[Line]], colours: Mapping[Own, str]) -> None:
@@ -113,13 +130,13 @@ def _latency(ax: Axes, watched: Mapping[Own, Sequence[Line]], colours: Mapping[O
     for own, lines in watched.items():
         for quantile, style, width in (("0.5", "-", 1.6), ("0.95", "-", 0.8), ("0.99", ":", 0.9)):
             times, values = _curve(lines, lambda line, q=quantile: _sample(line, "slimline_latency_seconds", q, 1e3))
-            ax.plot(times, values, style, color=colours[own], linewidth=width)
+            _plot(ax, times, values, linestyle=style, color=colours[own], linewidth=width)
     if ax.has_data():
         low, high = ax.get_ylim()
         if high > 20 * max(low, 1e-3):
             ax.set_yscale("log")
         else:
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, ROOM * ax.get_ylim()[1])
 
 
 def _quality(ax: Axes, signal: str, watched: Mapping[Own, Sequence[Line]], colours: Mapping[Own, str]) -> None:
@@ -132,25 +149,50 @@ def _quality(ax: Axes, signal: str, watched: Mapping[Own, Sequence[Line]], colou
         _, high = _curve(lines, lambda line: _standing(line, signal, 3))
         _, floor = _curve(lines, lambda line: _standing(line, signal, 4))
         ax.fill_between(times, low, high, color=colour, alpha=0.16, linewidth=0)
-        ax.plot(times, values, color=colour, linewidth=1.6)
-        ax.plot(times, floor, color=colour, linewidth=1.0, linestyle=(0, (4, 3)))
+        _plot(ax, times, values, color=colour, linewidth=1.6)
+        _plot(ax, times, floor, color=colour, linewidth=1.0, linestyle=(0, (4, 3)))
         if signal == "accuracy":
             moments, estimate = _curve(lines, lambda line: _sample(line, "slimline_accuracy_estimate_ratio", "value"))
-            ax.plot(moments, estimate, ":", color=colour, linewidth=1.2)
+            _plot(ax, moments, estimate, linestyle=":", color=colour, linewidth=1.2)
 
 
 def _drift(ax: Axes, lines: Sequence[Line]) -> None:
     from slimline.report.picture import SERIES
 
-    ax.set_title("drift of inputs and answers, all revisions")
-    names = {name for line in lines for name in line["samples"].get("slimline_drift_score", {})}
-    most = {name: max(_sample(line, "slimline_drift_score", name) or 0.0 for line in lines) for name in names}
-    for index, name in enumerate(sorted(most, key=lambda each: -most[each])[:FEATURES]):
-        times, values = _curve(lines, lambda line, n=name: _sample(line, "slimline_drift_score", n))
-        ax.plot(times, values, color=SERIES[index % len(SERIES)], linewidth=1.3, label=name)
+    ax.set_title(
+        f"drift, total variation distance of the release that shows most; the {FEATURES} features furthest off"
+    )
+    moments = drifts(lines)
+    names = {name for each in moments for name in each["samples"][DRIFT]}
+    most = {name: max(_sample(each, DRIFT, name) or 0.0 for each in moments) for name in names}
+    colours = [colour for colour in SERIES if colour != ALARM]
+    for colour, name in zip(colours, sorted(most, key=lambda each: -most[each])[:FEATURES], strict=False):
+        times, values = _curve(moments, lambda line, n=name: _sample(line, DRIFT, n))
+        _plot(ax, times, values, color=colour, linewidth=1.3, label=name)
     if names:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=1.2)
-        ax.set_ylim(bottom=0)
+        _legend(ax)
+        ax.set_ylim(0, ROOM * ax.get_ylim()[1])
+
+
+def drifts(lines: Sequence[Line]) -> list[Line]:
+    """Return one line a moment with the largest drift of each feature: releases that answer side by side share it."""
+    found: dict[float, dict[str, float]] = {}
+    for line in lines:
+        here = found.setdefault(line["time"], {})
+        for name, value in line["samples"].get(DRIFT, {}).items():
+            here[name] = max(value, here.get(name, 0.0))
+    return [{"time": time, "samples": {DRIFT: found[time]}} for time in sorted(found)]
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=1.2)
+
+
+def _plot(ax: Axes, times: Sequence[Any], values: Sequence[float], **how: Any) -> None:
+    """Draw a curve; a value with none before or after it is a dot, since no line leads to it."""
+    known = [False, *(value == value for value in values), False]  # noqa: PLR0124  (not NaN)
+    alone = [place for place in range(len(values)) if known[place + 1] and not known[place] and not known[place + 2]]
+    ax.plot(times, values, **how, marker="o" if alone else None, markersize=3, markevery=alone)
 
 
 def _traffic(ax: Axes, watched: Mapping[Own, Sequence[Line]], colours: Mapping[Own, str]) -> None:
@@ -165,9 +207,9 @@ def _traffic(ax: Axes, watched: Mapping[Own, Sequence[Line]], colours: Mapping[O
                 times.append(_date(line["time"]))
                 rate = max(0.0, line["rows"] - before["rows"]) / seconds
                 values.append(rate if seconds <= GAP * usual else float("nan"))
-        ax.plot(times, values, color=colours[own], linewidth=1.4)
+        _plot(ax, times, values, color=colours[own], linewidth=1.4)
     if ax.has_data():
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, ROOM * ax.get_ylim()[1])
 
 
 def _curve(lines: Sequence[Line], value: Any) -> tuple[list[Any], list[float]]:

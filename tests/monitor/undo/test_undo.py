@@ -6,12 +6,15 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from slimline.cli.blaming import app
 from slimline.deployment import Deployment
 from slimline.errors import ParamsError, UndoError
 from slimline.monitor.alarm import Alarm
@@ -195,6 +198,34 @@ def test_a_verdict_holds_for_whoever_tells_the_alarm_next(
     assert (action.outcome, deployed.revision()) == ("advised", told.standing.revision)
 
 
+def test_a_verdict_that_changes_is_written_down_once(
+    undo: Make, deployed: Deployment, journal: Journal, two_releases: tuple[Path, Path]
+) -> None:
+    told = alarm(str(deployed.revision()))
+    for kind in ("data", "data", "serving", "serving"):
+        action = undo().handle(told, by="monitor", blame=verdict(two_releases, kind))
+        assert action.verdict == kind
+    undo().handle(told, by="alertmanager")
+    assert [(each["outcome"], each["verdict"]) for each in journal.entries()] == [
+        ("advised", "data"),
+        ("advised", "serving"),
+    ]
+
+
+def test_a_hold_in_between_makes_no_verdict_forgotten(
+    undo: Make, deployed: Deployment, journal: Journal, two_releases: tuple[Path, Path]
+) -> None:
+    """Who tells the alarm next brings no verdict of its own, and must not move traffic that an earlier one keeps."""
+    told = alarm(str(deployed.revision()))
+    undo().handle(told, by="monitor", blame=verdict(two_releases, "data"))
+    journal.hold("ann", "we look at it")
+    assert undo().handle(told, by="alertmanager").outcome == "held"
+    journal.release("ann")
+    action = undo().handle(told, by="alertmanager")
+    assert (action.outcome, action.verdict, deployed.revision()) == ("advised", "data", told.standing.revision)
+    assert {each["verdict"] for each in journal.entries()} == {"data"}
+
+
 def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Journal) -> None:
     told = alarm(str(deployed.revision()))
     journal.hold("ann", "we look at it")
@@ -206,6 +237,105 @@ def test_a_hold_stops_people_too(undo: Make, deployed: Deployment, journal: Jour
     assert undo().handle(told, by="monitor").outcome == "done"
     locks = [(each["outcome"], each["by"], each["why"]) for each in journal.lines() if each["alarm"] is None]
     assert locks == [("locked", "ann", "we look at it"), ("unlocked", "bob", "locked by ann: we look at it")]
+
+
+class Slow(Target):
+    """Says that it moves, and moves once it is told to."""
+
+    began, go = threading.Event(), threading.Event()
+
+    def move(self, move: Move, alarm: Alarm) -> str:
+        self.began.set()
+        assert self.go.wait(60)
+        return super().move(move, alarm)
+
+
+@pytest.fixture
+def moving(deployed: Deployment, journal: Journal) -> Iterator[Slow]:
+    """An executor in the middle of its move."""
+    target = Slow(str(deployed.path))
+    target.began.clear()
+    target.go.clear()
+    executor = Undo(Policy(policy="act"), target, Journal(journal.folder))
+    doer = threading.Thread(target=executor.handle, args=(alarm(str(deployed.revision())),), kwargs={"by": "monitor"})
+    doer.start()
+    assert target.began.wait(60)
+    yield target
+    target.go.set()
+    doer.join()
+
+
+def test_a_hold_waits_for_the_move_that_is_under_way(moving: Slow, deployed: Deployment, journal: Journal) -> None:
+    before = deployed.revision()
+    threading.Timer(0.3, moving.go.set).start()
+    assert journal.hold("ann", "we look at it") is None
+    assert deployed.revision() != before, "what had begun is over"
+    assert [each["outcome"] for each in journal.lines()] == ["begun", "locked", "done"]
+
+
+def test_a_hold_that_waits_in_vain_is_set_and_says_so(moving: Slow, deployed: Deployment, journal: Journal) -> None:
+    before = deployed.revision()
+    with pytest.raises(UndoError, match=f"{journal.folder}: undo is held off from now on, but after 0.2 s .* is still"):
+        Journal(journal.folder, lock_timeout=0.2).hold("ann", "we look at it")
+    assert deployed.revision() == before
+    held = journal.held()
+    assert held is not None
+    assert held["by"] == "ann"
+    assert [each["outcome"] for each in journal.lines()] == ["begun", "locked"]
+
+
+def test_a_hold_tells_of_a_doer_that_was_killed(deployed: Deployment, journal: Journal) -> None:
+    """Whatever it started, a program on another machine say, may still be moving traffic."""
+    kill(KilledBefore(str(deployed.path)), journal, alarm(str(deployed.revision())))
+    begun = journal.hold("ann", "we look at it")
+    assert begun is not None
+    assert begun["outcome"] == "begun"
+
+
+def test_the_command_says_what_a_hold_found(deployed: Deployment, journal: Journal) -> None:
+    def undo(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["undo", "--folder", str(journal.folder), *arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "undo is held off, and nothing is being moved" in undo("--lock", "we look at it")
+    undo("--unlock")
+    kill(KilledBefore(str(deployed.path)), journal, alarm(str(deployed.revision())))
+    assert "go back from" in undo("--lock", "again")
+
+
+def told_by_the_monitor(deployed: Deployment, journal: Journal) -> Alarm:
+    """An alarm under the id that the monitor gives it, proposed to people."""
+    revision = str(deployed.revision())
+    standing = alarm(revision).standing
+    raised = Alarm(f"accuracy:{revision}:default:1000000000", 1e9, standing)
+    Undo(Policy(), Target(str(deployed.path)), journal).handle(raised, by="monitor")
+    return raised
+
+
+@pytest.mark.parametrize("begins", ["accuracy:sha256:{}", "accuracy:{}", "accuracy"])
+def test_the_beginning_of_an_id_will_do(
+    deployed: Deployment, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: str
+) -> None:
+    """On a machine without a project: the release says how, the monitor's folders say where."""
+    monkeypatch.chdir(tmp_path)
+    raised = told_by_the_monitor(deployed, journal)
+    arguments = ["undo", begins.format(raised.standing.revision[7:11]), "--folder", str(journal.folder)]
+    done = CliRunner().invoke(app, [*arguments, "--deployment", str(deployed.path)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("done: ")
+    assert deployed.revision() != raised.standing.revision
+
+
+def test_a_folder_without_a_deployment_answers_for_no_release(
+    undo: Make, deployed: Deployment, journal: Journal, tmp_path: Path
+) -> None:
+    """A person would be told that a release is gone which answers on."""
+    told = alarm(str(deployed.revision()))
+    action = Undo(Policy(policy="act"), Target(str(tmp_path / "other")), journal).handle(told, by="ann", accept=True)
+    assert action.outcome == "failed"
+    assert f"{tmp_path / 'other'}: no release is current there" in action.why
+    assert undo().handle(told, by="ann", accept=True).outcome == "done"
 
 
 def test_a_rollback_settles_and_the_budget_runs_out(

@@ -53,6 +53,10 @@ class Deployment:
             if others:
                 to = ", ".join(others)
                 return Move("shift", f"give the traffic of variant {variant} to {to}", revision, variant, to)
+        elif folder.revision() is None:
+            raise UndoError(
+                f"{folder.path}: no release is current there; monitor.undo.target.path names the deployment"
+            )
         elif folder.revision() != revision:
             return None
         earlier = [each for each in folder.earlier() if each not in avoid]
