@@ -16,7 +16,7 @@ import yaml
 from slimline import check, project
 from slimline.errors import DataError, ParamsError, SlimlineError
 from slimline.project import Own
-from tests.encoders import texts, write_encoder, write_table
+from tests.encoders import LABELS, texts, write_encoder, write_table, write_tokenizer
 from tests.tasks.test_labelled_images import write_folders, write_zip
 
 pytest.importorskip("transformers")
@@ -144,18 +144,74 @@ def test_a_column_called_split_is_heeded(encoder: Path, said: tuple[str, str], f
             checked(document)
 
 
+FAMILIES = {
+    "BERT": "Bert", "RoBERTa": "Roberta", "XLM-R": "XLMRoberta", "CamemBERT": "Camembert", "DistilBERT": "DistilBert",
+    "ELECTRA": "Electra", "MPNet": "MPNet", "DeBERTa": "DebertaV2", "ModernBERT": "ModernBert",
+}  # fmt: skip
+
+
+def write_family(folder: Path, family: str, kind: str, **more: Any) -> str:
+    """Save a small model of a family, with a tokenizer; ``kind`` is Model or ForSequenceClassification."""
+    import transformers
+
+    configuration = getattr(transformers, f"{family}Config")(
+        vocab_size=96, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=66, pad_token_id=0, **more,
+    )  # fmt: skip
+    getattr(transformers, f"{family}{kind}")(configuration).save_pretrained(folder)
+    write_tokenizer(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["Model", "ForSequenceClassification"])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_layers_of_every_family_are_found(family: str, kind: str) -> None:
+    write_table(Path("t.csv"), ROWS)
+    model = write_family(Path("m"), family, kind, id2label=dict(enumerate(LABELS)))
+    document = laid_out(model, "t.csv", "small")
+    assert document["teacher"]["training"] is None or kind == "Model"
+    assert list(document["distill"]["keep"].values()) == [[0, 3]]
+    checked(document)
+
+
+def test_a_model_that_shares_its_layers_keeps_them() -> None:
+    write_table(Path("t.csv"), ROWS)
+    model = write_family(Path("m"), "Albert", "Model")
+    with pytest.raises(ParamsError, match="--recipe: 'small': m has no list of layers, so none of them can go; take"):
+        laid_out(model, "t.csv", "small")
+    checked(laid_out(model, "t.csv", "int8"))
+
+
+def test_a_model_that_writes_texts_is_refused() -> None:
+    write_table(Path("t.csv"), ROWS)
+    model = write_family(Path("m"), "Bart", "Model", d_model=32, encoder_layers=1, decoder_layers=1)
+    with pytest.raises(ParamsError, match=r"--model: m: bart writes texts; an encoder \(BERT, …\) is expected"):
+        laid_out(model, "t.csv")
+
+
+def test_labels_that_are_numbered_get_the_names_of_the_model() -> None:
+    names = ["bad", "so-so", "good"]
+    model = write_family(Path("m"), "Bert", "ForSequenceClassification", id2label=dict(enumerate(names)))
+    write_table(Path("t.csv"), [(text, LABELS.index(label)) for text, label in ROWS])
+    document = laid_out(model, "t.csv")
+    assert document["task"]["args"]["labels"] == names
+    assert document["teacher"]["training"] is None
+    checked(document)
+
+
 def test_init_says_what_it_found(encoder: Path) -> None:
     """A column taken for another shows before hours are spent."""
     rows = [(text, WAYS["many"](at, label), "train" if at % 5 else "test") for at, (text, label) in enumerate(ROWS)]
     write_table(Path("t.csv"), rows, ("review", "topic", "split"))
     own = Own(str(encoder), Path("t.csv"))
-    (line,) = (
+    line, head = (
         each for each in project._notes(project.own_params(own, Path(), "int8", None), "", own) if "found" in each
     )
     assert line == (
         "found: text; column 'review' as text; column 'topic' as label; column 'split' as split; "
         "any of 4 labels a row (late, money, science, sport)"
     )
+    assert head == f"found: {encoder} has no head for these labels: it is trained first"
 
 
 @pytest.mark.parametrize(

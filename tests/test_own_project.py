@@ -15,7 +15,7 @@ from slimline.project import Own, own, own_data
 from tests.encoders import LABELS, texts, write_table, write_tokenizer
 from tests.tasks.test_labelled_images import write_folders, write_zip
 
-pytest.importorskip("tokenizers")
+pytest.importorskip("transformers")
 BASE: dict[str, Any] = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 512, "pad_token_id": 0}
 
 

@@ -106,7 +106,14 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
 def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
     """Yield what was found in the data, and what to look at in params.yaml, whose content is ``text``."""
     if own is not None:
-        yield f"found: {_found(yaml.safe_load(text)['task'])}"
+        document = yaml.safe_load(text)
+        yield f"found: {_found(document['task'])}"
+        if document["task"]["name"] == "text":
+            is_trained = document["teacher"]["training"] is not None
+            does = (
+                "has no head for these labels: it is trained first" if is_trained else "has a head for them: as it is"
+            )
+            yield f"found: {own.model} {does}"
     if own is None and task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
     if own is not None and "precision: bf16" in text:

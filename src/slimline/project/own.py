@@ -44,9 +44,11 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     if has_head:
         teacher["training"] = None
     _judge(document, described.answer)
-    layers, path = _layers(settings, pooling)
+    layers, path = _layers(model, pooling)
+    if path is None and recipe != "int8":
+        raise ParamsError(f"--recipe: {recipe!r}: {model} has no list of layers, so none of them can go; take int8")
     kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
-    document["distill"]["keep"] = {path: spread(layers, max(kept, 1))}
+    document["distill"]["keep"] = {path: spread(layers, max(kept, 1))} if path else None
     _follow(document, recipe, model)
     return document
 
@@ -182,7 +184,8 @@ def configuration(model: str) -> dict[str, Any]:
 def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[str], bool]:
     """Return the labels in the order of the model's outputs, and whether it has a head for just them.
 
-    Where the model calls its outputs LABEL_0, LABEL_1, … the sorted order stands.
+    Data that number their labels from 0 take the model's names for them. Where it calls its outputs LABEL_0, LABEL_1, …
+    the sorted order stands.
     """
     trained = any(str(each).endswith(HEAD) for each in settings.get("architectures") or [])
     names = settings.get("id2label") or {}
@@ -191,6 +194,8 @@ def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[s
         return named, trained
     anonymous = all(name == f"LABEL_{at}" for at, name in enumerate(named))
     whole = [str(at) for at in range(len(named))] == labels
+    if trained and whole and not anonymous and len(set(named)) == len(named) and not any(map(str.isdecimal, named)):
+        return named, True
     return labels, trained and len(named) == max(len(labels), 1) and (anonymous or whole)
 
 
@@ -212,10 +217,19 @@ def spread(layers: int, kept: int) -> list[int]:
     return [round(at * (layers - 1) / (kept - 1)) for at in range(kept)]
 
 
-def _layers(settings: dict[str, Any], pooling: str) -> tuple[int, str]:
-    """Return how many layers an encoder has and where they stand in ``hf-encoder``."""
-    count = int(settings.get("num_hidden_layers") or settings.get("n_layers") or 1)
-    kind = str(settings.get("model_type", "bert"))
-    inside = "transformer.layer" if kind == "distilbert" else "encoder.layer"
-    prefix = f"body.{kind.replace('-', '_')}" if pooling == "head" else "body"
-    return count, f"{prefix}.{inside}"
+def _layers(model: str, pooling: str) -> tuple[int, str | None]:
+    """Return how many layers an encoder has and where they stand in ``hf-encoder``; None: in no list of so many.
+
+    It is built without memory for its weights.
+    """
+    import torch
+    from torch import nn
+
+    with torch.device("meta"):
+        network = plugins.find("models", "hf-encoder", where="--model")(source=model, pooling=pooling)
+    settings = network.body.config
+    if settings.is_encoder_decoder:
+        raise ParamsError(f"--model: {model}: {settings.model_type} writes texts; an encoder (BERT, …) is expected")
+    count = int(settings.num_hidden_layers)
+    lists = (name for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    return count, next(lists, None)
