@@ -15,7 +15,7 @@ from slimline.project import Own, own, own_data
 from tests.encoders import LABELS, texts, write_table, write_tokenizer
 from tests.tasks.test_labelled_images import write_folders, write_zip
 
-pytest.importorskip("tokenizers")
+pytest.importorskip("transformers")
 BASE: dict[str, Any] = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 512, "pad_token_id": 0}
 
 
@@ -105,7 +105,7 @@ def test_two_tables_in_a_folder_are_train_and_test(tmp_path: Path) -> None:
 def test_columns_are_found_or_named(
     tmp_path: Path, names: tuple[str, str], columns: dict[str, Any], text: str, label: str
 ) -> None:
-    found = own_data.describe(write_table(tmp_path / "t.csv", texts(60), names), **columns)
+    found = own_data.describe(write_table(tmp_path / "t.csv", texts(60), names), own_data.Columns(**columns))
     assert (found.text, found.label) == ([text], label)
 
 
@@ -157,7 +157,9 @@ def test_many_images_are_seen_less_often(
     known = {"avx512_bf16": fast, "amx_bf16": False}
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: known)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    document = own.image_params("efficientnet-lite", Path("d"), {"a": images // 2, "b": images // 2}, "smallest", None)
+    document = own.image_params(
+        "efficientnet-lite", own_data.Described(["path"], None, "one", ["a", "b"], images), "smallest", None
+    )
     trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
     assert [each["epochs"] for each in trainings] == [epochs] * 3
     assert document["quantize"]["recovery"]["epochs"] == after
@@ -173,7 +175,7 @@ def test_class_folders_make_a_task_of_images(tmp_path: Path, packed: bool) -> No
     assert document["task"] == {
         "name": "images",
         "args": {"data": data.name, "labels": ["blue", "green", "red"], "size": [64, 64]},
-    }
+    }  # no column says anything: folders do
     assert pipeline.check_order(document) == ["teacher", "prune", "quantize"]
     with pytest.raises(ParamsError, match="for images take one of efficientnet-lite"):
         laid_out(tmp_path, "bert", data)
@@ -185,7 +187,11 @@ def test_class_folders_make_a_task_of_images(tmp_path: Path, packed: bool) -> No
         (("a", "b"), texts(5), r"which column is the label\? Name it with --label: a, b"),
         (("a", "b", "label"), [("x", "y", "z")] * 5, r"which column is the text\? Name it with --text: a, b, label"),
         (("text", "label"), [(a, a) for a, _ in texts(40)], "40 distinct values in 40 rows are no labels"),
-        (("text", "label"), [*texts(9), ("a", "")], "1 rows have no label"),
+        (
+            ("text", "label"),
+            [*texts(9), ("a", "")],
+            r"t\.csv: row 10: column 'label': empty \(1 such in all\); fill it in",
+        ),
     ],
 )
 def test_what_cannot_be_found_is_asked_for(

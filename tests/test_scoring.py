@@ -207,8 +207,8 @@ def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "line 1: a header with distinct column names"),
-        (b"image,image\n1,2\n", "line 1: a header with distinct column names"),
+        (b"", "line 1: empty; a header with column names"),
+        (b"image,image\n1,2\n", "line 1: column .image. stands there twice"),
         (b"image\n", "no row in it"),
         (b"id,image\n1,a.png\n2\n", "line 3: 1 values, the header has 2"),
         (b"id,image\n1,\xff.png\n", "line 2: not UTF-8"),

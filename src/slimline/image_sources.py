@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from slimline import tables
 from slimline.errors import DataError, near_miss
-from slimline.labelled_rows import PARTS
+from slimline.labelled_rows import PARTS, SAID
 from slimline.tables import IMAGES
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
@@ -98,12 +98,34 @@ def by_folder(files: Store) -> list[Item]:
     while all(len(each) > 2 for each in paths) and len({each[0] for each in paths}) == 1:
         paths = [each[1:] for each in paths]
     if loose := [name for name, each in zip(images, paths, strict=True) if len(each) < 2]:
-        raise DataError(f"{files.path}: {loose[0]} lies in no class folder")
+        raise DataError(
+            f"{files.path}: {loose[0]} lies in no class folder; put it into one that is named by its label, or list "
+            "images and labels in a table"
+        )
     split = all(each[0].lower() in PARTS and len(each) > 2 for each in paths)
     return [
         Item(name, each[1] if split else each[0], PARTS[each[0].lower()] if split else "")
         for name, each in zip(images, paths, strict=True)
     ]
+
+
+def empty_classes(root: Path, items: Sequence[Item]) -> list[Path]:
+    """Return the folders that stand beside those of classes under ``root`` and hold no image; hidden ones don't count.
+
+    ``items`` are those of ``by_folder``.
+    """
+    full, beside = set(), set()
+    for item in items:
+        parts = PurePosixPath(item.name).parts
+        place = root.joinpath(*parts[: parts.index(str(item.label)) + 1])
+        full.add(place)
+        beside.add(place.parent)
+    return sorted(
+        each
+        for parent in beside
+        for each in parent.iterdir()
+        if each.is_dir() and each not in full and not each.name.startswith((".", "__"))
+    )
 
 
 def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: str | None) -> list[Item]:
@@ -120,12 +142,20 @@ def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: st
         for at in range(len(found[columns[0]])):
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:
-                raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split")
+                raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split; it says {SAID}")
             label, named = found[columns[1]][at], str(found[columns[0]][at])
             items.append(Item(named, label, PARTS.get(part, ""), str(found[group][at]) if group else ""))
     if not items:
         raise DataError(f"{path}: no row in it")
     return items
+
+
+def check_listed(path: Path, files: Store, items: Sequence[Item]) -> None:
+    """Raise DataError naming the row of the table at ``path`` whose image isn't among ``files``."""
+    known = set(files.names()) if isinstance(files, Archive) else None
+    for row, item in enumerate(items, 1):
+        if not (item.name in known if known is not None else (files.path / item.name).is_file()):
+            raise DataError(f"{path}: row {row}: {item.name!r}: no such image in {files.path}")
 
 
 def in_order(files: Store, items: Sequence[Item]) -> list[Item]:

@@ -16,6 +16,7 @@ from slimline.errors import DataError, near_miss
 BATCH = 1000
 PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
          "dev": "validation", "calibration": "calibration", "test": "test"}  # fmt: skip
+SAID = "train, validation, calibration or test"
 CALIBRATION = 512
 
 
@@ -85,7 +86,9 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
             if source.split:
                 for at, value in enumerate(found[source.split]):
                     if str(value).strip().lower() not in PARTS:
-                        raise DataError(f"{read.where(first + at)}: column {source.split!r}: {value!r} is no split")
+                        raise DataError(
+                            f"{read.where(first + at)}: column {source.split!r}: {value!r} is no split; it says {SAID}"
+                        )
                     read.parts[first + at] = PARTS[str(value).strip().lower()]
             if source.group:
                 read.groups += [str(value) for value in found[source.group]]
@@ -133,5 +136,6 @@ def parts(
         found |= {part: rows[at] for part, at in dealt.items()}
     for part, rows in found.items():
         if not len(rows):
-            raise DataError(f"{read.files[0]}: too few rows: none is left for {part}")
+            why = "; ".join([f"{len(fixed):,} in all", *notes])
+            raise DataError(f"{read.files[0]}: too few rows: none is left for {part} ({why})")
     return found, notes

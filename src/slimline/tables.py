@@ -23,6 +23,7 @@ from slimline.errors import DataError
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
 PATH = "path"
 
 
@@ -91,12 +92,13 @@ class _Csv(Table):
     """A CSV or TSV file in UTF-8 with a header; every value is text. Work is counted in bytes."""
 
     def __init__(self, path: Path) -> None:
-        self._delimiter = DELIMITERS[path.suffix]
+        self._delimiter = DELIMITERS[path.suffix.lower()]
         with path.open("rb") as file:
-            header = file.readline().decode("utf-8-sig", "replace")
-        names = next(csv.reader([header], delimiter=self._delimiter), [])
-        if not names or len(set(names)) != len(names):
-            raise DataError(f"{path}: line 1: a header with distinct column names is expected")
+            try:
+                names = next(csv.reader(_decoded(file, path), strict=True, delimiter=self._delimiter), [])
+            except csv.Error as error:
+                raise DataError(f"{path}: line 1: {error}") from error
+        _check_header(names, path)
         super().__init__(path, names, path.stat().st_size)
 
     def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
@@ -123,12 +125,28 @@ class _Csv(Table):
         return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}
 
 
+def _check_header(names: Sequence[str], path: Path) -> None:
+    if not names:
+        raise DataError(f"{path}: line 1: empty; a header with column names is expected")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(
+            f"{path}: line 1: column {twice!r} stands there twice; a header with distinct names is expected"
+        )
+    if path.suffix.lower() == ".csv" and len(names) == 1 and (other := set(OTHERS) & set(names[0])):
+        raise DataError(
+            f"{path}: line 1: one column, {names[0]!r}: {other.pop()!r} separates no columns in .csv; save it with "
+            "commas, or with tabs as .tsv"
+        )
+
+
 def _decoded(file: Any, path: Path) -> Iterator[str]:
     for number, line in enumerate(file, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
+            raise DataError(
+                f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+            ) from error
 
 
 class _JsonLines(Table):
@@ -241,9 +259,10 @@ def read(path: Path) -> Table:
     readers: dict[str, type[_Csv | _JsonLines | _Parquet]] = {
         ".csv": _Csv, ".tsv": _Csv, ".jsonl": _JsonLines, ".parquet": _Parquet,
     }  # fmt: skip
-    if path.suffix not in readers:
-        raise DataError(f"{path}: a folder of images, {', '.join((*readers, *ARCHIVES))} is expected")
-    return readers[path.suffix](path)
+    if path.suffix.lower() not in readers:
+        hint = "; one JSON object a line makes a .jsonl" if path.suffix == ".json" else ""
+        raise DataError(f"{path}: a folder of images, {', '.join((*readers, *ARCHIVES))} is expected{hint}")
+    return readers[path.suffix.lower()](path)
 
 
 @contextmanager

@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "empty class": (lambda f: f, {"labels": [*LABELS, "black"]}, r"label 'black' has no training row"),
     "no archive": (lambda f: (f / "a.zip").write_bytes(b"PK") and f / "a.zip", {}, r"a.zip: not an archive"),
     "not there": (
-        lambda f: write_manifest(f, [["red/999.png", "red"]], ["path", "label"]), {}, r"red/999.png: no such file"),
+        lambda f: write_manifest(f, [["red/999.png", "red"]], ["path", "label"]), {}, r"row 1: 'red/999.png': no such"),
     "no column": (lambda f: write_manifest(f, [["a", "b"]], ["file", "label"]), {}, r"list.csv: no column 'path'"),
     "no image": (lambda f: (f / "none").mkdir() or f / "none", {}, r"none: no image in it"),
 }  # fmt: skip

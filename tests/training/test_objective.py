@@ -18,7 +18,8 @@ from slimline.models.cnn import Cnn
 from slimline.params import Layer, Training
 from slimline.task import Split, tensors
 from slimline.tasks.digits import Digits
-from slimline.training import Epoch, Objective, State, TeacherCache, Term, fit
+from slimline.tasks.labelled_images import images
+from slimline.training import Epoch, Objective, State, TeacherCache, Term, check_terms, fit
 from slimline.training.losses import FeatureLoss, SoftTargets
 from slimline.training.losses.attention import Attention
 from slimline.training.losses.contract import Pairs
@@ -372,3 +373,14 @@ def test_a_loss_that_fails_on_its_layers_is_named_before_training(objective: Cal
     with pytest.raises(ParamsError, match=r"distill.loss.0.layers: The size of tensor a") as caught:
         objective(Clashing({"5": "8"}))
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_teacher_numbers_are_learnt_by_the_tasks_own_loss() -> None:
+    """So is every teacher of numbers: its section names no loss."""
+    task = images(answer="number", data="none", tolerance=0.1)
+    terms = [Term(SoftTargets(), 1.0, "params.yaml: teacher.loss")]
+    check_terms(terms, task, taught=False, mixup=0.0, where="params.yaml: teacher.training")
+    with pytest.raises(
+        ParamsError, match=r"teacher\.loss: soft targets are probabilities of labels.* take \{name: hard\}"
+    ):
+        check_terms(terms, task, taught=True, mixup=0.0, where="params.yaml: teacher.training")

@@ -20,16 +20,31 @@ def init(
     limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows first.")] = None,  # noqa: UP045
     model: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Yours: a folder of transformers or a hub's name; for images efficientnet-lite."),
+        typer.Option(
+            help="Yours: a folder of transformers or a hub's name; for images efficientnet-lite, timm:NAME, …"
+        ),
     ] = None,
     data: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="Yours: CSV, TSV, JSONL, Parquet; a folder with train.* and test.*; class folders; zip, tar."
+            help="Yours: CSV, TSV, JSONL, Parquet; a folder with train.* and test.*; class folders; zip, tar; a table "
+            "of images' paths."
         ),
     ] = None,
     text: Annotated[Optional[list[str]], typer.Option(help="The column of texts; twice for pairs.")] = None,  # noqa: UP045
     label: Annotated[Optional[str], typer.Option(help="The column of labels.")] = None,  # noqa: UP045
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A column that says train, validation or test; 'split' is found."),
+    ] = None,
+    group: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A column whose equal values never straddle splits (a patient, an author)."),
+    ] = None,
+    archive: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The zip, tar or folder that a table's images lie in; else beside the table."),
+    ] = None,
     max_length: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=4, help="Cut texts to so many tokens; most fit whole without it."),
@@ -51,7 +66,7 @@ def init(
         raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
     own = None
     if model is not None and data is not None:
-        own = project.Own(model, data, tuple(text or ()), label, max_length)
+        own = project.Own(model, data, tuple(text or ()), label, max_length, split, group, archive)
     for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 

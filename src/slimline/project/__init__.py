@@ -19,6 +19,7 @@ from slimline.errors import ParamsError, near_miss
 RECIPES = ("int8", "small", "smallest")
 HERE = Path(__file__).parent
 IGNORED = (".slimline/", "/fingerprints", "/events.db*", ".*.tmp", "__pycache__/")
+LABELS_SHOWN = 10
 NO_TELEMETRY = "BENTOML_DO_NOT_TRACK=True"
 
 
@@ -41,13 +42,19 @@ def shipped() -> dict[Path, Path]:
 
 @dataclass(frozen=True)
 class Own:
-    """A user's own model (a folder, or a name on the hub) and data; columns that aren't named are found."""
+    """A user's own model (a folder, or a name on the hub) and data; columns that aren't named are found.
+
+    ``archive`` holds the images that a table lists, where they don't lie beside it.
+    """
 
     model: str
     data: Path
     text: tuple[str, ...] = ()
     label: str | None = None
     max_length: int | None = None
+    split: str | None = None
+    group: str | None = None
+    archive: Path | None = None
 
 
 def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
@@ -97,7 +104,16 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
 
 
 def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
-    """Yield what to look at in params.yaml, whose content is ``text``."""
+    """Yield what was found in the data, and what to look at in params.yaml, whose content is ``text``."""
+    if own is not None:
+        document = yaml.safe_load(text)
+        yield f"found: {_found(document['task'])}"
+        if document["task"]["name"] == "text":
+            is_trained = document["teacher"]["training"] is not None
+            does = (
+                "has no head for these labels: it is trained first" if is_trained else "has a head for them: as it is"
+            )
+            yield f"found: {own.model} {does}"
     if own is None and task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
     if own is not None and "precision: bf16" in text:
@@ -105,6 +121,22 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
             "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for others "
             "that don't"
         )
+
+
+def _found(task: dict[str, Any]) -> str:
+    """Return which columns were taken for what, and what a label is, in one line."""
+    args = task["args"]
+    text = args.get("text", [])
+    columns = {"text": ", ".join([text] if isinstance(text, str) else text)}
+    columns |= {name: args[name] for name in ("label", "split", "group") if name in args}
+    labels = ", ".join(args.get("labels", [])[:LABELS_SHOWN]) + (
+        ", …" if len(args.get("labels", [])) > LABELS_SHOWN else ""
+    )
+    answers = {"one": f"one of {len(args.get('labels', []))} labels a row ({labels})",
+               "many": f"any of {len(args.get('labels', []))} labels a row ({labels})",
+               "number": f"a number a row, right within {args.get('tolerance')}"}  # fmt: skip
+    named = [f"column {column!r} as {name}" for name, column in columns.items() if column]
+    return "; ".join([task["name"], *named, answers[args.get("answer", "one")]])
 
 
 def params_text(task: str, recipe: str, limit: int | None) -> str:
@@ -125,14 +157,20 @@ def params_text(task: str, recipe: str, limit: int | None) -> str:
 
 
 def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
-    """Return params.yaml for one's own model and data: a table of texts, or images in class folders."""
+    """Return params.yaml for one's own model and data: a table of texts; images in class folders, or listed in one."""
     from slimline.project import own as pages
     from slimline.project import own_data
 
-    if (classes := own_data.classes(own.data)) is not None:
-        document = pages.image_params(own.model, Path(_from(folder, own.data)), classes, recipe, limit)
+    columns = own_data.Columns(own.text, own.label, own.split, own.group)
+    if pages.is_of_images(own.model) or own_data.classes(own.data) is not None:
+        _refuse(own, "images", text="--text", max_length="--max-length")
+        document = pages.image_params(own.model, own_data.describe_images(own.data, columns), recipe, limit)
+        document["task"]["args"]["data"] = _from(folder, own.data)
+        if own.archive is not None:
+            document["task"]["args"]["archive"] = _from(folder, own.archive)
     else:
-        described = own_data.describe(own.data, own.text, own.label)
+        _refuse(own, "texts", archive="--archive")
+        described = own_data.describe(own.data, columns)
         model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
         data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
         document = pages.text_params(own.model, described, recipe, limit)
@@ -140,7 +178,14 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         if own.max_length is not None:
             document["task"]["args"]["max_length"] = own.max_length
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def _refuse(own: Own, kind: str, **options: str) -> None:
+    """Raise ParamsError for the first of ``options`` {field: option} that is given, though ``kind`` doesn't take it."""
+    for name, option in options.items():
+        if getattr(own, name):
+            raise ParamsError(f"{option}: {kind} don't take it; {own.model} on {own.data} are {kind}")
 
 
 def _from(folder: Path, path: Path) -> str:

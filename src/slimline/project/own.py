@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -32,12 +32,9 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     settings = configuration(model)
     labels, has_head = in_models_order(described.labels, settings)
     args: dict[str, Any] = {"data": None, "tokenizer": model}  # whoever knows the project's folder writes the paths
-    args |= {"text": described.text if len(described.text) == 2 else described.text[0], "label": described.label}
-    args |= {"max_length": max_length(model, described, int(settings.get("max_position_embeddings", 512)))}
-    if described.answer != "one":
-        args["answer"] = described.answer
-    args |= {"labels": labels} if labels else {"tolerance": described.tolerance}
-    document["task"]["args"] = args
+    args |= {"text": described.text if len(described.text) == 2 else described.text[0]}
+    length = max_length(model, described, int(settings.get("max_position_embeddings", 512)))
+    document["task"]["args"] = args | {"max_length": length} | _rows_args(described, labels)
     document["limit"] = limit
     classes = len(labels) or 1
     pooling = "head" if has_head else "mean"
@@ -46,46 +43,68 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     teacher["weights"] = model
     if has_head:
         teacher["training"] = None
-    primary = {"one": "accuracy", "many": "micro_f1"}.get(described.answer)
-    document["budget"]["max_drop"] = {primary: 0.015} if primary else {}
-    if described.answer == "number":  # soft targets are probabilities
-        loss = {"name": "hint"}
-        document["distill"]["loss"] = loss
-        for stage in ("prune", "quantize", "factorize"):
-            document[stage]["recovery"]["loss"] = loss
-    layers, path = _layers(settings, pooling)
+    _judge(document, described.answer)
+    layers, path = _layers(model, pooling)
+    if path is None and recipe != "int8":
+        raise ParamsError(f"--recipe: {recipe!r}: {model} has no list of layers, so none of them can go; take int8")
     kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
-    document["distill"]["keep"] = {path: spread(layers, max(kept, 1))}
+    document["distill"]["keep"] = {path: spread(layers, max(kept, 1))} if path else None
     _follow(document, recipe, model)
     return document
 
 
-def image_params(model: str, data: Path, classes: Mapping[str, int], recipe: str, limit: int | None) -> dict[str, Any]:
-    """Return params.yaml's content for images in class folders; ``model`` is efficientnet-lite, resnet, cnn,
-    or one of a library: timm:NAME, torchvision:NAME. Those bring the size and the scale of their images along.
+def image_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
+    """Return params.yaml's content for images; ``model`` is efficientnet-lite, resnet, cnn, or one of a library:
+    timm:NAME, torchvision:NAME. Those bring the size and the scale of their images along.
 
-    ``classes`` are the labels in order, with how many images each has: the more there are, the fewer epochs.
+    The more images there are, the fewer epochs.
     """
-    of_library = model.startswith(LIBRARIES)
-    if model not in IMAGE_MODELS and not of_library:
+    if not is_of_images(model):
         known = ", ".join([*IMAGE_MODELS, *(f"{each}NAME" for each in LIBRARIES)])
         raise ParamsError(f"--model: {model!r}: for images take one of {known}")
+    of_library = model.startswith(LIBRARIES)
+    outputs = len(described.labels) or 1
     document: dict[str, Any] = yaml.safe_load((HERE / "own_images.yaml").read_text(encoding="utf-8"))
-    document["task"]["args"] = {"data": str(data), "labels": list(classes), "size": [64, 64]}
+    document["task"]["args"] = {"data": None, **_rows_args(described, described.labels), "size": [64, 64]}
     document["limit"] = limit
     channels = {"channels": 3} if model in {"resnet", "cnn"} else {}
-    document["teacher"]["model"] = {"name": model, "args": {"classes": len(classes), **channels}}
+    document["teacher"]["model"] = {"name": model, "args": {"classes": outputs, **channels}}
     if of_library:
-        network = plugins.find("models", model, where="--model")(classes=len(classes))
+        network = plugins.find("models", model, where="--model")(classes=outputs)
         document["task"]["args"] |= network.images
         document["teacher"]["weights"] = "pretrained" if network.has_weights else None
     elif model != "efficientnet-lite":
         document["teacher"]["weights"] = None
     if model != "efficientnet-lite":
         document["quantize"]["methods"][0]["skip"] = []
-    _train(document, sum(classes.values()))
+    _judge(document, described.answer)
+    _train(document, described.rows)
     _shorten(document, recipe, has_blocks=model == "efficientnet-lite")
     return document
+
+
+def is_of_images(model: str) -> bool:
+    """Return whether a model is one of those that take images."""
+    return model in IMAGE_MODELS or model.startswith(LIBRARIES)
+
+
+def _rows_args(described: Described, labels: list[str]) -> dict[str, Any]:
+    """Return the arguments that both tasks share: which columns say what, and what a label is."""
+    said = {"label": described.label, "split": described.split, "group": described.group}
+    args: dict[str, Any] = {key: column for key, column in said.items() if column is not None}
+    if described.answer != "one":
+        args["answer"] = described.answer
+    return args | ({"labels": labels} if labels else {"tolerance": described.tolerance})
+
+
+def _judge(document: dict[str, Any], answer: str) -> None:
+    """Set what the budget bounds, and the losses, by the kind of answer."""
+    primary = {"one": "accuracy", "many": "micro_f1", "number": "within_tolerance"}[answer]
+    document["budget"]["max_drop"] = {primary: 0.015}
+    if answer == "number":  # soft targets are probabilities
+        document["distill"]["loss"] = {"name": "hard"}
+        for stage in ("prune", "quantize", "factorize"):
+            document[stage]["recovery"]["loss"] = {"name": "hard"}
 
 
 def _train(document: dict[str, Any], rows: int) -> None:
@@ -156,7 +175,7 @@ def configuration(model: str) -> dict[str, Any]:
         try:
             path = Path(hf_hub_download(model, "config.json"))
         except Exception as error:  # offline, unknown, private: the hub raises many kinds
-            reason = " ".join(str(error).split())[:160]
+            reason = shorten(str(error), 160, placeholder=" …")
             raise DataError(f"--model: {model}: no such folder, and the hub doesn't give it: {reason}") from error
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -165,7 +184,8 @@ def configuration(model: str) -> dict[str, Any]:
 def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[str], bool]:
     """Return the labels in the order of the model's outputs, and whether it has a head for just them.
 
-    Where the model calls its outputs LABEL_0, LABEL_1, … the sorted order stands.
+    Data that number their labels from 0 take the model's names for them. Where it calls its outputs LABEL_0, LABEL_1, …
+    the sorted order stands.
     """
     trained = any(str(each).endswith(HEAD) for each in settings.get("architectures") or [])
     names = settings.get("id2label") or {}
@@ -174,6 +194,8 @@ def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[s
         return named, trained
     anonymous = all(name == f"LABEL_{at}" for at, name in enumerate(named))
     whole = [str(at) for at in range(len(named))] == labels
+    if trained and whole and not anonymous and len(set(named)) == len(named) and not any(map(str.isdecimal, named)):
+        return named, True
     return labels, trained and len(named) == max(len(labels), 1) and (anonymous or whole)
 
 
@@ -195,10 +217,19 @@ def spread(layers: int, kept: int) -> list[int]:
     return [round(at * (layers - 1) / (kept - 1)) for at in range(kept)]
 
 
-def _layers(settings: dict[str, Any], pooling: str) -> tuple[int, str]:
-    """Return how many layers an encoder has and where they stand in ``hf-encoder``."""
-    count = int(settings.get("num_hidden_layers") or settings.get("n_layers") or 1)
-    kind = str(settings.get("model_type", "bert"))
-    inside = "transformer.layer" if kind == "distilbert" else "encoder.layer"
-    prefix = f"body.{kind.replace('-', '_')}" if pooling == "head" else "body"
-    return count, f"{prefix}.{inside}"
+def _layers(model: str, pooling: str) -> tuple[int, str | None]:
+    """Return how many layers an encoder has and where they stand in ``hf-encoder``; None: in no list of so many.
+
+    It is built without memory for its weights.
+    """
+    import torch
+    from torch import nn
+
+    with torch.device("meta"):
+        network = plugins.find("models", "hf-encoder", where="--model")(source=model, pooling=pooling)
+    settings = network.body.config
+    if settings.is_encoder_decoder:
+        raise ParamsError(f"--model: {model}: {settings.model_type} writes texts; an encoder (BERT, …) is expected")
+    count = int(settings.num_hidden_layers)
+    lists = (name for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    return count, next(lists, None)

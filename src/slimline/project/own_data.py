@@ -3,54 +3,104 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from slimline import tables
-from slimline.errors import DataError, near_miss
+from slimline.errors import DataError, ParamsError, near_miss
+from slimline.labelled_rows import PARTS
 
 LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment", "rating", "score", "y")
 TEXT = ("text", "sentence", "review", "content", "body", "message", "comment", "document", "title", "question")
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "answer"), ("question1", "question2"),
          ("question", "sentence"), ("text_a", "text_b"), ("query", "document"))  # fmt: skip
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+SPLIT, GROUP = "split", "group"
 MANY = 1000  # so many distinct values are no list of labels
 SAMPLE = 2000
+SHOWN = 40  # letters of a column's name
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that were named; those that weren't are found."""
+
+    text: Sequence[str] = ()
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class Described:
-    """A table as the task ``text`` takes it. ``labels`` are sorted; empty where labels are numbers."""
+    """Data as the tasks ``text`` and ``images`` take them. ``labels`` are sorted; empty where labels are numbers.
+
+    ``label`` is None where class folders say it, ``text`` the columns of texts, or that of the images' paths.
+    """
 
     text: list[str]
-    label: str
+    label: str | None
     answer: str
     labels: list[str]
-    sample: list[Any]
+    rows: int
+    sample: list[Any] = field(default_factory=list)
     tolerance: float = 0.0
+    split: str | None = None
+    group: str | None = None
 
 
-def describe(data: Path, text: Sequence[str] = (), label: str | None = None) -> Described:
-    """Return what a table, or a folder with train.* and test.*, holds.
+def describe(data: Path, columns: Columns = Columns()) -> Described:
+    """Return what a table of texts, or a folder with train.* and test.*, holds.
 
     Columns that aren't named are found by their usual names. Raises DataError saying which option names them.
     """
     files = find(data)
     first = tables.read(next(iter(files.values())))
-    label = _label(first, label, text)
-    texts = _texts(first, list(text), label)
-    values: Counter[str] = Counter()
+    label = _label(first, columns.label, columns.text)
+    return _described(files, first, _texts(first, list(columns.text), label), label, columns)
+
+
+def describe_images(data: Path, columns: Columns = Columns()) -> Described:
+    """Return what class folders, an archive of such, or a table of images' paths holds."""
+    if (found := classes(data)) is not None:
+        if named := [name for name in ("label", "split", "group") if getattr(columns, name)]:
+            raise ParamsError(f"--{named[0]}: {data} has no columns: the folders' names say the classes")
+        return Described([tables.PATH], None, "one", list(found), sum(found.values()))
+    table = tables.read(data)
+    if tables.PATH not in table.names:
+        raise DataError(
+            f"{data}: no column {tables.PATH!r}, which names each image's file; it has: {_names(table)}. For texts, "
+            "--model takes an encoder: its folder, or its name on the hub"
+        )
+    if columns.group is None and GROUP in table.names:
+        columns = replace(columns, group=GROUP)
+    label = _label(table, columns.label, [tables.PATH])
+    return _described({"": data}, table, [tables.PATH], label, columns)
+
+
+def _described(files: dict[str, Path], first: tables.Table, text: list[str], label: str, named: Columns) -> Described:
+    """Read all rows, and return what they say."""
+    split = None if named.split is None else _known(first, named.split, "--split")
+    group = None if named.group is None else _known(first, named.group, "--group")
+    may_split = split is None and list(files) == [""] and SPLIT in first.names and SPLIT not in (*text, label)
+    says_split = False
+    values = _Values()
     sample: list[Any] = []
-    for row in _rows(files.values(), [*texts, label]):
-        values[json.dumps(row[label]) if isinstance(row[label], list) else str(row[label] or "").strip()] += 1
-        if len(sample) < SAMPLE:
-            sample.append([row[name] for name in texts] if len(texts) == 2 else row[texts[0]])
-    answer, labels, tolerance = _answer(values, data, label)
-    return Described(texts, label, answer, labels, sample, tolerance)
+    for part, path in files.items():
+        for number, row in enumerate(_rows(path, [*text, label, *([SPLIT] if may_split else [])]), 1):
+            values.add(row[label], f"{path}: row {number}", part)
+            says_split = says_split or (may_split and str(row[SPLIT]).strip().lower() in PARTS)
+            if len(sample) < SAMPLE:
+                sample.append([row[name] for name in text] if len(text) == 2 else row[text[0]])
+    answer, labels, tolerance = values.answer(first.path, label)
+    split = SPLIT if says_split else split
+    return Described(text, label, answer, labels, values.counts.total(), sample, tolerance, split, group)
 
 
 def find(data: Path) -> dict[str, Path]:
@@ -76,18 +126,29 @@ def classes(data: Path) -> dict[str, int] | None:
     is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
     if not is_archive and not (data.is_dir() and not any(data.glob("train.*"))):
         return None
-    found = Counter(str(item.label) for item in image_sources.by_folder(image_sources.store(data)))
+    items = image_sources.by_folder(image_sources.store(data))
+    if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
+        raise DataError(f"{empty[0]}: a class folder without an image in it; put some there, or remove it")
+    found = Counter(str(item.label) for item in items)
+    if len(found) == 1:
+        raise DataError(f"{data}: one class alone, {next(iter(found))!r}; a folder for each of two or more is expected")
     return dict(sorted(found.items()))
 
 
-def _rows(files: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for path in files:
-        table = tables.read(path)
-        if missing := [name for name in names if name not in table.names]:
-            raise DataError(f"{path}: no column {missing[0]!r}; it has: {', '.join(table.names)}")
-        for batch, _ in table.batches(1000):
-            columns = [tables.plain(batch[name]) for name in names]
-            yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+def _rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    table = tables.read(path)
+    if missing := [name for name in names if name not in table.names]:
+        raise DataError(
+            f"{path}: no column {missing[0]!r}.{near_miss(missing[0], table.names)} It has: {_names(table)}"
+        )
+    for batch, _ in table.batches(1000):
+        columns = [tables.plain(batch[name]) for name in names]
+        yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+def _names(table: tables.Table) -> str:
+    """Return the columns' names in one line, however long they are: a file without a header has a row there."""
+    return ", ".join(shorten(name, SHOWN, placeholder=" …") for name in table.names)
 
 
 def _label(table: tables.Table, label: str | None, text: Sequence[str]) -> str:
@@ -96,7 +157,7 @@ def _label(table: tables.Table, label: str | None, text: Sequence[str]) -> str:
     lower = {name.lower(): name for name in table.names}
     found = [lower[name] for name in LABEL if name in lower and lower[name] not in text]
     if not found:
-        raise DataError(f"{table.path}: which column is the label? Name it with --label: {', '.join(table.names)}")
+        raise DataError(f"{table.path}: which column is the label? Name it with --label: {_names(table)}")
     return found[0]
 
 
@@ -110,37 +171,71 @@ def _texts(table: tables.Table, text: list[str], label: str) -> list[str]:
     found = [lower[name] for name in TEXT if name in lower]
     found = found or (list(lower.values()) if len(lower) == 1 else [])
     if not found:
-        raise DataError(f"{table.path}: which column is the text? Name it with --text: {', '.join(table.names)}")
+        raise DataError(f"{table.path}: which column is the text? Name it with --text: {_names(table)}")
     return found[:1]
 
 
 def _known(table: tables.Table, name: str, option: str) -> str:
     if name not in table.names:
         raise DataError(
-            f"{option}: {table.path} has no column {name!r}.{near_miss(name, table.names)} "
-            f"It has: {', '.join(table.names)}"
+            f"{option}: {table.path} has no column {name!r}.{near_miss(name, table.names)} It has: {_names(table)}"
         )
     return name
 
 
-def _answer(values: Counter[str], data: Path, label: str) -> tuple[str, list[str], float]:
-    """Return (one, many or number, the labels, what error counts as right)."""
-    rows = values.total()
-    if "" in values and not any("," in value or value.startswith("[") for value in values):
-        raise DataError(f"{data}: column {label!r}: {values['']} rows have no label")
-    numbers = [number for value in values if (number := _number(value)) is not None]
-    if len(numbers) == len(values) and (len(values) > 20 or any(number != int(number) for number in numbers)):
-        tenth = (max(numbers) - min(numbers)) / 10
-        return "number", [], float(f"{tenth:.2g}")
-    lists = all(value.startswith("[") for value in values if value)
-    parts = Counter(chain.from_iterable(_parts(value, lists=lists) for value in values))
-    several = any(len(_parts(value, lists=lists)) > 1 for value in values)
-    if lists or (several and len(parts) < len(values)):
-        return "many", sorted(parts), 0.0
-    if len(values) > MANY or len(values) * 2 > rows:
-        raise DataError(f"{data}: column {label!r}: {len(values)} distinct values in {rows} rows are no labels")
-    whole = len(numbers) == len(values)
-    return "one", sorted(values, key=(float) if whole else str), 0.0
+class _Values:
+    """What stands in a label column: how often, and where first."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        self._learnt: set[str] = set()  # stands in a training file, or in the only one
+
+    def add(self, value: Any, where: str, part: str) -> None:
+        """Note a row's value; ``where`` is "FILE: row N"."""
+        missing = value is None or (isinstance(value, float) and math.isnan(value))
+        text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
+        self.counts[text] += 1
+        self._first.setdefault(text, where)
+        if part in {"", "train"}:
+            self._learnt.add(text)
+
+    def answer(self, path: Path, label: str) -> tuple[str, list[str], float]:
+        """Return (one, many or number, the labels, what error counts as right)."""
+        values, rows, column = self.counts, self.counts.total(), f"column {label!r}"
+        if not rows:
+            raise DataError(f"{path}: no row in it")
+        if "" in values and not any("," in value or value.startswith("[") for value in values):
+            raise DataError(
+                f"{self._first['']}: {column}: empty ({values['']} such in all); fill it in, or take the row out"
+            )
+        numbers = [number for value in values if (number := _number(value)) is not None]
+        if len(numbers) == len(values) and (len(values) > 20 or any(number != int(number) for number in numbers)):
+            tenth = (max(numbers) - min(numbers)) / 10
+            return "number", [], float(f"{tenth:.2g}")
+        lists = all(value.startswith("[") for value in values if value)
+        parts = {value: _parts(value, lists=lists) for value in values}
+        several = any(len(each) > 1 for each in parts.values())
+        if lists or (several and len(set(chain.from_iterable(parts.values()))) < len(values)):
+            return "many", sorted(self._labels(parts, path, column)), 0.0
+        if len(values) > MANY or len(values) * 2 > rows:
+            raise DataError(f"{path}: {column}: {len(values)} distinct values in {rows} rows are no labels")
+        names = self._labels({value: [value] for value in values}, path, column)
+        return "one", sorted(names, key=float if len(numbers) == len(values) else str), 0.0
+
+    def _labels(self, parts: dict[str, list[str]], path: Path, column: str) -> list[str]:
+        """Return the labels in ``parts`` {value: labels in it}; training rows must have all, two or more."""
+        learnt = {name for value in self._learnt for name in parts[value]}
+        for value, names in parts.items():
+            if unknown := [name for name in names if name not in learnt]:
+                near = near_miss(unknown[0], sorted(learnt))
+                raise DataError(
+                    f"{self._first[value]}: {column}: unknown label {unknown[0]!r}, which no row of {path} has.{near}"
+                )
+        if len(learnt) < 2:
+            only = next(iter(learnt), "")
+            raise DataError(f"{path}: {column}: no label but {only!r} in {self.counts.total()} rows; two are needed")
+        return list(learnt)
 
 
 def _parts(value: str, *, lists: bool) -> list[str]:
@@ -150,6 +245,7 @@ def _parts(value: str, *, lists: bool) -> list[str]:
 
 def _number(value: str) -> float | None:
     try:
-        return float(value)
+        found = float(value)
     except ValueError:
         return None
+    return found if math.isfinite(found) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from slimline.tables import PATH
 from slimline.tasks.images import flip, shift
 
 BATCH = 256
+NAMELESS = re.compile(r" <_io\.BytesIO[^>]*>")  # what Pillow calls an image that came without a file
 
 
 class Images(OwnRows):
@@ -107,6 +109,7 @@ class Images(OwnRows):
         if self.data.is_file() and not self.data.name.endswith(image_sources.ARCHIVES):
             listed = image_sources.by_manifest(self.data, [PATH, self.label], self.split, self.group)
             files = image_sources.store(self.archive or self.data.parent)
+            image_sources.check_listed(self.data, files, listed)
         else:
             files = image_sources.store(self.data)
             listed = image_sources.by_folder(files)
@@ -132,7 +135,8 @@ class Images(OwnRows):
                 try:
                     preprocess.run(document, [value], trust=None)
                 except DataError as error:
-                    raise DataError(f"{read.where(first + at)}: {str(error).removeprefix('image 0: ')}") from error
+                    told = NAMELESS.sub("", str(error)).removeprefix("image 0: ")
+                    raise DataError(f"{read.where(first + at)}: {told}; replace it, or take it out") from error
             raise
 
 

@@ -118,7 +118,7 @@ class Text(OwnRows):
     def _texts(self, row: tuple[Any, ...], where: str) -> Any:
         for name, value in zip(self.columns, row, strict=True):
             if not isinstance(value, str) or not value.strip():
-                raise DataError(f"{where}: column {name!r}: {f'{value!r} is no text' if value else 'empty'}")
+                raise DataError(f"{where}: column {name!r}: {_wrong(value)}")
         return list(row) if self.pair else row[0]
 
     def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
@@ -191,6 +191,11 @@ class ManyLabelsText(Text, ManyLabelsRows):
 
 class NumberText(Text, NumberRows):
     """Each text has a number; an answer within ``tolerance`` of it is right."""
+
+
+def _wrong(value: Any) -> str:
+    is_text = isinstance(value, str) or value is None
+    return "empty; fill it in, or take the row out" if is_text else f"{value!r} is no text"
 
 
 def text(answer: str = "one", **args: Any) -> Text:

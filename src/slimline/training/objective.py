@@ -52,7 +52,7 @@ def check_terms(terms: Sequence[Term], task: Task, *, taught: bool, mixup: float
     for term in terms:
         if not taught and "teacher" in (needs(term.loss) or ()):
             raise ParamsError(f"{term.where}: {type(term.loss).__name__} learns from a teacher, and none is named")
-        if hasattr(term.loss, "check"):
+        if hasattr(term.loss, "check") and (taught or not term.reads_outputs):  # else it is the task's own loss
             term.loss.check(task, term.where)
 
 

@@ -68,8 +68,8 @@ def check_probabilities(task: Task, where: str) -> None:
     shape = task.signature()["outputs"][0]["shape"]
     if len(shape) == 2 and shape[-1] == 1:
         raise ParamsError(
-            f"{where}: soft targets are probabilities of labels, and the model gives one number; take {{name: hint}}, "
-            "which follows it, or {name: hard}"
+            f"{where}: soft targets are probabilities of labels, and the model gives one number; take "
+            "{name: hard}, and losses on layers beside it"
         )
 
 
