@@ -214,17 +214,31 @@ def test_what_began_lately_is_found_in_the_last_minutes(good: Path, workshop: Wo
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rows", [18, 36])
 def test_a_shift_of_the_newest_rows_alone_is_no_stages_fault(
-    good: Path, workshop: Workshop, tmp_path: Path, seed: int
+    good: Path, workshop: Workshop, tmp_path: Path, seed: int, rows: int
 ) -> None:
-    """A few dozen rows turned around after a few dozen clear ones: they flip answers before all rows look moved."""
+    """A few dozen rows turned around after a hundred clear ones: they flip answers before all rows look moved."""
     url = f"sqlite:///{tmp_path}/events.db"
     Traffic(rows=100, labelled=0).write(url, good, workshop, seed).close()
-    turned = Traffic(rows=36, labelled=0, change=rotated)
+    turned = Traffic(rows=rows, labelled=0, change=rotated)
     with turned.write(url, good, workshop, seed + 100, at=1e9 + 100) as store:
         found = blame(good, store, signal="agreement", rounds=0)
     assert found.verdict == "data", found.why
     assert "in the last" in found.why
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(20, "nothing"), (250, "quantize")])
+def test_a_stage_is_blamed_on_a_handful_of_rows_only_where_the_reference_rows_know(
+    releases: dict[str, Path], workshop: Workshop, tmp_path: Path, rows: int, verdict: str
+) -> None:
+    """A stage that fails where it serves; what was bad when it was built needs no rows of production at all."""
+    verdicts = {}
+    for name in ("elsewhere", "miscalibrated"):
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        with Traffic(rows=rows, labelled=0).write(url, releases[name], workshop, 0) as store:
+            verdicts[name] = blame(releases[name], store, signal="agreement", rounds=0).verdict
+    assert verdicts == {"elsewhere": verdict, "miscalibrated": "quantize"}
 
 
 def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.blame.steps import Share
 from slimline.monitor.blame.window import Window
 
-NEWEST, FEWEST = 7, 30  # drift is looked for in a window, its newer half, quarter …, of so many rows at least
+NEWEST, FEWEST = 7, 8  # drift is looked for in a window, its newer half, quarter …, of so many rows at least
+ENOUGH = 30  # rows that hold a stage's fault and another input apart, where the reference rows know of neither
 TESTS = 5  # the chain's loss on reference and window, answers that flip, accuracy served and the teacher's
 
 
@@ -94,6 +95,8 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
             return Opinion("data", f"the mix of labels changed; {what}, as on reference rows of the same labels")
         if moved:
             return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
+        if len(rows) < ENOUGH:
+            return Opinion("nothing", f"{what}; {len(rows)} rows don't tell its fault from another input")
         return Opinion(
             "stage", f"{what} in the window, though not on the reference rows and with the same input", stage
         )
