@@ -112,6 +112,7 @@ SCRIPT = """<script>onload = () => {
   texts.forEach(([said, own], place) => {
     if (own.left < all.left - 1 || own.right > all.right + 1 || own.top < all.top - 1 || own.bottom > all.bottom + 1)
       mistakes.push(`${said} is cut off`)
+    if (own.height < 9) mistakes.push(`${said} is ${own.height} pixels high`)
     texts.slice(0, place).forEach(([other, its]) => {
       if (own.left < its.right - 1 && its.left < own.right - 1 && own.top < its.bottom - 2 && its.top < own.bottom - 2)
         mistakes.push(`${said} covers ${other}`)
@@ -122,8 +123,12 @@ SCRIPT = """<script>onload = () => {
 }</script>"""
 
 
-@pytest.mark.parametrize("since", [float("-inf"), 1e9 + 60 * 1200], ids=["a day", "after the alarms began"])
-def test_no_text_covers_another_in_a_browser(crowded: Path, tmp_path: Path, since: float) -> None:
+@pytest.mark.parametrize(
+    ("since", "width"),
+    [(float("-inf"), 1400), (1e9 + 60 * 1200, 1400), (float("-inf"), 500)],
+    ids=["a day", "after the alarms began", "on a phone"],
+)
+def test_every_text_can_be_read_in_a_browser(crowded: Path, tmp_path: Path, since: float, width: int) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium isn't installed: apt-get install chromium")
@@ -132,7 +137,7 @@ def test_no_text_covers_another_in_a_browser(crowded: Path, tmp_path: Path, sinc
     page.write_text(page.read_text().replace("</html>", f"{SCRIPT}</html>"))
     command = [
         chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'own'}",
-        page.as_uri(),
+        f"--window-size={width},900", page.as_uri(),
     ]  # fmt: skip
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     found = re.search(r"<title>(\d+) drawn, (\d+) texts: (.*)</title>", shown)
