@@ -335,5 +335,5 @@ class OneNumber(Digits):
 
 @pytest.mark.parametrize("loss", [Soft(), SoftTargets()])
 def test_soft_targets_of_one_number_are_refused(loss: Any) -> None:
-    with pytest.raises(ParamsError, match=r"^params.yaml: distill.loss: soft targets .* take \{name: hint\}"):
+    with pytest.raises(ParamsError, match=r"^params.yaml: distill.loss: soft targets .* take \{name: hard\}"):
         loss.check(OneNumber(), "params.yaml: distill.loss")
