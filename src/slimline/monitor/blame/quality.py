@@ -87,19 +87,7 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     hurt = lost is not None and lost.low > may.chain
     flipped = flips is not None and flips.low > may.flips
     if hurt or flipped:
-        stage = _worst(chain, rows, may, at, by_label=hurt)
-        what = f"{stage} {_loses(chain, rows, stage, at)}" if hurt else _flips_more(chain, rows, stage, at)
-        if hurt and may.same_rows:
-            return Opinion("stage", f"{what} in the window; on the same rows the incumbent did not", stage)
-        if not flipped and not _spoils_more(chain, rows, at):
-            return Opinion("data", f"the mix of labels changed; {what}, as on reference rows of the same labels")
-        if moved:
-            return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
-        if len(rows) < ENOUGH:
-            return Opinion("nothing", f"{what}; {len(rows)} rows don't tell its fault from another input")
-        return Opinion(
-            "stage", f"{what} in the window, though not on the reference rows and with the same input", stage
-        )
+        return _in_window(chain, rows, may, at, moved, hurt=hurt, flipped=flipped)
     if mismatch := _misserved(chain, rows, at):
         return Opinion("serving", mismatch)
     fell = [
@@ -115,6 +103,23 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     note = f"; the input changed ({', '.join(moved)}), harmlessly" if moved else ""
     seen = f" or on {len(rows)} rows of the window" if len(rows) else ""
     return Opinion("nothing", f"no stage lost more than {may.source} on the reference rows{seen}{note}")
+
+
+def _in_window(
+    chain: Chain, rows: Rows, may: Allowed, at: float, moved: list[str], *, hurt: bool, flipped: bool
+) -> Opinion:
+    """Say whose fault it is that the chain loses more, or flips more answers, than on the reference rows."""
+    stage = _worst(chain, rows, may, at, by_label=hurt)
+    what = f"{stage} {_loses(chain, rows, stage, at)}" if hurt else _flips_more(chain, rows, stage, at)
+    if hurt and may.same_rows:
+        return Opinion("stage", f"{what} in the window; on the same rows the incumbent did not", stage)
+    if not flipped and not _spoils_more(chain, rows, at):
+        return Opinion("data", f"the mix of labels changed; {what}, as on reference rows of the same labels")
+    if moved:
+        return Opinion("data", f"the input changed: {', '.join(moved)}; {what}, though not on the reference rows")
+    if len(rows) < ENOUGH:
+        return Opinion("nothing", f"{what}; {len(rows)} rows don't tell its fault from another input")
+    return Opinion("stage", f"{what} in the window, though not on the reference rows and with the same input", stage)
 
 
 def _moved(chain: Chain, rows: Rows, at: float) -> list[str]:
