@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from traffic import Sent
 
 from slimline import manifest
@@ -43,6 +44,8 @@ def picture(document: dict[str, Any], sent: list[Sent], planted_at: float, first
     upper.set_ylim(0, 1)
     lower.set_ylabel("p95 at the client, ms")
     lower.set_yscale("log")
+    lower.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lower.yaxis.set_minor_locator(NullLocator())
     lower.yaxis.set_major_formatter("{x:g}")
     lower.set_xlabel("seconds after the regression was planted")
     for axes in (upper, lower):
