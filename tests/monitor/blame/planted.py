@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,11 @@ class Workshop:
 
     @cached_property
     def teacher(self) -> nn.Module:
-        return self._fit(Cnn(width=16), epochs=12)
+        return self._fit(self._fresh(width=16), epochs=12)
 
     @cached_property
     def distilled(self) -> nn.Module:
-        return self._fit(Cnn(width=10), epochs=12)
+        return self._fit(self._fresh(width=10), epochs=12)
 
     def pruned(self, without: tuple[int, ...] = ()) -> nn.Module:
         """Prune and recover; on data that lacks the classes ``without``, which is how a stage forgets them."""
@@ -127,11 +128,16 @@ class Workshop:
             each.close()
         return {"machine": benchmark.machine(), "target": {"batch_sizes": [1, 8]}, "stages": rows}
 
+    def _fresh(self, width: int) -> nn.Module:
+        """Return a net whose first weights are the seed's, whatever ran before in this process."""
+        torch.manual_seed(self.seed)
+        return Cnn(width=width)
+
     def _fit(self, model: nn.Module, epochs: int, rows: Split | None = None) -> nn.Module:
         torch.manual_seed(self.seed)
         model = copy.deepcopy(model)
         settings = Training(epochs=epochs, batch_size=64, lr=0.02)
-        state = State({}, self.folder / f"training-{torch.randint(1 << 40, ()).item()}-{id(model)}")
+        state = State({}, Path(mkdtemp(prefix="training-", dir=self.folder)))
         fit(
             model, self.task, rows or self.trained, self.splits["validation"] if rows is None else rows, settings,
             loss=SoftTargets(), seed=self.seed, state=state, where="here",

@@ -218,11 +218,11 @@ def test_what_began_lately_is_found_in_the_last_minutes(good: Path, workshop: Wo
 def test_a_shift_of_the_newest_rows_alone_is_no_stages_fault(
     good: Path, workshop: Workshop, tmp_path: Path, seed: int, rows: int
 ) -> None:
-    """A few dozen rows turned around after a hundred clear ones: they flip answers before all rows look moved."""
+    """A few dozen rows turned around after two hundred clear ones: they flip answers before all rows look moved."""
     url = f"sqlite:///{tmp_path}/events.db"
-    Traffic(rows=100, labelled=0).write(url, good, workshop, seed).close()
+    Traffic(rows=200, labelled=0).write(url, good, workshop, seed).close()
     turned = Traffic(rows=rows, labelled=0, change=rotated)
-    with turned.write(url, good, workshop, seed + 100, at=1e9 + 100) as store:
+    with turned.write(url, good, workshop, seed + 100, at=1e9 + 200) as store:
         found = blame(good, store, signal="agreement", rounds=0)
     assert found.verdict == "data", found.why
     assert "in the last" in found.why
