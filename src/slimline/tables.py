@@ -42,44 +42,41 @@ class Table:
         return self.path.parent / path
 
 
-class _Folder(Table):
-    """The images under a folder, sorted by path; one column ``path``, relative to the folder."""
+class _Images(Table):
+    """Images by name, in the order of ``files``; one column ``path``."""
 
-    def __init__(self, path: Path) -> None:
-        self._files = sorted(
-            each.relative_to(path).as_posix() for each in path.rglob("*") if each.suffix.lower() in IMAGES
-        )
-        if not self._files:
+    def __init__(self, path: Path, files: list[str]) -> None:
+        if not files:
             raise DataError(f"{path}: no image in it ({', '.join(IMAGES)})")
-        super().__init__(path, [PATH], len(self._files))
+        self._files = files
+        super().__init__(path, [PATH], len(files))
 
     def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
         for start in range(0, self.total, size):
             files = self._files[start : start + size]
             yield {PATH: list(files)}, start + len(files)
+
+
+class _Folder(_Images):
+    """The images under a folder, sorted by path, relative to the folder."""
+
+    def __init__(self, path: Path) -> None:
+        found = (each.relative_to(path).as_posix() for each in path.rglob("*") if each.suffix.lower() in IMAGES)
+        super().__init__(path, sorted(found))
 
     def image(self, path: str) -> Path | bytes:
         return self.path / path
 
 
-class _Archive(Table):
-    """The images in a zip or tar, in the order in which they lie there; one column ``path``, the name in it."""
+class _Archive(_Images):
+    """The images in a zip or tar, in the order in which they lie there, by their name in it."""
 
     def __init__(self, path: Path) -> None:
         from slimline import image_sources
 
         self._store = image_sources.Archive(path)
-        self._files = [
-            name for name in self._store.names() if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"
-        ]
-        if not self._files:
-            raise DataError(f"{path}: no image in it ({', '.join(IMAGES)})")
-        super().__init__(path, [PATH], len(self._files))
-
-    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
-        for start in range(0, self.total, size):
-            files = self._files[start : start + size]
-            yield {PATH: list(files)}, start + len(files)
+        names = self._store.names()
+        super().__init__(path, [name for name in names if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"])
 
     def image(self, path: str) -> Path | bytes:
         try:
