@@ -17,7 +17,8 @@ from slimline.errors import ArtifactError, DataError, InputError, SlimlineError
 from slimline.events import EventStore
 from slimline.manifest import digest
 from slimline.monitor.alarm import Alarm
-from slimline.monitor.blame import Blame, blame, inputs, on_alarm, page, replayed
+from slimline.monitor.blame import Blame, blame, inputs, on_alarm, page, quality, replayed, window
+from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.standing import Standing, State
 from tests.monitor.blame.planted import OVER_PRUNED, Traffic, Workshop, blurred, rotated
 
@@ -132,6 +133,20 @@ def test_what_the_incumbent_lost_too_is_no_regression(releases: dict[str, Path],
     again = workshop.release("again", brightness=0.5, seed=1)
     assert blame(again, incumbent=faulty, rounds=0).verdict == "nothing"
     assert blame(again, incumbent=releases["good"], rounds=0).verdict == "quantize"
+
+
+def test_a_few_rows_that_the_incumbent_got_wrong_clear_no_stage(releases: dict[str, Path], workshop: Workshop) -> None:
+    """What the incumbent lost on a handful of a window's rows is no measure for all reference rows."""
+    sound, bad = Chain.read(releases["good"]), Chain.read(releases["miscalibrated"])
+    rows = replayed(releases["good"], {"image": workshop.images}, list(workshop.labels))
+    (lost,) = np.nonzero(sound.correct(rows, sound.teacher) & ~sound.correct(rows, sound.last))
+    few = lost[:3]
+    outputs = {stage: each[few] for stage, each in rows.outputs.items()}
+    seen = Rows([rows.ids[at] for at in few], outputs, rows.labels[few], rows.served[few])
+    may = quality.allowed(bad, sound, seen)
+    assert may.chain == 1
+    told = quality.judge(bad, window.nothing(bad), may, alarmed=True, drifted=False, confidence=0.95)
+    assert (told.kind, told.stage) == ("stage", "quantize"), told.why
 
 
 def test_inputs_are_replayed_through_every_stage(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> None:

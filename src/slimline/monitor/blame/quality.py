@@ -35,7 +35,8 @@ class Opinion:
 class Allowed:
     """What may be lost: ``chain`` from teacher to last, ``stages`` {stage: what the incumbent's lost}, and flips.
 
-    ``same_rows``: the incumbent's losses are those on the window's own rows.
+    ``same_rows``: the incumbent's losses are those on the window's own rows; ``built_in`` are those on its reference
+    rows then, for what a stage loses on the release's: a few rows of a window would allow anything.
     """
 
     chain: float
@@ -43,6 +44,7 @@ class Allowed:
     flips: float
     source: str
     same_rows: bool = False
+    built_in: Allowed | None = None
 
 
 def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed:
@@ -50,19 +52,21 @@ def allowed(chain: Chain, incumbent: Chain | None, rows: Rows | None) -> Allowed
 
     ``rows`` are what the incumbent's stages say about the window's rows; None: its reference rows are taken.
     """
+    same_rows = incumbent is not None and rows is not None and bool(rows.known.any())
+    built_in = allowed(chain, incumbent, None) if same_rows else None
     margin = chain.objectives.agreement_drop
     losses: dict[str, float] = {}
     budget = chain.budget.max_drop.get("accuracy")
     most, source = (budget, "the budget") if budget is not None else (margin, "the margin")
     if incumbent is not None:
-        seen = rows if rows is not None and rows.known.any() else incumbent.reference
+        seen = rows if same_rows and rows is not None else incumbent.reference
         for before, stage in incumbent.steps:
             if found := steps.loss(incumbent, seen, before, stage, 0.95):
                 losses[stage] = found.value
         whole = steps.loss(incumbent, seen, incumbent.teacher, incumbent.last, 0.95)
         if whole is not None and whole.value > most:
             most, source = whole.value, "the incumbent"
-    return Allowed(most, losses, margin, f"{source}'s {most:.1%}", rows is not None and bool(rows.known.any()))
+    return Allowed(most, losses, margin, f"{source}'s {most:.1%}", same_rows, built_in)
 
 
 def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted: bool, confidence: float) -> Opinion:
@@ -78,11 +82,12 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     served = _served_fall(chain, window, at)
     taught = _teacher_fall(chain, rows, at)
 
-    if built_in and built_in.low > may.chain:
-        stage = steps.excess({s: steps.loss(chain, reference, b, s, at) for b, s in chain.steps}, may.stages)
+    own = may.built_in or may
+    if built_in and built_in.low > own.chain:
+        stage = steps.excess({s: steps.loss(chain, reference, b, s, at) for b, s in chain.steps}, own.stages)
         where = "on the reference rows that the release was made with"
         return Opinion(
-            "stage", f"{stage} {_loses(chain, reference, stage, at)}, {where}, more than {may.source}", stage
+            "stage", f"{stage} {_loses(chain, reference, stage, at)}, {where}, more than {own.source}", stage
         )
     hurt = lost is not None and lost.low > may.chain
     flipped = flips is not None and flips.low > may.flips
