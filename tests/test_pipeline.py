@@ -238,6 +238,7 @@ def copied(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(project / "src" / "slimline", folder / "src" / "slimline", ignore=ignore)
     shutil.copytree(project / "stages", folder / "stages", ignore=ignore)
+    shutil.copytree(project / "docs" / "runbooks", folder / "docs" / "runbooks")
     return folder
 
 
@@ -291,6 +292,12 @@ def test_a_script_counts_for_its_own_stage_alone(after: Callable[[str, str], set
 
 def test_the_loop_counts_for_every_stage_that_trains(after: Callable[[str, str], set[str]]) -> None:
     assert after("src/slimline/training/loop.py", "EXTRA = 1") >= set(CHAIN)
+
+
+def test_runbooks_count_for_the_release_that_carries_them(after: Callable[[str, str], set[str]]) -> None:
+    found = after("docs/runbooks/SlimlineDrift.md", "One line more.")
+    assert "release" in found
+    assert not found & {*CHAIN, "latency", "benchmark"}
 
 
 def test_data_of_the_task_counts(after: Callable[[str, str], set[str]]) -> None:

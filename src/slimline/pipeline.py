@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slimline import plugins, runtime_choice
+from slimline import plugins, runbooks, runtime_choice
 from slimline.errors import ParamsError, PluginError, near_miss
 from slimline.file_index import FileIndex
 from slimline.manifest import sha256
@@ -208,6 +208,10 @@ def closure(
         if name == "slimline.measure":  # it exports and times layers through plug-ins, which no import shows
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
             pending.extend(target.partition(":")[0] for target in used)
+        if name == "slimline.monitoring.rules":  # alerts carry the text of their runbooks
+            prints |= {
+                f"runbooks/{path.name}": index.facts(path, sha256) for path in sorted(runbooks.folder().iterdir())
+            }
     return prints
 
 

@@ -213,6 +213,25 @@ def test_a_state_folder_that_cannot_be_written_delays_alarms_and_loses_none(
     assert sorted(raised(state)) == ["accuracy", "agreement"]
 
 
+def test_the_state_folder_counts_as_lost_until_something_was_written(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def up(seconds_between_checkpoints: float) -> Any:
+        monkeypatch.setattr("slimline.monitor.process.CHECKPOINT_SECONDS", seconds_between_checkpoints)
+        process.poll()
+        process.poll()  # the next step shows what this one found
+        return shown(process)["slimline_monitor_state_up[]"]
+
+    process = make()
+    assert up(0.0) == 1
+    state, aside = tmp_path / "state", tmp_path / "aside"
+    state.rename(aside)
+    assert up(0.0) == 0
+    assert up(1e9) == 0  # no checkpoint is due, so nothing shows that it is back
+    aside.rename(state)
+    assert up(0.0) == 1
+
+
 def test_a_clock_that_jumps_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     wall, ticks = [1e9], [5.0]
     clock = Clock(lambda: wall[0], lambda: ticks[0])

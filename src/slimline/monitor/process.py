@@ -101,7 +101,7 @@ class Process:
             if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
                 self._saved = time.monotonic()
                 self.follower.save()
-            self._is_mute = False
+                self._is_mute = False  # not before: most steps write nothing
         except (OSError, SlimlineError) as error:  # a full disk, say: no alarm is acted on that isn't written down
             if not self._is_mute:
                 log.error("%s; alarms and the checkpoint wait for it", error)  # noqa: TRY400

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from slimline import runbooks
+
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "rules.yaml"
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -28,10 +30,10 @@ WINDOWS = sorted({each for pair in BURNS for each in pair[:2]}, key=lambda each:
 Values = dict[str, str]
 
 
-def groups(objectives: Mapping[str, Any], runbooks: str) -> list[dict[str, Any]]:
+def groups(objectives: Mapping[str, Any], pages: str) -> list[dict[str, Any]]:
     """Return rule groups: what is recorded, and the alerts.
 
-    They link to ``runbooks`` + NAME.md where that is a URL; a path leads nobody anywhere who reads a notification, so
+    They link to ``pages`` + NAME.md where that is a URL; a path leads nobody anywhere who reads a notification, so
     else they carry the page itself.
     """
     template = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
@@ -41,7 +43,7 @@ def groups(objectives: Mapping[str, Any], runbooks: str) -> list[dict[str, Any]]
         for values in expanded(entry, objectives)
     ]
     alerts = [
-        _alert(entry, values, runbooks)
+        _alert(entry, values, pages)
         for entry in template["alerts"]
         for values in expanded(entry, objectives)
         if not entry.get("if") or objectives[entry["if"]]
@@ -88,24 +90,17 @@ def filled(value: Any, values: Mapping[str, str]) -> Any:
     return re.sub(r"<([a-z_]+)>", lambda match: values[match[1]], value) if isinstance(value, str) else value
 
 
-def _alert(entry: Mapping[str, Any], values: Values, runbooks: str) -> dict[str, Any]:
+def _alert(entry: Mapping[str, Any], values: Values, pages: str) -> dict[str, Any]:
     entry = {key: filled(value, values) for key, value in entry.items() if key not in {"each", "if"}}
     name, labels = entry["alert"], {"severity": entry["severity"], **entry.get("labels", {})}
     if signal := entry.get("signal"):
         labels["signal"] = signal
     notes = {"summary": entry["summary"]}
-    notes |= {"runbook_url": f"{runbooks}{name}.md"} if "://" in runbooks else {"runbook": page(name)}
+    notes |= {"runbook_url": f"{pages}{name}.md"} if "://" in pages else {"runbook": runbooks.text(name)}
     if signal or "slimline:state:max" in entry["expr"]:
         notes["blame"] = blame(signal or "%s")
     made = {"alert": name, "expr": entry["expr"]}
     return made | ({"for": entry["for"]} if "for" in entry else {}) | {"labels": labels, "annotations": notes}
-
-
-def page(alert: str) -> str:
-    """Return the text of an alert's runbook, less its title: from the package, or a checkout of the repository."""
-    packaged = HERE / "runbooks"
-    folder = packaged if packaged.is_dir() else HERE.parents[2] / "docs" / "runbooks"
-    return (folder / f"{alert}.md").read_text(encoding="utf-8").partition("\n")[2].strip()
 
 
 def blame(signal: str) -> str:
