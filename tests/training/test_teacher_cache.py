@@ -11,6 +11,7 @@ from torch import nn
 from slimline.models.cnn import Cnn
 from slimline.task import Split, call
 from slimline.tasks.digits import Digits
+from slimline.training import teacher_cache
 from slimline.training.teacher_cache import TeacherCache, is_mixed, view_batch, view_of
 
 
@@ -30,14 +31,29 @@ def counted(model: nn.Module) -> list[int]:
     return calls
 
 
-def test_a_view_is_computed_once_and_reused(cnn: Cnn, task: Digits, rows: Split, tmp_path: Path) -> None:
+def test_a_view_is_computed_once_and_reused(
+    cnn: Cnn, task: Digits, rows: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_cache, "ROWS", 25)
     calls = counted(cnn)
-    first = np.array(TeacherCache(cnn, task, rows, "key", 0, tmp_path).view(0, batch_size=25))
+    first = np.array(TeacherCache(cnn, task, rows, "key", 0, tmp_path).view(0))
     assert calls == [25, 25, 10]
     again = TeacherCache(cnn, task, rows, "key", 0, tmp_path)
     np.testing.assert_array_equal(again.view(0), first)
     np.testing.assert_array_equal(again.view(0), first)
     assert len(calls) == 3
+
+
+def test_batches_of_large_rows_are_small(
+    cnn: Cnn, task: Digits, rows: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.array(TeacherCache(cnn, task, rows, "whole", 0, tmp_path).view(0))
+    (row,) = (array[0].nbytes for array in rows.inputs.values())
+    monkeypatch.setattr(teacher_cache, "BYTES", 7.5 * row)
+    calls = counted(cnn)
+    parts = np.array(TeacherCache(cnn, task, rows, "parts", 0, tmp_path).view(0))
+    assert max(calls) == 7
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
 def test_views_keys_and_seeds_stay_apart(cnn: Cnn, task: Digits, rows: Split, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
 FOLDER = Path(".slimline/teacher")
+ROWS, BYTES = 500, 3e6  # of a batch, at most: what a network makes of images has to stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class TeacherCache:
         self.folder = folder / key
 
     def view(
-        self, number: int, *, mixed: bool = False, batch_size: int = 500, device: torch.device | None = None
+        self, number: int, *, mixed: bool = False, device: torch.device | None = None
     ) -> NDArray[np.float32]:
         """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before.
 
@@ -102,15 +103,17 @@ class TeacherCache:
             home = next(self.teacher.parameters()).device
             self.teacher.to(device or home)
             try:
-                self._compute(path, view, batch_size)
+                self._compute(path, view)
             finally:
                 self.teacher.to(home)
         cached: NDArray[np.float32] = np.load(path, mmap_mode="r")
         return cached
 
     @torch.inference_mode()
-    def _compute(self, path: Path, view: View, batch_size: int) -> None:
+    def _compute(self, path: Path, view: View) -> None:
         outputs = []
+        row, _ = view_batch(self.task, self.split, np.arange(1), view)
+        batch_size = max(1, min(ROWS, int(BYTES / sum(value.nbytes for value in row.values()))))
         device = next(self.teacher.parameters()).device
         starts = range(0, len(self.split), batch_size)
         for start in tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None):
