@@ -80,7 +80,9 @@ def variants(stage: Stage, runtime_of: Mapping[str, str]) -> Iterator[Variant]:
     for runtime in runtimes:
         yield Variant(f"{'fp32' if runtime == OV else 'bf16'} in OpenVINO", OV, lambda: teacher, runtime)
     yield Variant("dynamic int8 in ONNX Runtime", ORT, partial(made, stage, teacher, post_training.dynamic), ORT)
-    yield Variant("static int8 in ONNX Runtime", ORT, partial(made, stage, teacher, post_training.static), ORT)
+    for calibrator, said in (("MinMax", ""), ("Percentile", ", percentile")):
+        make = partial(made, stage, teacher, post_training.static, "model.onnx", calibrator)
+        yield Variant(f"static int8{said} in ONNX Runtime", ORT, make, ORT)
     for runtime, rest in runtimes.items():
         name, make = f"NNCF int8 in OpenVINO{rest}", partial(made, stage, teacher, post_training.nncf, "model.xml")
         yield Variant(name, "nncf", make, runtime)

@@ -45,7 +45,14 @@ def static(stage: Stage, source: Path, target: Path, calibrator: str = "MinMax")
         """The calibration split, batch by batch."""
 
         def __init__(self) -> None:
-            self._feeds = feeds(stage.splits["calibration"], BATCH)
+            self._all = list(feeds(stage.splits["calibration"], BATCH))
+            self._feeds = iter(self._all)
+
+        def __len__(self) -> int:
+            return len(self._all)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._feeds = iter(self._all[start_index:end_index])
 
         def get_next(self) -> dict[str, Any] | None:  # type: ignore[override]
             return next(self._feeds, None)
@@ -56,6 +63,7 @@ def static(stage: Stage, source: Path, target: Path, calibrator: str = "MinMax")
             prepared, target.resolve(), rows, quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod[calibrator],
+            extra_options={"CalibStridedMinMax": 1},  # a batch at a time: it would keep what all of them made
         )  # fmt: skip
 
 

@@ -97,6 +97,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 BOTH = {
     "fp32 in ONNX Runtime", "fp32 in OpenVINO", "dynamic int8 in ONNX Runtime", "static int8 in ONNX Runtime",
+    "static int8, percentile in ONNX Runtime",
     "NNCF int8 in OpenVINO", "Slimline: distill", "Slimline: quantize",
 }  # fmt: skip
 OWN = {

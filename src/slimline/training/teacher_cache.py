@@ -88,9 +88,7 @@ class TeacherCache:
         self.seed = seed
         self.folder = folder / key
 
-    def view(
-        self, number: int, *, mixed: bool = False, device: torch.device | None = None
-    ) -> NDArray[np.float32]:
+    def view(self, number: int, *, mixed: bool = False, device: torch.device | None = None) -> NDArray[np.float32]:
         """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before.
 
         They are computed on ``device``, or where the teacher is.
