@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from slimline import preprocess, trimming
 from slimline.errors import DataError, ParamsError
@@ -60,6 +61,7 @@ WRITERS: dict[str, Callable[[Path, list[tuple[str, str]]], Path]] = {
 def test_the_task_keeps_the_promises_of_a_task(folder: Path) -> None:
     task = make(str(write_table(folder / "t.csv", texts(300))))
     check_task(task, ["the bank said a new rate", "goal"])
+    check_task(make(task.source.data, token_dropout=0.1), ["the bank said a new rate", "goal"])
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -175,6 +177,33 @@ def test_pairs_have_types(folder: Path) -> None:
     assert int(split.inputs["token_type_ids"].max()) == 1
     arrays = preprocess.run(task.preprocess(), [["the bank", "a goal"]])
     assert arrays["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
+
+
+def test_token_dropout_takes_tokens_out_and_nothing_else(folder: Path) -> None:
+    found = [(a, b[::-1], label) for (a, label), (b, _) in zip(texts(400), texts(400, seed=2), strict=True)]
+    table = write_table(folder / "t.csv", found, ("first", "second", "label"))
+    task = make(str(table), text=["first", "second"], max_length=40, token_dropout=0.2)
+    split = task.splits()["train"]
+    inputs = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in split[slice(0, 200)][0].items()}
+    draws = torch.rand(200, task.augment_draws, generator=torch.Generator().manual_seed(0))
+    seen = task.augment(inputs, draws)
+    special, pad = set(task._special.tolist()), task._whole.pad_id
+    gone = total = 0
+    for row in range(200):
+        before, after = ([*zip(*(each[name][row].tolist() for name in inputs), strict=True)] for each in (inputs, seen))
+        assert len(after) == len(before)
+        before, after = ([pair for pair in each if pair != (pad, 0)] for each in (before, after))
+        rest = iter(before)
+        assert all(pair in rest for pair in after)  # in their order
+        assert [pair for pair in after if pair[0] in special] == [pair for pair in before if pair[0] in special]
+        gone, total = gone + len(before) - len(after), total + sum(token not in special for token, _ in before)
+    assert 0.17 < gone / total < 0.23
+    again = task.augment({name: value[:3] for name, value in inputs.items()}, draws[:3])
+    assert torch.equal(again["input_ids"], seen["input_ids"][:3])  # whatever the batch
+
+
+def test_without_token_dropout_training_sees_the_texts(folder: Path) -> None:
+    assert make("t.csv").augment_draws == 0
 
 
 @pytest.mark.parametrize(
@@ -297,6 +326,7 @@ def test_mistakes_are_told_alike_in_every_format(folder: Path, suffix: str) -> N
         ({"labels": ["a", "a"]}, "task.args.labels"),
         ({"answer": "several"}, "'several' is not one of one, many, number"),
         ({"text": ["a", "b", "c"]}, "one column or two"),
+        ({"token_dropout": 1.0}, "task.args.token_dropout: 1.0 is no share"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from slimline import labelled_rows, manifest, row_files, trimming, vocabulary
@@ -28,7 +29,7 @@ class Text(OwnRows):
 
     ``tokenizer`` is a model's folder or name on the hub, or a tokenizer.json. A column ``split`` may say which rows
     are for what; ``group`` is one whose equal values never straddle splits. Texts whose tokens are equal count as one
-    group.
+    group. Training sees each text without the share ``token_dropout`` of its tokens, drawn anew for each view.
     """
 
     def __init__(
@@ -41,9 +42,14 @@ class Text(OwnRows):
         split: str | None = None,
         group: str | None = None,
         vocabulary: str = "all",
+        token_dropout: float = 0.0,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
+        if not 0 <= token_dropout < 1:
+            raise ParamsError(f"task.args.token_dropout: {token_dropout} is no share from 0 to below 1")
+        self.token_dropout = token_dropout
+        self.augment_draws = 2 if token_dropout else 0
         if vocabulary not in {"all", "train"}:
             raise ParamsError(f"task.args.vocabulary: {vocabulary!r} is neither all nor train")
         self.trims = vocabulary == "train"
@@ -101,6 +107,28 @@ class Text(OwnRows):
 
     def files(self) -> list[Path]:
         return list(self.source.files().values())
+
+    @cached_property
+    def _special(self) -> torch.Tensor:
+        """The numbers of tokens that are no part of a text."""
+        document = json.loads(self._whole.file.read_text(encoding="utf-8"))
+        added = [each["id"] for each in document.get("added_tokens") or [] if each["special"]]
+        return torch.tensor(sorted({self._whole.pad_id, *added}))
+
+    def augment(self, inputs: dict[str, torch.Tensor], draws: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the rows without some of their tokens, those behind them moved up, and as long as before.
+
+        The numbers of a row come from its two draws, a·j + b·j² modulo 1 for its j-th token: uniform, and independent
+        in pairs.
+        """
+        ids = inputs[IDS]
+        at = torch.arange(1, ids.shape[1] + 1, dtype=torch.float64)
+        a, b = draws.to(torch.float64).unbind(1)
+        chance = (a[:, None] * at + b[:, None] * at**2) % 1
+        goes = (chance < self.token_dropout) & ~torch.isin(ids, self._special)
+        order = goes.to(torch.int8).argsort(dim=1, stable=True)
+        fills = {IDS: self._whole.pad_id, TYPES: 0}
+        return {name: value.masked_fill(goes, fills[name]).gather(1, order) for name, value in inputs.items()}
 
     def settings(self) -> list[Any]:
         found = self._whole
