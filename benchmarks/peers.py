@@ -21,7 +21,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +32,7 @@ from typing import Any
 
 import channel_pruning
 import numpy as np
+import operators
 import peer_goals
 import post_training
 from matplotlib.axes import Axes
@@ -201,7 +202,7 @@ class Workload:
         return {
             "machine": benchmark.machine(), "versions": _versions(), "primary": primary, "ours": own,
             "rows": len(self.stage.splits["test"]), "variants": self.rows, "failed": self.failed,
-            "goals": [each.as_json() for each in aims],
+            "goals": [each.as_json() for each in aims], "operators": self._operators((BASE, own), inputs),
         }  # fmt: skip
 
     @contextmanager
@@ -245,6 +246,21 @@ class Workload:
         for each in running.values():
             each.close()
         return samples
+
+    def _operators(
+        self, names: Sequence[str], inputs: Mapping[int, list[Arrays]]
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Return {variant: {place: {kind of operator: microseconds}}} of those that run in ONNX Runtime."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for name in names:
+            export, runtime = self._exports.get(name, (Path(), ""))
+            if runtime == ORT:
+                found[name] = {
+                    f"b{batch}/t{threads}": operators.microseconds(export / "model.onnx", inputs[batch], threads)
+                    for batch in BATCH_SIZES
+                    for threads in THREADS
+                }
+        return found
 
     def _note(self, samples: Measured, threads: int, own: str) -> None:
         """Put what was timed into the rows, and how far ``own`` is ahead of each."""

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import operators
 from tables.measured import read
 
 
@@ -95,7 +96,7 @@ def _goal(row: dict[str, Any]) -> str:
 
 
 def peers(root: Path) -> str:
-    """Return metrics/peers.json as two tables a workload: what each tool made of the teacher, and what was aimed at."""
+    """Return metrics/peers.json as tables: what each tool made of the teacher, what was aimed at, where time goes."""
     lines: list[str] = []
     for name, workload in read(root, "peers")["workloads"].items():
         primary, rows = workload["primary"], workload["variants"]
@@ -118,7 +119,22 @@ def peers(root: Path) -> str:
             lines += ["", f"{name}: {workload['ours']} | " + " | ".join([*places, "met"])]
             lines += ["|".join(["---", *["---"] * len(places), "---"])]
             lines += [_peer_goal(goal, places) for goal in goals]
+        if profiles := workload.get("operators"):
+            lines += ["", *_operators(name, profiles)]
     return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def _operators(name: str, profiles: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Return what each kind of operator takes in each variant and place, most of it first."""
+    columns = [(variant, place, spent) for variant, places in profiles.items() for place, spent in places.items()]
+    kinds = list(dict.fromkeys(kind for *_, spent in reversed(columns) for kind in spent))
+    kinds.sort(key=lambda kind: kind == operators.OTHERS)
+    rows = ([kind, *(f"{spent[kind]:,.0f}" if kind in spent else "" for *_, spent in columns)] for kind in kinds)
+    return [
+        f"{name}: µs by kind of operator | " + " | ".join(f"{variant}, {place}" for variant, place, _ in columns),
+        "|".join(["---", *["---:"] * len(columns)]),
+        *map(" | ".join, rows),
+    ]
 
 
 def _peer_goal(goal: dict[str, Any], places: list[str]) -> str:

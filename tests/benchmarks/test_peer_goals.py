@@ -92,12 +92,15 @@ def test_the_page_says_what_failed_and_what_was_missed(rows: dict[str, Any], tmp
     workload = {
         "primary": "accuracy", "rows": 100, "variants": rows, "ours": OURS, "failed": {"Olive": "ImportError: a | b"},
         "goals": list(judged(rows).values()),
+        "operators": {
+            "fp32": {"b1/t1": {"MatMul": 1200.0, "others": 5.0}}, OURS: {"b1/t1": {"Add": 30.0, "others": 4.0}},
+        },
     }  # fmt: skip
     from tables import compression
 
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/peers.json").write_text(json.dumps({"workloads": {"topics": workload}}))
-    measured, aimed = compression.peers(tmp_path).split("\n\n")
+    measured, aimed, spent = compression.peers(tmp_path).split("\n\n")
     assert measured.splitlines()[-1].startswith("| Olive | failed: ImportError: a / b |")
     lines = aimed.splitlines()
     assert len({line.count("|") for line in lines}) == 1
@@ -105,3 +108,8 @@ def test_the_page_says_what_failed_and_what_was_missed(rows: dict[str, Any], tmp
     assert lines[3].endswith("| no |")
     assert lines[4].count("8.00×") == 2
     assert lines[4].endswith("| yes |")
+    assert [line.replace(" ", "") for line in spent.splitlines()[2:]] == [
+        "|Add||30|",
+        "|MatMul|1,200||",
+        "|others|5|4|",
+    ]
