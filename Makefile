@@ -65,8 +65,9 @@ bench-methods: .venv/peers  ## each method alone on the teacher of make repro, a
 bench-noop: .venv/installed  ## dvc repro with nothing to do, against DVC alone
 	python benchmarks/noop.py
 
-bench-training: .venv/installed  ## what the training loop costs beside one written by hand
+bench-training: .venv/installed  ## what the training loop costs beside one written by hand; number formats and memory layouts
 	python benchmarks/training_loop.py
+	python benchmarks/training_formats.py
 
 bench-own-data: .venv/installed  ## memory that preparing 30k and 300k texts, 10k and 100k images takes
 	python benchmarks/own_data.py

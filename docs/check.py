@@ -30,6 +30,7 @@ TABLES: list[tuple[Path, str, Callable[[Path], str]]] = [
     (BENCHMARKS, "soak", serving.soak),
     (BENCHMARKS, "timers", serving.timers),
     (BENCHMARKS, "training-loop", training.training_loop),
+    (BENCHMARKS, "training-formats", training.training_formats),
     (BENCHMARKS, "own-data", training.own_data),
     (BENCHMARKS, "peers", compression.peers),
     (BENCHMARKS, "memory", training.memory),

@@ -150,20 +150,31 @@ def test_recipes_for_images_run_what_they_say(
 
 
 @pytest.mark.parametrize(("images", "epochs", "after"), [(2_000, 6, 2), (70_000, 3, 2), (1_000_000, 2, 2)])
-@pytest.mark.parametrize("fast", [False, True], ids=["no-bf16", "bf16"])
-def test_many_images_are_seen_less_often(
-    monkeypatch: pytest.MonkeyPatch, images: int, epochs: int, after: int, fast: bool
-) -> None:
-    known = {"avx512_bf16": fast, "amx_bf16": False}
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: known)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+def test_many_images_are_seen_less_often(images: int, epochs: int, after: int) -> None:
     document = own.image_params(
         "efficientnet-lite", own_data.Described(["path"], None, "one", ["a", "b"], images), "smallest", None
     )
     trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
     assert [each["epochs"] for each in trainings] == [epochs] * 3
     assert document["quantize"]["recovery"]["epochs"] == after
-    assert {each.get("precision") for each in trainings} == {"bf16" if fast else None}
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["no-bf16", "bf16"])
+@pytest.mark.parametrize(
+    ("given", "gains"), [("efficientnet-lite", False), ("resnet", True), ("cnn", True), ("bert", True)]
+)
+def test_training_is_in_bf16_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, gains: bool, fast: bool
+) -> None:
+    """On CPUs that compute it, all but convolutions in groups are."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": fast, "amx_bf16": False})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if given == "bert":
+        document = laid_out(tmp_path, model(tmp_path / "m"), write_table(tmp_path / "t.csv", texts(60)), "smallest")
+    else:
+        document = laid_out(tmp_path, given, write_folders(tmp_path / "pictures", 2), "smallest")
+    trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
+    assert {each.get("precision") for each in trainings} == {"bf16" if fast and gains else None}
     assert "precision" not in document["quantize"]["recovery"], "fake-quantizers train in float32"
 
 

@@ -29,7 +29,7 @@ def repository(tmp_path: Path) -> Path:
 def test_what_this_machine_decided_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": fast})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    own = project.Own("efficientnet-lite", write_folders(repository / "pictures", 2))
+    own = project.Own("resnet", write_folders(repository / "pictures", 2))
     done = project.lay_out(repository, recipe="int8", limit=None, own=own)
     assert any("precision: bf16, since this machine" in line for line in done) is fast
     assert ("bf16" in (repository / "params.yaml").read_text()) is fast

@@ -40,6 +40,26 @@ def training_loop(root: Path) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def training_formats(root: Path) -> str:
+    """Return metrics/training_formats.json as a row a network: its speed-up by each format."""
+    measured = read(root, "training_formats")
+    if not measured:
+        return ""
+    formats = list(max(measured["models"].values(), key=len))
+    lines = [" | ".join(["a step", "float32, ms", *formats[1:]]), "|".join(["---", *["---:"] * len(formats)])]
+    for name, rows in measured["models"].items():
+        cells = [f"{rows[formats[0]]['step_ms']:,.0f}"]
+        for each in formats[1:]:
+            ratio = (
+                "{:.2f}× [{:.2f}, {:.2f}]".format(rows[each]["speedup"], *rows[each]["speedup_ci"])
+                if each in rows
+                else ""
+            )
+            cells.append(ratio)
+        lines.append(" | ".join([name, *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def own_data(root: Path) -> str:
     """Return metrics/own_data.json as a row a size."""
     measured = read(root, "own_data")

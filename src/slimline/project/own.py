@@ -49,6 +49,7 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
         raise ParamsError(f"--recipe: {recipe!r}: {model} has no list of layers, so none of them can go; take int8")
     kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
     document["distill"]["keep"] = {path: spread(layers, max(kept, 1))} if path else None
+    _set_precision(document)
     _follow(document, recipe, model)
     return document
 
@@ -79,6 +80,7 @@ def image_params(model: str, described: Described, recipe: str, limit: int | Non
         document["quantize"]["methods"][0]["skip"] = []
     _judge(document, described.answer)
     _train(document, described.rows)
+    _set_precision(document, in_groups=_has_groups(document["teacher"]["model"]))
     _shorten(document, recipe, has_blocks=model == "efficientnet-lite")
     return document
 
@@ -108,23 +110,33 @@ def _judge(document: dict[str, Any], answer: str) -> None:
 
 
 def _train(document: dict[str, Any], rows: int) -> None:
-    """Let no training see more than ``IMAGES`` images, in two epochs at least, and in bf16 where that is fast."""
+    """Let no training see more than ``IMAGES`` images, in two epochs at least."""
     trainings = [document[name]["training"] for name in ("teacher", "distill")]
     recoveries = [document[name]["recovery"] for name in ("prune", "quantize", "factorize")]
     for each in (*trainings, *recoveries):
         each["epochs"] = min(each["epochs"], max(2, round(IMAGES / rows)))
-    if _computes_bf16():
-        for each in (*trainings, recoveries[0]):
-            each["precision"] = "bf16"
 
 
-def _computes_bf16() -> bool:
-    """Return whether this machine has instructions for bfloat16; without them it is slower than float32."""
+def _set_precision(document: dict[str, Any], *, in_groups: bool = False) -> None:
+    """Train in bfloat16 where this machine computes it fast (``make bench-training`` measures it).
+
+    CPUs do so for all but convolutions in groups; quantizers are trained in float32.
+    """
     import torch
 
     known = torch.cpu.get_capabilities()
+    on_cpu = any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16")) and not in_groups
     on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return on_gpu or any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    if on_cpu or on_gpu:
+        for each in (document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]):
+            if each:  # a teacher may come trained
+                each["precision"] = "bf16"
+
+
+def _has_groups(model: dict[str, Any]) -> bool:
+    """Return whether a network has convolutions in groups, depthwise ones say."""
+    network = plugins.find("models", model["name"], where="--model")(**model["args"])
+    return any(getattr(layer, "groups", 1) > 1 for layer in network.modules())
 
 
 def _shorten(document: dict[str, Any], recipe: str, *, has_blocks: bool) -> None:
