@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from slimline import artifact, checkpoints, label_order, metrics
+from slimline import artifact, checkpoints, label_order, metrics, number_scale
 from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, ParamsError
 from slimline.stage import Stage, run
@@ -39,8 +39,13 @@ def measure(stage: Stage, model: nn.Module) -> None:
     rows = stage.splits["validation"]
     out = metrics.outputs(model, rows)
     values = stage.task.metrics(out, rows.targets)
-    if isinstance(stage.task, Classification):
-        label_order.check(stage.task.answer(out), rows.targets, stage.task.labels, "params.yaml: teacher.weights")
+    task, where = stage.task, "params.yaml: teacher.weights"
+    if isinstance(task, Classification):
+        label_order.check(task.answer(out), rows.targets, task.labels, where)
+    elif task.independent and task.labels:
+        label_order.check_many(out, rows.targets, task.labels, where)
+    elif task.numeric:
+        number_scale.check(task.answer(out), rows.targets, where)
     print(f"teacher: as it is: {' '.join(f'{name}={value:.4f}' for name, value in values.items())}")
 
 

@@ -10,11 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import benchmark, manifest, release
+from slimline import benchmark, gate, manifest, release
 from slimline.export.onnx import export
+from slimline.params import Budget
 from slimline.predictor import Predictor
 from slimline.task import Split
 from slimline.tasks.digits import Digits
+from slimline.tasks.text import text
 
 
 @pytest.fixture
@@ -49,6 +51,35 @@ def test_quality_counts_what_changed(task: Digits, splits: dict[str, Split]) -> 
     assert row["drop_ci"][0] < 30 / len(test) < row["drop_ci"][1]
     assert row["drops"]["macro_f1"]["ci"][0] < row["drops"]["macro_f1"]["drop"] < row["drops"]["macro_f1"]["ci"][1]
     assert row["agreement"] == pytest.approx(1 - 30 / len(test))
+
+
+def many_labels(rows: int = 400) -> tuple[Any, Split, NDArray[np.float32]]:
+    """Return a task of any of three labels, rows of it, and outputs that are always right."""
+    task = text(answer="many", data="none.csv", tokenizer="none", labels=["late", "sport", "none"])
+    y = (np.random.default_rng(0).random((rows, 3)) < [0.5, 0.3, 0.0]).astype(np.float32)
+    return task, Split({"input_ids": np.zeros((rows, 4), np.int64)}, y), 4 * y - 2
+
+
+def test_each_of_several_labels_has_its_recall_and_its_floor() -> None:
+    task, test, right = many_labels()
+    mine = np.flatnonzero(test.targets[:, 1])
+    own = right.copy()
+    own[mine[:30], 1] = -1  # missed
+    own[np.flatnonzero(test.targets[:, 1] == 0)[:50], 1] = 1  # answered for nothing: no recall knows of it
+    row = benchmark.quality(task, test, right, own, 0.95)
+    assert set(row["per_class"]) == {"late", "sport"}, "no row has the third one"
+    sport, late = row["per_class"]["sport"], row["per_class"]["late"]
+    assert sport["rows"] == len(mine)
+    assert sport["recall"] == pytest.approx(1 - 30 / len(mine))
+    assert sport["drop"] == pytest.approx(30 / len(mine))
+    assert sport["drop_ci"][0] < sport["drop"] < sport["drop_ci"][1]
+    assert (sport["harmed"], late["harmed"]) == (True, False)
+    assert (late["recall"], late["drop"]) == (1, 0)
+    assert row["micro_f1"] < 1
+    measured = {"target": {"batch_sizes": [1]}, "stages": {"quantize": {**row, "speedup": {}}}}
+    for floor, ok in ((sport["recall_ci"][0] - 0.01, True), (sport["recall_ci"][0] + 0.01, False)):
+        (check,) = gate.judge(Budget.model_validate({"min_recall": {"sport": floor}}), measured, "quantize")
+        assert (check.what, check.ok) == ("recall of sport", ok)
 
 
 def test_no_error_in_few_rows_is_no_proof(task: Digits, splits: dict[str, Split]) -> None:

@@ -52,15 +52,28 @@ def folder(document: dict[str, Any], project: Path, tmp_path: Path, monkeypatch:
     return Folder(document, (project / "dvc.yaml").read_text())
 
 
-def test_recall_by_label_is_no_budget_of_rows_with_several(document: dict[str, Any]) -> None:
-    """The gate would find out only once everything has run."""
-    task = text(answer="many", data="none.csv", tokenizer="none", labels=["a", "b"])
-    settings = params.parse(document | {"budget": {"min_recall": {"a": 0.5}}})
+def recall_budget(document: dict[str, Any], label: str, out: np.ndarray, y: np.ndarray, **args: Any) -> None:
+    """Check a floor of a label's recall for a task of texts."""
+    settings = params.parse(document | {"budget": {"min_recall": {label: 0.5}}})
+    task = text(data="none.csv", tokenizer="none", **args)
+    check._check_budget(settings, task, out, y, Path("params.yaml"))
+
+
+def test_recall_by_label_is_a_budget_of_rows_with_several(document: dict[str, Any]) -> None:
+    many = {"answer": "many", "labels": ["a", "b"]}
     out, y = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
+    recall_budget(document, "a", out, y, **many)
+    with pytest.raises(ParamsError, match=r"^params\.yaml: budget\.min_recall\.c: not measured\..* Measured: a, b$"):
+        recall_budget(document, "c", out, y, **many)
+
+
+def test_recall_by_label_is_no_budget_of_numbers(document: dict[str, Any]) -> None:
+    """The gate would find out only once everything has run."""
+    out, y = np.zeros((2, 1), np.float32), np.ones(2, np.float32)
     with pytest.raises(
-        ParamsError, match=r"^params\.yaml: budget\.min_recall\.a: recall by label .* max_drop\.macro_f1"
+        ParamsError, match=r"^params\.yaml: budget\.min_recall\.a: recall is .* max_drop\.rmse instead$"
     ):
-        check._check_budget(settings, task, out, y, Path("params.yaml"))
+        recall_budget(document, "a", out, y, answer="number", tolerance=0.1)
 
 
 def test_a_list_of_losses_passes(folder: Folder) -> None:

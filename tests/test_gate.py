@@ -88,6 +88,15 @@ def test_a_stage_that_was_not_measured_is_named() -> None:
         judge(Budget(), measured, "factorize")
 
 
+def test_a_floor_of_a_label_is_told_off_where_there_are_none() -> None:
+    row = {key: value for key, value in MEASURED["stages"]["quantize"].items() if key != "per_class"}
+    measured = MEASURED | {"stages": {"quantize": row}}
+    with pytest.raises(
+        ParamsError, match=r"^params\.yaml: budget\.min_recall\.Hat: .* has none: bound max_drop instead$"
+    ):
+        judge(Budget.model_validate({"min_recall": {"Hat": 0.5}}), measured, "quantize")
+
+
 def test_macro_f1_may_hold_where_the_floor_of_a_label_does_not() -> None:
     budget = Budget.model_validate({"max_drop": {"macro_f1": 0.015}, "min_recall": {"Shirt": 0.68}})
     found = {check.what: check.ok for check in judge(budget, MEASURED, "quantize")}

@@ -65,8 +65,8 @@ def quality(
     score in which no resample differs gets Newcombe's too: few rows without an error don't prove that none will come.
     Keys: each metric; for the primary P also ``P_drop`` and ``drop_ci``, and ``P_ci`` where it is the share of correct
     answers; ``drops`` {metric: {drop, ci}}; ``lower_is_better``, the metrics whose drop is a rise;
-    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels, with the ``agreement``
-    on the rows to which the teacher gives that label.
+    ``agreement`` and ``agreement_ci`` with the teacher; ``per_class`` where the task has labels, if each row has one of
+    them with the ``agreement`` on the rows to which the teacher gives that label.
     """
     y = split.targets
     answers = {"base": task.answer(base), "own": task.answer(own)}
@@ -105,13 +105,30 @@ def quality(
     row[f"{primary}_drop"], row["drop_ci"], row["drops"] = drops[primary]["drop"], drops[primary]["ci"], drops
     agrees = task.agree(answers["base"], answers["own"])
     row["agreement"], row["agreement_ci"] = float(np.mean(agrees)), intervals.share(agrees, confidence)
+    if table := _by_label(task, answers, hits, agrees, y, confidence):
+        row["per_class"] = table
+    return row
+
+
+def _by_label(
+    task: Task,
+    answers: Mapping[str, NDArray[Any]],
+    hits: Mapping[str, NDArray[np.bool_]],
+    agrees: NDArray[np.bool_],
+    y: NDArray[Any],
+    confidence: float,
+) -> dict[str, dict[str, Any]]:
+    """Return ``per_class``; empty where rows have neither one label nor any of several."""
     if task.labels and y.ndim == 1:
-        row["per_class"] = per_class(task.labels, hits["base"], hits["own"], y, confidence)
+        table = per_class(task.labels, hits["base"], hits["own"], y, confidence)
         for index, label in enumerate(task.labels):
             rows = answers["base"] == index
-            if label in row["per_class"] and rows.any():
-                row["per_class"][label]["agreement"] = float(np.mean(agrees[rows]))
-    return row
+            if label in table and rows.any():
+                table[label]["agreement"] = float(np.mean(agrees[rows]))
+        return table
+    if task.labels and task.independent and answers["base"].shape == y.shape:
+        return per_label(task.labels, answers["base"] > 0, answers["own"] > 0, y, confidence)
+    return {}
 
 
 def _bootstrap(
@@ -134,21 +151,45 @@ def per_class(
 ) -> dict[str, dict[str, Any]]:
     """Return recall and its drop from the teacher's, with intervals, for each label that occurs.
 
+    ``base`` and ``own`` say of each row whether the teacher and the model answer it rightly, ``y`` is its label's
+    number [N]. The keys are those of ``recalls``.
+    """
+    has = {label: y == index for index, label in enumerate(labels)}
+    return recalls({label: (base[rows], own[rows]) for label, rows in has.items()}, confidence)
+
+
+def per_label(
+    labels: Sequence[str], base: NDArray[np.bool_], own: NDArray[np.bool_], y: NDArray[Any], confidence: float
+) -> dict[str, dict[str, Any]]:
+    """Return the same where a row has any of several labels: the recall of a label is its share of answers among the
+    rows that have it, TP / (TP + FN). A label that is answered where it doesn't belong shows in F1 alone.
+
+    ``base`` and ``own`` [N × labels] are the labels answered by the teacher and the model, ``y`` those a row has (> 0).
+    """
+    has = {label: y[:, index] > 0 for index, label in enumerate(labels)}
+    hits = {label: (base[rows, at], own[rows, at]) for at, (label, rows) in enumerate(has.items())}
+    return recalls(hits, confidence)
+
+
+def recalls(
+    hits: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], confidence: float
+) -> dict[str, dict[str, Any]]:
+    """Return the recall of each label that occurs; ``hits`` {label: (the teacher's, the model's)} of rows that have it.
+
     ``p`` is McNemar's exact p-value of the drop, ``p_holm`` that adjusted for all labels of this stage by Holm's
     method. ``harmed``: the drop is above 0 and stands against chance over all labels at ``confidence``. Each interval
     alone holds at ``confidence``; over many labels some miss 0 by chance.
     """
     table: dict[str, dict[str, Any]] = {}
-    for index, label in enumerate(labels):
-        rows = y == index
-        if rows.any():
+    for label, (base, own) in hits.items():
+        if len(own):
             table[label] = {
-                "rows": int(rows.sum()),
-                "recall": float(np.mean(own[rows])),
-                "recall_ci": intervals.share(own[rows], confidence),
-                "drop": float(np.mean(base[rows]) - np.mean(own[rows])),
-                "drop_ci": intervals.paired_drop(base[rows], own[rows], confidence),
-                "p": intervals.mcnemar(base[rows], own[rows]),
+                "rows": len(own),
+                "recall": float(np.mean(own)),
+                "recall_ci": intervals.share(own, confidence),
+                "drop": float(np.mean(base) - np.mean(own)),
+                "drop_ci": intervals.paired_drop(base, own, confidence),
+                "p": intervals.mcnemar(base, own),
             }
     adjusted = intervals.holm([row["p"] for row in table.values()])
     for row, p in zip(table.values(), adjusted, strict=True):

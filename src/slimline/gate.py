@@ -64,8 +64,9 @@ def judge(
         checks.append(Check("bytes", budget.max_bytes, row["bytes"], None, row["bytes"] <= budget.max_bytes))
     for label, limit in budget.min_recall.items():
         if label not in row.get("per_class", {}):
-            known = ", ".join(row.get("per_class", {})) or "none"
-            raise ParamsError(f"{where}.min_recall.{label}: no such label; labels: {known}")
+            known = ", ".join(row.get("per_class", {}))
+            cure = f"labels: {known}" if known else "this task has none: bound max_drop instead"
+            raise ParamsError(f"{where}.min_recall.{label}: no such label; {cure}")
         recall, ci = row["per_class"][label]["recall"], row["per_class"][label]["recall_ci"]
         checks.append(Check(f"recall of {label}", limit, recall, ci, ci[0] >= limit))
     return checks

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from slimline.errors import DataError
 
 ROWS = 30  # fewer can't tell chance from a weak model
+SHUFFLES = 199
+SURE = 0.99
 
 
 def check(answers: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], where: str) -> None:
@@ -37,3 +39,65 @@ def check(answers: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], w
         f"answering {labels[int(counts.sum(0).argmax())]!r}; {fits}: is params.yaml: task.args.labels in the order of "
         "the model's outputs?"
     )
+
+
+def check_many(out: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], where: str) -> None:
+    """Raise DataError when outputs tell no better than chance which rows have a label, where a row has any of several.
+
+    ``out`` [N × labels] are scores of any scale, ``targets`` [N × labels] above 0 where a row has the label. The
+    statistic is the mean over labels of the area under the ROC curve, ½ for whoever knows how frequent labels are and
+    nothing of the rows. Chance is what it reaches on shuffled rows, which keep frequencies and what labels have to do
+    with each other: the outputs must beat 99 of 100 shuffles. Orders are searched and judged in the same way, by the
+    assignment of outputs to labels with the largest mean area.
+    """
+    truth = (np.asarray(targets) > 0).astype(np.float64)
+    if len(truth) < ROWS or len(labels) < 2:
+        return
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.nan_to_num(np.asarray(out, np.float64)), axis=0)
+    known = np.flatnonzero(truth.any(0) & ~truth.all(0))  # of the others no row can be told from another
+    if not len(known):
+        return
+    truth = truth[:, known]
+    own = _mean_area(ranks[:, known], truth)
+    rng = np.random.default_rng(0)
+    shuffled = [_mean_area(ranks[:, known], rng.permutation(truth)) for _ in range(SHUFFLES)]
+    chance = float(np.quantile(shuffled, SURE))
+    if own > chance:
+        return
+    order, best = _best_order(ranks, truth)
+    luck = max(_best_order(ranks, rng.permutation(truth))[1] for _ in range(SHUFFLES // 2))
+    names = [labels[at] for at in _whole(order, known, len(labels))]
+    fits = f"in the order {names} it would be {best:.2f}" if best > luck else "no other order of labels helps"
+    raise DataError(
+        f"{where}: on {len(truth)} validation rows the outputs tell which labels a row has no better than chance (mean "
+        f"area under the ROC curve {own:.2f}; shuffled rows reach {chance:.2f}); {fits}: is params.yaml: "
+        "task.args.labels in the order of the model's outputs?"
+    )
+
+
+def _mean_area(ranks: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Return the mean over labels of the area under the ROC curve, by Mann and Whitney's U: (Σ ranks − n(n+1)/2) / nm
+    with n rows that have the label and m that don't.
+    """
+    has = truth.sum(0)
+    areas = (np.einsum("ij,ij->j", ranks, truth) - has * (has + 1) / 2) / (has * (len(truth) - has))
+    return float(areas.mean())
+
+
+def _best_order(ranks: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
+    """Return which output fits each label best, no output twice, and the mean area that makes."""
+    from scipy.optimize import linear_sum_assignment
+
+    has = truth.sum(0)
+    areas = (truth.T @ ranks - (has * (has + 1) / 2)[:, None]) / (has * (len(truth) - has))[:, None]
+    meant, outputs = linear_sum_assignment(-areas)
+    return outputs.astype(np.int64), float(areas[meant, outputs].mean())
+
+
+def _whole(outputs: NDArray[np.int64], known: NDArray[np.int64], count: int) -> list[int]:
+    """Return the label of each output; those that fit none take the labels without a row, in their order."""
+    label_of = dict(zip(outputs.tolist(), known.tolist(), strict=True))
+    left = iter([at for at in range(count) if at not in set(known.tolist())])
+    return [label_of[at] if at in label_of else next(left) for at in range(count)]

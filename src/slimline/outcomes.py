@@ -190,6 +190,7 @@ class Number(Outcome):
     output = "value"
     primary = "rmse"
     higher_is_better = False
+    numeric = True
     tolerance: float = 0.0
 
     @property

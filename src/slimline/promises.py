@@ -24,9 +24,9 @@ class Promises:
 
     ``growth`` is how many times the teacher's error may be reached.
 
-    For a task with labels, by true class: ``rows`` on the test split, ``classes`` the mean score that is promised over
-    all classes together, ``alone`` the mean of one class below which it counts as lost by itself. By the teacher's
-    answer: ``agreement`` with it. All [labels], or None.
+    For a task whose rows have one label each, by true class: ``rows`` on the test split, ``classes`` the mean score
+    that is promised over all classes together, ``alone`` the mean of one class below which it counts as lost by itself.
+    For any task with labels, by the teacher's answer: ``agreement`` with it. All [labels], or None.
     """
 
     metric: str
@@ -54,9 +54,10 @@ def promises(
     labels: Sequence[str] | None,
     *,
     agreement_drop: float,
+    many: bool = False,
     incumbent: Mapping[str, Any] | None = None,
 ) -> Promises:
-    """Return what ``stage`` promises.
+    """Return what ``stage`` promises. ``many``: rows have any of several labels, so none is a row's true class.
 
     ``measured`` is its benchmark.json, ``checks`` its gate's verdict, ``incumbent`` the benchmark's row of the stage
     that served before it.
@@ -69,7 +70,7 @@ def promises(
     passed = accepted(checks)
     floor = None if base is None or metric not in base else base[metric] - (1 if higher else -1) * (drop or 0.0)
     rows = classes = alone = None
-    if labels and base is not None and base.get("per_class"):
+    if labels and not many and base is not None and base.get("per_class"):
         rows = _column(base, labels, "rows", 0.0)
         overall = float(np.nansum(rows * _column(base, labels, "recall", np.nan)) / rows.sum())
         classes = _column(base, labels, "recall", overall) - (drop or 0.0)

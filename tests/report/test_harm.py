@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from slimline import benchmark
 from slimline.report import harm
 from slimline.report.picture import COST
 
@@ -55,3 +57,17 @@ def test_the_teacher_alone_harms_nobody(project: Project) -> None:
     project.params["export"]["stages"] = ["teacher"]
     study = project.study()
     assert (harm.table(study), harm.plot(study)) == (None, None)
+
+
+def test_of_several_labels_a_row_each_is_shown_with_its_recall(project: Project) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.random((500, len(LABELS))) < 0.5
+    missed = y.copy()
+    missed[:200, LABELS.index(HARMED)] = False
+    for stage, own in (("teacher", y), *((stage, missed) for stage in STAGES)):
+        project.benchmark["stages"][stage]["per_class"] = benchmark.per_label(LABELS, y, own, y, 0.95)
+    rows = table(project.report()[1], "Recall by class")
+    lost = 100 * y[:200, LABELS.index(HARMED)].sum() / y[:, LABELS.index(HARMED)].sum()
+    assert rows[HARMED]["teacher's recall"].startswith("100.0%")
+    assert rows[HARMED]["factorize, points"].startswith(f"−{lost:.1f} **harmed** ")
+    assert rows["Shirt"]["factorize, points"].startswith("±0.0 (")

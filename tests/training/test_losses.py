@@ -15,6 +15,7 @@ from slimline import params, plugins
 from slimline.errors import ParamsError
 from slimline.params import Configured
 from slimline.tasks.digits import Digits
+from slimline.tasks.text import text
 from slimline.training.losses import SoftTargets
 from slimline.training.losses.attention import Attention
 from slimline.training.losses.decoupled import Decoupled
@@ -325,7 +326,7 @@ def test_soft_targets_of_independent_labels_sum_their_own_divergences(temperatur
     assert float(Soft()(Many(), teacher, None, teacher)) == pytest.approx(0, abs=1e-9)
 
 
-class OneNumber(Digits):
+class OneOutput(Digits):
     """A model of one output."""
 
     def signature(self) -> dict[str, Any]:
@@ -333,7 +334,36 @@ class OneNumber(Digits):
         return {**given, "outputs": [{**given["outputs"][0], "shape": ["batch", 1]}]}
 
 
+class OneNumber(OneOutput):
+    numeric = True
+
+
+class OneOfItsOwn(OneOutput):
+    independent = True
+
+
 @pytest.mark.parametrize("loss", [Soft(), SoftTargets()])
-def test_soft_targets_of_one_number_are_refused(loss: Any) -> None:
-    with pytest.raises(ParamsError, match=r"^params.yaml: distill.loss: soft targets .* take \{name: hard\}"):
-        loss.check(OneNumber(), "params.yaml: distill.loss")
+def test_one_output_is_a_number_or_a_label_or_refused(loss: Any) -> None:
+    for known in (OneNumber(), OneOfItsOwn()):
+        loss.check(known, "params.yaml: distill.loss")
+    message = (
+        r"^params.yaml: distill.loss: the model gives one output.* numeric = True in OneOutput .* take \{name: hard\}$"
+    )
+    with pytest.raises(ParamsError, match=message):
+        loss.check(OneOutput(), "params.yaml: distill.loss")
+
+
+@given(temperature=st.floats(0.5, 20), alpha=st.floats(0, 1), seed=SEEDS)
+def test_soft_targets_of_numbers_follow_the_blend_of_target_and_teacher(
+    temperature: float, alpha: float, seed: int
+) -> None:
+    """Their gradient is that of the squared error to (1 − α)·y + α·z_t, whatever T is."""
+    task = text(answer="number", data="none.csv", tokenizer="none", tolerance=0.1)
+    student, teacher, y = drawn(6, 1, seed=seed).requires_grad_(), drawn(6, 1, seed=seed + 1), drawn(6, seed=seed + 2)
+    found = SoftTargets(temperature, alpha)(task, student, y, teacher)
+    (slope,) = torch.autograd.grad(found, student)
+    blend = (1 - alpha) * y[:, None] + alpha * teacher
+    torch.testing.assert_close(slope, 2 * (student - blend).detach() / 6, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Soft(temperature)(task, student, None, teacher), F.mse_loss(student, teacher))
+    unlabelled = SoftTargets(temperature, alpha)(task, student, None, teacher)
+    torch.testing.assert_close(unlabelled, alpha * F.mse_loss(student, teacher))

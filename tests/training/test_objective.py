@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slimline import metrics
 from slimline.errors import ParamsError, TrainingError
 from slimline.models.cnn import Cnn
 from slimline.params import Layer, Training
@@ -380,7 +381,32 @@ def test_without_a_teacher_numbers_are_learnt_by_the_tasks_own_loss() -> None:
     task = images(answer="number", data="none", tolerance=0.1)
     terms = [Term(SoftTargets(), 1.0, "params.yaml: teacher.loss")]
     check_terms(terms, task, taught=False, mixup=0.0, where="params.yaml: teacher.training")
-    with pytest.raises(
-        ParamsError, match=r"teacher\.loss: soft targets are probabilities of labels.* take \{name: hard\}"
-    ):
-        check_terms(terms, task, taught=True, mixup=0.0, where="params.yaml: teacher.training")
+    out, y = torch.randn(4, 1), torch.randn(4)
+    assert torch.equal(SoftTargets()(task, out, y, None), task.loss(out, y))
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_a_student_of_numbers_comes_nearer_to_its_teacher_than_noisy_targets_bring_it(
+    splits: dict[str, Split], tmp_path: Path, mixup: float
+) -> None:
+    task = images(answer="number", data="none", tolerance=0.1, size=[8, 8], mode="L", mirror=False, shift=0)
+    teacher, untaught, learner = (nn.Sequential(nn.Flatten(), nn.Linear(64, 1)) for _ in range(3))
+    learner.load_state_dict(untaught.state_dict())
+
+    def numbered(part: Split, noise: float) -> Split:
+        with torch.no_grad():
+            y = teacher(torch.from_numpy(part.inputs["image"])).squeeze(-1)
+        return Split(part.inputs, (y + noise * torch.randn(len(part))).numpy())
+
+    train, validation = numbered(splits["train"].head(200), 2.0), numbered(splits["validation"].head(100), 0.0)
+    cache = TeacherCache(teacher, task, train, "numbers", 3, tmp_path / "teacher")
+    settings = Training(epochs=60, batch_size=64, lr=0.05, views=2)
+
+    def trained(student: nn.Module, settings: Training, **options: Any) -> float:
+        state = State({"key": str(len(options))}, tmp_path)
+        terms = [Term(SoftTargets())]
+        fit(student, task, train, validation, settings, loss=terms, seed=3, state=state, where=WHERE, **options)
+        return metrics.evaluate(student, task, validation)["rmse"]
+
+    alone = trained(untaught, settings)
+    assert trained(learner, settings.model_copy(update={"mixup": mixup}), teacher=cache) < 0.5 * alone

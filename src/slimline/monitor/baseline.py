@@ -78,6 +78,7 @@ def read(release: Path, agreement_drop: float, incumbent: Path | None = None) ->
             card["verdict"]["checks"],
             labels,
             agreement_drop=agreement_drop,
+            many=answers[stage].many,
             incumbent=before,
         )
     except (KeyError, TypeError) as error:

@@ -100,13 +100,9 @@ def _rows_args(described: Described, labels: list[str]) -> dict[str, Any]:
 
 
 def _judge(document: dict[str, Any], answer: str) -> None:
-    """Set what the budget bounds, and the losses, by the kind of answer."""
+    """Set what the budget bounds by the kind of answer."""
     primary = {"one": "accuracy", "many": "micro_f1", "number": "within_tolerance"}[answer]
     document["budget"]["max_drop"] = {primary: 0.015}
-    if answer == "number":  # soft targets are probabilities
-        document["distill"]["loss"] = {"name": "hard"}
-        for stage in ("prune", "quantize", "factorize"):
-            document[stage]["recovery"]["loss"] = {"name": "hard"}
 
 
 def _train(document: dict[str, Any], rows: int) -> None:

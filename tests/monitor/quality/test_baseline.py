@@ -71,6 +71,13 @@ def test_without_a_budget_the_incumbents_record_stands(measured: dict[str, Any])
     assert found.classes == pytest.approx([0.955, 0.905, 0.855, 0.705])
 
 
+def test_where_rows_have_several_labels_no_class_is_promised_anything(measured: dict[str, Any]) -> None:
+    """They have recalls too, but a row has no one class to be held to."""
+    found = made(measured, PASSED, BUDGET | {"min_recall": {"fox": 0.6}}, many=True)
+    assert found.floor == pytest.approx(0.835)
+    assert (found.rows, found.classes, found.alone) == (None, None, None)
+
+
 def test_a_recall_that_the_budget_names_is_that_classes_floor(measured: dict[str, Any]) -> None:
     found = made(measured, PASSED, BUDGET | {"min_recall": {"fox": 0.6}})
     assert found.alone is not None

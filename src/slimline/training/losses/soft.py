@@ -5,7 +5,8 @@ arXiv:1503.02531).
     soft-targets  (1 − α) · CE(y, softmax(z_s)) + α · T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))
 
 T² keeps the soft part's gradients of one size whatever T is. Where any of several labels may hold, each has a
-probability σ(z / T) of its own, and the divergences of all labels are summed.
+probability σ(z / T) of its own, and the divergences of all labels are summed. A number z is the mean of a normal
+distribution, of variance ½: KL is (z_t / T − z_s / T)², and T² · KL the squared error to the teacher's number.
 """
 
 from __future__ import annotations
@@ -31,11 +32,7 @@ class Soft:
 
     def __call__(self, task: Task, student: Tensor, y: Tensor | None, teacher: Tensor) -> Tensor:
         del y
-        return (
-            self.temperature
-            * self.temperature
-            * divergence(student, teacher, self.temperature, independent=task.independent)
-        )
+        return self.temperature * self.temperature * divergence(task, student, teacher, self.temperature)
 
     def check(self, task: Task, where: str) -> None:
         check_probabilities(task, where)
@@ -55,30 +52,34 @@ class SoftTargets:
         if teacher is None:
             return hard
         t = self.temperature
-        return (1 - self.alpha) * hard + self.alpha * t * t * divergence(
-            student, teacher, t, independent=task.independent
-        )
+        return (1 - self.alpha) * hard + self.alpha * t * t * divergence(task, student, teacher, t)
 
     def check(self, task: Task, where: str) -> None:
         check_probabilities(task, where)
 
 
 def check_probabilities(task: Task, where: str) -> None:
-    """Raise ParamsError, ``where`` first, for a task whose output is one number: its softmax is always 1."""
+    """Raise ParamsError, ``where`` first, for one output that is said to be neither a number nor a label of its own:
+    its softmax is always 1.
+    """
     shape = task.signature()["outputs"][0]["shape"]
-    if len(shape) == 2 and shape[-1] == 1:
+    if len(shape) == 2 and shape[-1] == 1 and not (task.numeric or task.independent):
         raise ParamsError(
-            f"{where}: soft targets are probabilities of labels, and the model gives one number; take "
-            "{name: hard}, and losses on layers beside it"
+            f"{where}: the model gives one output, which a softmax makes 1 whatever it is; set numeric = True in "
+            f"{type(task).__name__} where it is a number, independent = True where it is a label that holds or not, "
+            "or take {name: hard}"
         )
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float, *, independent: bool = False) -> Tensor:
+def divergence(task: Task, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return KL(teacher ‖ student) at a temperature, the mean over rows (and positions, where outputs have them).
 
-    With ``independent`` labels it is the sum over them of KL between their two-valued probabilities.
+    With ``independent`` labels it is the sum over them of KL between their two-valued probabilities, of a ``numeric``
+    task KL between normal distributions of variance ½, the mean over numbers.
     """
-    if independent:
+    if task.numeric:
+        return F.mse_loss(student / temperature, teacher / temperature)
+    if task.independent:
         p = torch.sigmoid(teacher / temperature)
         cross = F.binary_cross_entropy_with_logits(student / temperature, p, reduction="sum")
         own = F.binary_cross_entropy_with_logits(teacher / temperature, p, reduction="sum")
