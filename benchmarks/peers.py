@@ -167,10 +167,14 @@ class Running:
 
 @dataclass
 class Workload:
-    """What is known of a workload: ``rows`` {variant: numbers}, ``failed`` {variant: why, in one line}."""
+    """What is known of a workload: ``rows`` {variant: numbers}, ``failed`` {variant: why, in one line}.
+
+    Variants that have one of ``without`` in their name are left out, and listed as failed.
+    """
 
     name: str
     stage: Stage
+    without: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
@@ -184,6 +188,8 @@ class Workload:
         stages = manifest.read_json(Path("metrics/latency.json"))["stages"]
         for variant in variants(self.stage, {name: row["runtime"] for name, row in stages.items()}):
             with self._recorded(variant.name):
+                if any(part in variant.name for part in self.without):
+                    raise SlimlineError("left out of this run by --without")
                 export = variant.make()
                 row = self._quality(export, variant.runtime)
                 self._exports[variant.name] = export, variant.runtime
@@ -303,6 +309,9 @@ def main() -> int:
     known = sorted(path.parent.parent.name for path in EXAMPLES.glob("*/metrics/latency.json"))
     parser.add_argument("workloads", nargs="*", default=known)
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="PART", help="leave out variants with it in their name"
+    )
     options = parser.parse_args()
     if not options.workloads:
         sys.exit(f"{EXAMPLES}: no workload there; make example-topics runs one")
@@ -315,7 +324,7 @@ def main() -> int:
             with chdir(EXAMPLES / name):
                 settings = params.load()
                 _fix_randomness(settings.seed)
-                workload = Workload(name, Stage(ROOT, settings, settings.limit)).measure()
+                workload = Workload(name, Stage(ROOT, settings, settings.limit), options.without).measure()
         except SlimlineError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)

@@ -144,6 +144,15 @@ def test_a_tool_that_fails_costs_no_other_its_numbers(project: Project, monkeypa
     assert found["goals"]
 
 
+def test_what_is_left_out_is_listed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import peers
+
+    monkeypatch.setattr(peers, "THREADS", (1,))
+    found = peers.Workload("words", project("words"), ["NNCF", "Olive", "static", "student"]).measure()
+    assert found["failed"]["NNCF int8 in OpenVINO"] == "SlimlineError: left out of this run by --without"
+    assert set(found["variants"]) & BOTH == BOTH - {each for each in BOTH if "NNCF" in each or "static" in each}
+
+
 def test_what_was_made_is_not_made_again(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     import peers
     import post_training
