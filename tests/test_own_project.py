@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,32 @@ import yaml
 from slimline import params, pipeline, project
 from slimline.errors import DataError, ParamsError
 from slimline.project import Own, own, own_data
-from tests.encoders import LABELS, texts, write_table, write_tokenizer
+from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.tasks.test_labelled_images import write_folders, write_zip
 
 pytest.importorskip("transformers")
-BASE: dict[str, Any] = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 512, "pad_token_id": 0}
+SIZES = {"num_hidden_layers": 6, "max_position_embeddings": 512}
 
 
-def model(folder: Path, **config: Any) -> str:
-    """Write what init reads of a model: its configuration and its tokenizer."""
+def model(folder: Path) -> str:
+    """Save an encoder of six layers without a head, as transformers does, with its tokenizer."""
+    from transformers import BertModel
+
+    return save(folder, BertModel(configuration(**SIZES)))
+
+
+def trained(folder: Path, names: list[str] | None = None, count: int = 2) -> str:
+    """Save one with a head; without names transformers calls its outputs LABEL_0, LABEL_1, …"""
+    from transformers import BertForSequenceClassification
+
+    more: dict[str, Any] = {"num_labels": count} if names is None else {"id2label": dict(enumerate(names))}
+    return save(folder, BertForSequenceClassification(configuration(**SIZES, **more)))
+
+
+def save(folder: Path, network: Any) -> str:
+    network.save_pretrained(folder)
     write_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(BASE | config))
     return str(folder)
-
-
-def trained(names: list[str]) -> dict[str, Any]:
-    return {"architectures": ["BertForSequenceClassification"], "id2label": {str(at): n for at, n in enumerate(names)}}
 
 
 def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns: Any) -> dict[str, Any]:
@@ -64,23 +73,69 @@ def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str]
 def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.csv", texts(60))
     names = ["sport", "money", "science"]
-    document = laid_out(tmp_path, model(tmp_path / "m", **trained(names)), table)
+    document = laid_out(tmp_path, trained(tmp_path / "m", names), table)
     assert document["task"]["args"]["labels"] == names
     assert document["teacher"]["training"] is None
     assert document["teacher"]["model"]["args"] == {"source": "m", "pooling": "head", "classes": 3}
 
 
-@pytest.mark.parametrize("names", [["a", "b", "c"], ["LABEL_0", "LABEL_1"]])
-def test_a_head_for_other_labels_is_trained_anew(tmp_path: Path, names: list[str]) -> None:
-    table = write_table(tmp_path / "t.csv", texts(60))
-    document = laid_out(tmp_path, model(tmp_path / "m", **trained(names)), table)
+def said(model: str, data: Path, root: Path) -> str:
+    """Return what init says of a model's head."""
+    asked = Own(model, data)
+    *_, line = project._notes(project.own_params(asked, root, "int8", None), "", asked)
+    return line.removeprefix(f"found: {model} ")
+
+
+def two(path: Path, names: tuple[str, str]) -> Path:
+    """Write a table of texts that have one of two labels."""
+    return write_table(path, [(text, names[at % 2]) for at, (text, _) in enumerate(texts(60))])
+
+
+@pytest.mark.parametrize("labels", [("neg", "pos"), ("0", "1")])
+def test_a_head_whose_names_transformers_left_out_is_taken_as_it_is(tmp_path: Path, labels: tuple[str, str]) -> None:
+    table, given = two(tmp_path / "t.csv", labels), trained(tmp_path / "m")
+    assert "id2label" not in (tmp_path / "m" / "config.json").read_text()
+    document = laid_out(tmp_path, given, table)
+    assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, list(labels))
+    assert said(given, table, tmp_path) == (
+        f"has a head for them: as it is; its outputs have no names, so they are taken for {', '.join(labels)} in this "
+        "order"
+    )
+
+
+def test_names_in_capitals_are_the_same_names(tmp_path: Path) -> None:
+    table = two(tmp_path / "t.csv", ("neg", "pos"))
+    document = laid_out(tmp_path, trained(tmp_path / "m", ["POS", "NEG"]), table)
+    assert document["teacher"]["training"] is None
+    assert document["task"]["args"]["labels"] == ["pos", "neg"], "as the data spell them, in the model's order"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "why"),
+    [
+        (["a", "b", "c"], ("x", "b"), "a head for a, b, c, without x, and no row has a, c: it is"),
+        (["negative", "neutral", "positive"], ("Negative", "Positive"), "positive, and no row has neutral: it is"),
+        (["us", "US"], ("us", "Us"), "a head for us, US, and some differ in upper and lower case alone: it is"),
+        (
+            ["LABEL_0", "LABEL_1", "LABEL_2"],
+            ("0", "1"),
+            "a head for LABEL_0, LABEL_1, LABEL_2, and no row has LABEL_2: it is",
+        ),
+    ],
+)
+def test_a_head_for_other_labels_is_trained_anew_and_init_says_why(
+    tmp_path: Path, names: list[str], labels: tuple[str, str], why: str
+) -> None:
+    table, given = two(tmp_path / "t.csv", labels), trained(tmp_path / "m", names)
+    document = laid_out(tmp_path, given, table)
     assert document["teacher"]["training"]["epochs"] > 0
     assert document["teacher"]["model"]["args"]["pooling"] == "mean"
+    assert why in said(given, table, tmp_path)
 
 
 def test_outputs_without_names_take_the_sorted_order(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.csv", [(a, LABELS.index(b)) for a, b in texts(60)])
-    document = laid_out(tmp_path, model(tmp_path / "m", **trained(["LABEL_0", "LABEL_1", "LABEL_2"])), table)
+    document = laid_out(tmp_path, trained(tmp_path / "m", count=3), table)
     assert document["task"]["args"]["labels"] == ["0", "1", "2"]
     assert document["teacher"]["training"] is None
 

@@ -109,11 +109,11 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
         document = yaml.safe_load(text)
         yield f"found: {_found(document['task'])}"
         if document["task"]["name"] == "text":
-            is_trained = document["teacher"]["training"] is not None
-            does = (
-                "has no head for these labels: it is trained first" if is_trained else "has a head for them: as it is"
-            )
-            yield f"found: {own.model} {does}"
+            from slimline.project import own as pages
+            from slimline.project import own_head
+
+            labels = document["task"]["args"].get("labels", [])
+            yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
     if own is None and task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
     if own is not None and "precision: bf16" in text:
