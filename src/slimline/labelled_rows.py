@@ -14,8 +14,9 @@ from slimline import splitting, tables
 from slimline.errors import DataError, near_miss
 
 BATCH = 1000
-PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-         "dev": "validation", "calibration": "calibration", "test": "test"}  # fmt: skip
+PARTS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+         "val": "validation", "dev": "validation", "eval": "validation", "calibration": "calibration", "test": "test",
+         "testing": "test", "holdout": "test"}  # fmt: skip
 SAID = "train, validation, calibration or test"
 CALIBRATION = 512
 
