@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,32 @@ def test_two_tables_in_a_folder_are_train_and_test(tmp_path: Path) -> None:
     write_table(tmp_path / "d" / "test.tsv", texts(30, 1))
     document = laid_out(tmp_path, model(tmp_path / "m"), tmp_path / "d")
     assert document["task"]["args"]["data"] == {"train": "d/train.tsv", "test": "d/test.tsv"}
+
+
+def test_tables_in_a_folder_may_have_other_usual_names(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for seed, name in enumerate(("Training.csv", "dev.jsonl", "holdout.tsv", "more.csv")):
+        path, rows = tmp_path / "d" / name, texts(60, seed)
+        if path.suffix == ".jsonl":
+            path.write_text("".join(f"{json.dumps(dict(zip(('text', 'label'), row, strict=True)))}\n" for row in rows))
+        else:
+            write_table(path, rows)
+    given = model(tmp_path / "m")
+    document = laid_out(tmp_path, given, tmp_path / "d")
+    assert document["task"]["args"]["data"] == {
+        "train": "d/Training.csv", "validation": "d/dev.jsonl", "test": "d/holdout.tsv",
+    }  # fmt: skip
+    asked = Own(given, tmp_path / "d")
+    notes = list(project._notes(yaml.safe_dump(document), "", asked))
+    left = f"found: {tmp_path / 'd' / 'more.csv'}: left out, since a table in a folder is called train, training, valid"
+    assert any(note.startswith(left) for note in notes)
+
+
+def test_two_tables_for_one_part_are_told(tmp_path: Path) -> None:
+    for name in ("train.csv", "dev.csv", "valid.csv"):
+        write_table(tmp_path / name, texts(60))
+    with pytest.raises(DataError, match=r"two tables for validation: dev\.csv, valid\.csv; take one out"):
+        own_data.find(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,12 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
         yield f"found: {_found(document['task'])}"
         if document["task"]["name"] == "text":
             from slimline.project import own as pages
-            from slimline.project import own_head
+            from slimline.labelled_rows import PARTS
+            from slimline.project import own_data, own_head
 
+            if left := own_data.unused(own.data):
+                named = ", ".join(str(path) for path in left)
+                yield f"found: {named}: left out, since a table in a folder is called {', '.join(PARTS)}"
             labels = document["task"]["args"].get("labels", [])
             yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
     if own is None and task == "fashion-mnist":

@@ -109,14 +109,27 @@ def find(data: Path) -> dict[str, Path]:
         return {"": data}
     if not data.is_dir():
         raise DataError(f"--data: {data}: no such file or folder")
-    found = {}
-    for part in ("train", "validation", "test"):
-        tables_of = [data / f"{part}{suffix}" for suffix in TABLES if (data / f"{part}{suffix}").is_file()]
-        if tables_of:
-            found[part] = tables_of[0]
+    found: dict[str, Path] = {}
+    for path in _tables(data):
+        part = PARTS.get(path.stem.lower())
+        if part in found:
+            raise DataError(f"--data: {data}: two tables for {part}: {found[part].name}, {path.name}; take one out")
+        if part is not None:
+            found[part] = path
     if "train" not in found:
         raise DataError(f"--data: {data}: a folder with train{TABLES[0]} (or {', '.join(TABLES[1:])}) is expected")
-    return found
+    order = list(dict.fromkeys(PARTS.values()))
+    return dict(sorted(found.items(), key=lambda each: order.index(each[0])))
+
+
+def unused(data: Path) -> list[Path]:
+    """Return the tables in a folder whose names say no part of the data."""
+    return [path for path in _tables(data) if path.stem.lower() not in PARTS]
+
+
+def _tables(data: Path) -> list[Path]:
+    found = data.iterdir() if data.is_dir() else ()
+    return sorted(path for path in found if path.suffix.lower() in TABLES and path.is_file())
 
 
 def classes(data: Path) -> dict[str, int] | None:
@@ -124,7 +137,8 @@ def classes(data: Path) -> dict[str, int] | None:
     from slimline import image_sources
 
     is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
-    if not is_archive and not (data.is_dir() and not any(data.glob("train.*"))):
+    has_tables = any(data.glob("train.*")) or "train" in {PARTS.get(path.stem.lower()) for path in _tables(data)}
+    if not is_archive and (not data.is_dir() or has_tables):
         return None
     items = image_sources.by_folder(image_sources.store(data))
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
