@@ -133,8 +133,8 @@ def _are_parts(root: Path, images: Sequence[str], paths: Sequence[tuple[str, ...
     for name, each in zip(images, paths, strict=True):
         if each[0].lower() not in PARTS:
             raise DataError(
-                f"{root}: folder {min(parts)!r} is a part of the data and {each[0]!r} beside it isn't; parts are called "
-                f"{', '.join(PARTS)}: rename it, or take it out"
+                f"{root}: folder {min(parts)!r} is a part of the data and {each[0]!r} beside it isn't; parts are "
+                f"called {', '.join(PARTS)}: rename it, or take it out"
             )
         if len(each) == 2:
             raise DataError(f"{root}: {name} lies in no class folder, as others in {min(parts)!r} do; take it out")
@@ -169,8 +169,9 @@ def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: st
                 f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
             )
     items: list[Item] = []
-    for batch, _ in table.batches(1000):
-        found = {name: tables.plain(batch[name]) for name in table.names}
+    used = list(dict.fromkeys([*columns, *(each for each in (split, group) if each)]))
+    for batch, _ in table.batches(1000, used):
+        found = {name: tables.plain(batch[name]) for name in used}
         for at in range(len(found[columns[0]])):
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:

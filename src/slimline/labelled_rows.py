@@ -69,7 +69,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
 
     Raises DataError for a missing file or column, and an unknown part in the split column.
     """
-    columns = [*wanted, *(each for each in (source.split, source.group) if each)]
+    columns = list(dict.fromkeys([*wanted, *(each for each in (source.split, source.group) if each)]))
     for part, path in source.files().items():
         table = tables.read(path)
         for name in columns:
@@ -79,7 +79,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
                 )
         read.files.append(path)
         read.starts.append(len(read.parts))
-        for batch, _ in table.batches(BATCH):
+        for batch, _ in table.batches(BATCH, columns):
             first = len(read.parts)
             found = {name: tables.plain(batch[name]) for name in columns}
             rows = len(found[columns[0]])
