@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from slimline import plugins, trimming, vocabulary
+from slimline import hub, plugins, trimming, vocabulary
 from slimline.errors import DataError, ParamsError
 from slimline.project import own_head
 from slimline.project.own_data import Described
@@ -170,6 +170,7 @@ def configuration(model: str) -> dict[str, Any]:
     if Path(model).is_dir() and not path.is_file():
         raise DataError(f"--model: {model}: no config.json in it; a folder saved by transformers is expected")
     if not path.is_file():
+        hub.check_name(model, "--model: ")
         from huggingface_hub import hf_hub_download
 
         try:
