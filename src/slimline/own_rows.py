@@ -16,7 +16,7 @@ from slimline.labelled_rows import Read
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
-VERSION = 2  # of the prepared rows: raise it when the same settings give others
+VERSION = 3  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
 
 
@@ -54,6 +54,11 @@ class OwnRows(Outcome):
         """Return the model's input for what was kept: an array, or what indexes like one."""
         del name
         return kept
+
+    def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
+        """Return lines on what was kept of all rows, rows first, that a user should see."""
+        del kept
+        return []
 
     @property
     def padding(self) -> tuple[str, int] | None:
@@ -110,6 +115,7 @@ class OwnRows(Outcome):
         kept = row_files.appended(scratch, self.stored())
         same = row_files.equal_rows(list(kept.values()))
         parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
+        notes += self.remarks(kept)
         self.check_training(targets[parts["train"]], str(read.files[0]))
         for part, rows in parts.items():
             for name, array in kept.items():
