@@ -137,6 +137,8 @@ def parts(
         found |= {part: rows[at] for part, at in dealt.items()}
     for part, rows in found.items():
         if not len(rows):
-            why = "; ".join([f"{len(fixed):,} in all", *notes])
+            distinct = len(np.unique(groups))
+            alike = f"with {distinct:,} distinct inputs or groups, which stay together" if distinct < len(fixed) else ""
+            why = "; ".join([f"{len(fixed):,} in all{alike and ', '}{alike}", *notes])
             raise DataError(f"{read.files[0]}: too few rows: none is left for {part} ({why})")
     return found, notes
