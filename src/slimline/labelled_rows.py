@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,24 @@ PARTS = {"train": "train", "training": "train", "validation": "validation", "val
          "testing": "test", "holdout": "test"}  # fmt: skip
 SAID = "train, validation, calibration or test"
 CALIBRATION = 512
+SHOWN = 40
+
+
+def listed(cell: str) -> list[str]:
+    """Return the labels in a cell that starts with a bracket: a JSON list, or Python's own as pandas writes it.
+
+    Raises DataError where it is neither.
+    """
+    try:
+        found = json.loads(cell)
+    except ValueError:
+        try:
+            found = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+    if not isinstance(found, list) or any(isinstance(each, list | dict | tuple | set) for each in found):
+        raise DataError(f'{shorten(cell, SHOWN, placeholder=" …")!r} is no list of labels; ["one", "two"] is one')
+    return ["" if each is None else str(each) for each in found]
 
 
 @dataclass(frozen=True)
