@@ -94,6 +94,8 @@ def _rows_args(described: Described, labels: list[str]) -> dict[str, Any]:
     args: dict[str, Any] = {key: column for key, column in said.items() if column is not None}
     if described.answer != "one":
         args["answer"] = described.answer
+    if described.separator != ",":
+        args["separator"] = described.separator
     return args | ({"labels": labels} if labels else {"tolerance": described.tolerance})
 
 
