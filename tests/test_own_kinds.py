@@ -16,7 +16,7 @@ import yaml
 from slimline import check, project
 from slimline.errors import DataError, ParamsError, SlimlineError
 from slimline.project import Own
-from tests.encoders import LABELS, texts, write_encoder, write_table, write_tokenizer
+from tests.encoders import LABELS, configuration, texts, write_encoder, write_table, write_tokenizer
 from tests.tasks.test_labelled_images import write_folders, write_zip
 
 pytest.importorskip("transformers")
@@ -72,6 +72,35 @@ def test_a_table_of_texts_makes_a_project_that_checks(encoder: Path, way: str, r
     assert document["distill"]["loss"]["name"] == "soft-targets", "a student hears its teacher, whatever the answer is"
     assert "loss" not in document["prune"]["recovery"]
     assert checked(document)[0].startswith("runs: teacher")
+
+
+def test_stars_become_numbers_by_one_option(encoder: Path) -> None:
+    write_table(Path("t.csv"), [(text, 1 + at % 5) for at, (text, _) in enumerate(ROWS)])
+    assert laid_out(str(encoder), "t.csv")["task"]["args"]["labels"] == list("12345")
+    document = laid_out(str(encoder), "t.csv", "smallest", answer="number")
+    assert document["task"]["args"] | {"tolerance": 0.5, "answer": "number"} == document["task"]["args"]
+    assert document["budget"]["max_drop"].keys() == {"within_tolerance"}
+    assert checked(document)[0].startswith("runs: teacher")
+
+
+def test_a_tokenizer_that_training_texts_use_up_is_kept(tmp_path: Path) -> None:
+    """The recipe prunes the vocabulary, and none of it can go."""
+    from transformers import BertModel
+
+    BertModel(configuration(vocab_size=89)).save_pretrained("m")
+    write_tokenizer(Path("m"))
+    write_table(Path("t.csv"), ROWS)
+    document = laid_out("m", "t.csv", "smallest")
+    assert {"name": "vocabulary"} in document["prune"]["methods"]
+    assert any("89 of the tokenizer's 89 pieces stay" in line for line in checked(document))
+
+
+def test_check_says_when_the_tokenizer_does_not_know_the_texts(encoder: Path) -> None:
+    write_table(Path("t.csv"), [(f"γκολ {text} ομάδα", label) for text, label in ROWS])
+    said = [line for line in checked(laid_out(str(encoder), "t.csv")) if "unknown to the tokenizer" in line]
+    assert len(said) == 1
+    write_table(Path("t.csv"), ROWS)
+    assert not [line for line in checked(laid_out(str(encoder), "t.csv")) if "unknown to the tokenizer" in line]
 
 
 @pytest.mark.parametrize("way", WAYS)

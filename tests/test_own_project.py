@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,32 @@ import yaml
 from slimline import params, pipeline, project
 from slimline.errors import DataError, ParamsError
 from slimline.project import Own, own, own_data
-from tests.encoders import LABELS, texts, write_table, write_tokenizer
+from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.tasks.test_labelled_images import write_folders, write_zip
 
 pytest.importorskip("transformers")
-BASE: dict[str, Any] = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 512, "pad_token_id": 0}
+SIZES = {"num_hidden_layers": 6, "max_position_embeddings": 512}
 
 
-def model(folder: Path, **config: Any) -> str:
-    """Write what init reads of a model: its configuration and its tokenizer."""
+def model(folder: Path) -> str:
+    """Save an encoder of six layers without a head, as transformers does, with its tokenizer."""
+    from transformers import BertModel
+
+    return save(folder, BertModel(configuration(**SIZES)))
+
+
+def trained(folder: Path, names: list[str] | None = None, count: int = 2) -> str:
+    """Save one with a head; without names transformers calls its outputs LABEL_0, LABEL_1, …"""
+    from transformers import BertForSequenceClassification
+
+    more: dict[str, Any] = {"num_labels": count} if names is None else {"id2label": dict(enumerate(names))}
+    return save(folder, BertForSequenceClassification(configuration(**SIZES, **more)))
+
+
+def save(folder: Path, network: Any) -> str:
+    network.save_pretrained(folder)
     write_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(BASE | config))
     return str(folder)
-
-
-def trained(names: list[str]) -> dict[str, Any]:
-    return {"architectures": ["BertForSequenceClassification"], "id2label": {str(at): n for at, n in enumerate(names)}}
 
 
 def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns: Any) -> dict[str, Any]:
@@ -64,23 +75,69 @@ def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str]
 def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.csv", texts(60))
     names = ["sport", "money", "science"]
-    document = laid_out(tmp_path, model(tmp_path / "m", **trained(names)), table)
+    document = laid_out(tmp_path, trained(tmp_path / "m", names), table)
     assert document["task"]["args"]["labels"] == names
     assert document["teacher"]["training"] is None
     assert document["teacher"]["model"]["args"] == {"source": "m", "pooling": "head", "classes": 3}
 
 
-@pytest.mark.parametrize("names", [["a", "b", "c"], ["LABEL_0", "LABEL_1"]])
-def test_a_head_for_other_labels_is_trained_anew(tmp_path: Path, names: list[str]) -> None:
-    table = write_table(tmp_path / "t.csv", texts(60))
-    document = laid_out(tmp_path, model(tmp_path / "m", **trained(names)), table)
+def said(model: str, data: Path, root: Path) -> str:
+    """Return what init says of a model's head."""
+    asked = Own(model, data)
+    *_, line = project._notes(project.own_params(asked, root, "int8", None), "", asked)
+    return line.removeprefix(f"found: {model} ")
+
+
+def two(path: Path, names: tuple[str, str]) -> Path:
+    """Write a table of texts that have one of two labels."""
+    return write_table(path, [(text, names[at % 2]) for at, (text, _) in enumerate(texts(60))])
+
+
+@pytest.mark.parametrize("labels", [("neg", "pos"), ("0", "1")])
+def test_a_head_whose_names_transformers_left_out_is_taken_as_it_is(tmp_path: Path, labels: tuple[str, str]) -> None:
+    table, given = two(tmp_path / "t.csv", labels), trained(tmp_path / "m")
+    assert "id2label" not in (tmp_path / "m" / "config.json").read_text()
+    document = laid_out(tmp_path, given, table)
+    assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, list(labels))
+    assert said(given, table, tmp_path) == (
+        f"has a head for them: as it is; its outputs have no names, so they are taken for {', '.join(labels)} in this "
+        "order"
+    )
+
+
+def test_names_in_capitals_are_the_same_names(tmp_path: Path) -> None:
+    table = two(tmp_path / "t.csv", ("neg", "pos"))
+    document = laid_out(tmp_path, trained(tmp_path / "m", ["POS", "NEG"]), table)
+    assert document["teacher"]["training"] is None
+    assert document["task"]["args"]["labels"] == ["pos", "neg"], "as the data spell them, in the model's order"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "why"),
+    [
+        (["a", "b", "c"], ("x", "b"), "a head for a, b, c, without x, and no row has a, c: it is"),
+        (["negative", "neutral", "positive"], ("Negative", "Positive"), "positive, and no row has neutral: it is"),
+        (["us", "US"], ("us", "Us"), "a head for us, US, and some differ in upper and lower case alone: it is"),
+        (
+            ["LABEL_0", "LABEL_1", "LABEL_2"],
+            ("0", "1"),
+            "a head for LABEL_0, LABEL_1, LABEL_2, and no row has LABEL_2: it is",
+        ),
+    ],
+)
+def test_a_head_for_other_labels_is_trained_anew_and_init_says_why(
+    tmp_path: Path, names: list[str], labels: tuple[str, str], why: str
+) -> None:
+    table, given = two(tmp_path / "t.csv", labels), trained(tmp_path / "m", names)
+    document = laid_out(tmp_path, given, table)
     assert document["teacher"]["training"]["epochs"] > 0
     assert document["teacher"]["model"]["args"]["pooling"] == "mean"
+    assert why in said(given, table, tmp_path)
 
 
 def test_outputs_without_names_take_the_sorted_order(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.csv", [(a, LABELS.index(b)) for a, b in texts(60)])
-    document = laid_out(tmp_path, model(tmp_path / "m", **trained(["LABEL_0", "LABEL_1", "LABEL_2"])), table)
+    document = laid_out(tmp_path, trained(tmp_path / "m", count=3), table)
     assert document["task"]["args"]["labels"] == ["0", "1", "2"]
     assert document["teacher"]["training"] is None
 
@@ -91,6 +148,32 @@ def test_two_tables_in_a_folder_are_train_and_test(tmp_path: Path) -> None:
     write_table(tmp_path / "d" / "test.tsv", texts(30, 1))
     document = laid_out(tmp_path, model(tmp_path / "m"), tmp_path / "d")
     assert document["task"]["args"]["data"] == {"train": "d/train.tsv", "test": "d/test.tsv"}
+
+
+def test_tables_in_a_folder_may_have_other_usual_names(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for seed, name in enumerate(("Training.csv", "dev.jsonl", "holdout.tsv", "more.csv")):
+        path, rows = tmp_path / "d" / name, texts(60, seed)
+        if path.suffix == ".jsonl":
+            path.write_text("".join(f"{json.dumps(dict(zip(('text', 'label'), row, strict=True)))}\n" for row in rows))
+        else:
+            write_table(path, rows)
+    given = model(tmp_path / "m")
+    document = laid_out(tmp_path, given, tmp_path / "d")
+    assert document["task"]["args"]["data"] == {
+        "train": "d/Training.csv", "validation": "d/dev.jsonl", "test": "d/holdout.tsv",
+    }  # fmt: skip
+    asked = Own(given, tmp_path / "d")
+    notes = list(project._notes(yaml.safe_dump(document), "", asked))
+    left = f"found: {tmp_path / 'd' / 'more.csv'}: left out, since a table in a folder is called train, training, valid"
+    assert any(note.startswith(left) for note in notes)
+
+
+def test_two_tables_for_one_part_are_told(tmp_path: Path) -> None:
+    for name in ("train.csv", "dev.csv", "valid.csv"):
+        write_table(tmp_path / name, texts(60))
+    with pytest.raises(DataError, match=r"two tables for validation: dev\.csv, valid\.csv; take one out"):
+        own_data.find(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +211,78 @@ def test_the_kind_of_answer_is_found(tmp_path: Path, labels: list[str], answer: 
     rows = [(text, labels[at % len(labels)]) for at, (text, _) in enumerate(texts(60))]
     found = own_data.describe(write_table(tmp_path / "t.csv", rows))
     assert (found.answer, found.labels) == (answer, names)
+
+
+def described(path: Path, labels: list[str], **columns: Any) -> own_data.Described:
+    """Return what init finds in a table of texts with these labels, over and over."""
+    rows = [(text, labels[at % len(labels)]) for at, (text, _) in enumerate(texts(60))]
+    return own_data.describe(write_table(path, rows), own_data.Columns(**columns))
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "separator"),
+    [
+        (["a;b", "a", "b;c", "c"], {}, ";"),
+        (["a|b", "a", "b | c", "c"], {}, "|"),
+        (["a;b", "c"], {"separator": ";"}, ";"),
+        (["a;b", "c"], {"answer": "many"}, ";"),
+        (["a/b", "a", "b/c", "c"], {"separator": "/"}, "/"),
+        (["['a', 'b']", "['c']", "[]"], {}, ","),
+        (['["a", "b"]', "['c']"], {}, ","),
+    ],
+)
+def test_several_labels_in_a_cell_are_found_or_named(
+    tmp_path: Path, labels: list[str], columns: dict[str, Any], separator: str
+) -> None:
+    found = described(tmp_path / "t.csv", labels, **columns)
+    assert (found.answer, found.labels, found.separator) == ("many", ["a", "b", "c"], separator)
+    document = laid_out(tmp_path, model(tmp_path / "m"), tmp_path / "t.csv", **columns)
+    assert document["task"]["args"].get("separator", ",") == separator
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "message"),
+    [
+        (
+            ["a,b;c", "a,b", "c", "b;c", "a", "b"],
+            {},
+            r"t\.csv: column 'label': ',' or ';' between labels\? Name it: --s",
+        ),
+        (["['a', 'b']", "['c', 'a'"], {}, r"""t\.csv: row 2: column 'label': "\['c', 'a'" is no list of labels; \["""),
+        (["a", "b"], {"separator": ";"}, r"t\.csv: column 'label': no row has ';', which --separator says"),
+        (["1", "good"], {"answer": "number"}, r"t\.csv: row 2: column 'label': 'good' is no number, and --answer asks"),
+    ],
+)
+def test_labels_that_do_not_fit_are_told(
+    tmp_path: Path, labels: list[str], columns: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        described(tmp_path / "t.csv", labels, **columns)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"answer": "numbers"}, "--answer: 'numbers' is not one of one, many, number. Did you mean 'number'?"),
+        ({"answer": "one", "separator": ";"}, "--separator: ';': it stands between labels, where a row has many"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        described(tmp_path / "t.csv", ["a", "b"], **columns)
+
+
+@pytest.mark.parametrize("labels", [["[a]", "[b]"], ["a;b", "c"]])
+def test_one_label_stays_one(tmp_path: Path, labels: list[str]) -> None:
+    found = described(tmp_path / "t.csv", labels)
+    assert (found.answer, found.labels) == ("one", labels)
+
+
+@pytest.mark.parametrize(("labels", "tolerance"), [(list("12345"), 0.5), (["0", "100"], 10.0), (["0.5", "1.5"], 0.1)])
+def test_stars_can_be_numbers(tmp_path: Path, labels: list[str], tolerance: float) -> None:
+    found = described(tmp_path / "t.csv", labels, answer="number")
+    assert (found.answer, found.labels, found.tolerance) == ("number", [], tolerance)
 
 
 @pytest.mark.parametrize(

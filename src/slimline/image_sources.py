@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from slimline.labelled_rows import PARTS, SAID
 from slimline.tables import IMAGES
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+DAMAGED = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 
 
 class Item(NamedTuple):
@@ -67,7 +69,13 @@ class Archive:
     def names(self) -> list[str]:
         if self._zip is not None:
             return [each.filename for each in self._zip.infolist() if not each.is_dir()]
-        return [each.name for each in self._tar.getmembers() if each.isfile()]
+        try:
+            found = [each.name for each in self._tar.getmembers() if each.isfile()]
+            _check_end(self._tar)
+        except DAMAGED as error:
+            self._tar.close()
+            raise DataError(f"{self.path}: damaged, or not whole: {error}; pack it again") from error
+        return found
 
     def read(self, name: str) -> bytes:
         if self._zip is not None:
@@ -76,6 +84,14 @@ class Archive:
         if file is None:
             raise KeyError(name)
         return file.read()
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError where a tar whose members were all read lacks its end, a block of zeros: tarfile overlooks it."""
+    assert archive.fileobj is not None  # noqa: S101  (it is open for reading)
+    archive.fileobj.seek(archive.offset)
+    if len(archive.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it has no end")
 
 
 def store(path: Path) -> Store:
@@ -102,11 +118,27 @@ def by_folder(files: Store) -> list[Item]:
             f"{files.path}: {loose[0]} lies in no class folder; put it into one that is named by its label, or list "
             "images and labels in a table"
         )
-    split = all(each[0].lower() in PARTS and len(each) > 2 for each in paths)
+    split = _are_parts(files.path, images, paths)
     return [
         Item(name, each[1] if split else each[0], PARTS[each[0].lower()] if split else "")
         for name, each in zip(images, paths, strict=True)
     ]
+
+
+def _are_parts(root: Path, images: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
+    """Return whether the first folders are parts of the data, not classes. Raises DataError where just some are."""
+    parts = {each[0] for each in paths if each[0].lower() in PARTS and len(each) > 2}
+    if not parts:
+        return False
+    for name, each in zip(images, paths, strict=True):
+        if each[0].lower() not in PARTS:
+            raise DataError(
+                f"{root}: folder {min(parts)!r} is a part of the data and {each[0]!r} beside it isn't; parts are "
+                f"called {', '.join(PARTS)}: rename it, or take it out"
+            )
+        if len(each) == 2:
+            raise DataError(f"{root}: {name} lies in no class folder, as others in {min(parts)!r} do; take it out")
+    return True
 
 
 def empty_classes(root: Path, items: Sequence[Item]) -> list[Path]:
@@ -137,8 +169,9 @@ def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: st
                 f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
             )
     items: list[Item] = []
-    for batch, _ in table.batches(1000):
-        found = {name: tables.plain(batch[name]) for name in table.names}
+    used = list(dict.fromkeys([*columns, *(each for each in (split, group) if each)]))
+    for batch, _ in table.batches(1000, used):
+        found = {name: tables.plain(batch[name]) for name in used}
         for at in range(len(found[columns[0]])):
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:
@@ -171,7 +204,7 @@ def pictures(files: Store, items: Sequence[Item]) -> Iterator[bytes]:
     for item in items:
         try:
             yield files.read(item.name)
-        except (KeyError, OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+        except (KeyError, *DAMAGED) as error:
             raise DataError(f"{files.path}: {item.name}: can't be read: {error}") from error
 
 

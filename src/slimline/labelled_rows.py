@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,29 @@ from slimline import splitting, tables
 from slimline.errors import DataError, near_miss
 
 BATCH = 1000
-PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-         "dev": "validation", "calibration": "calibration", "test": "test"}  # fmt: skip
+PARTS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+         "val": "validation", "dev": "validation", "eval": "validation", "calibration": "calibration", "test": "test",
+         "testing": "test", "holdout": "test"}  # fmt: skip
 SAID = "train, validation, calibration or test"
 CALIBRATION = 512
+SHOWN = 40
+
+
+def listed(cell: str) -> list[str]:
+    """Return the labels in a cell that starts with a bracket: a JSON list, or Python's own as pandas writes it.
+
+    Raises DataError where it is neither.
+    """
+    try:
+        found = json.loads(cell)
+    except ValueError:
+        try:
+            found = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+    if not isinstance(found, list) or any(isinstance(each, list | dict | tuple | set) for each in found):
+        raise DataError(f'{shorten(cell, SHOWN, placeholder=" …")!r} is no list of labels; ["one", "two"] is one')
+    return ["" if each is None else str(each) for each in found]
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
 
     Raises DataError for a missing file or column, and an unknown part in the split column.
     """
-    columns = [*wanted, *(each for each in (source.split, source.group) if each)]
+    columns = list(dict.fromkeys([*wanted, *(each for each in (source.split, source.group) if each)]))
     for part, path in source.files().items():
         table = tables.read(path)
         for name in columns:
@@ -78,7 +100,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
                 )
         read.files.append(path)
         read.starts.append(len(read.parts))
-        for batch, _ in table.batches(BATCH):
+        for batch, _ in table.batches(BATCH, columns):
             first = len(read.parts)
             found = {name: tables.plain(batch[name]) for name in columns}
             rows = len(found[columns[0]])
@@ -136,6 +158,8 @@ def parts(
         found |= {part: rows[at] for part, at in dealt.items()}
     for part, rows in found.items():
         if not len(rows):
-            why = "; ".join([f"{len(fixed):,} in all", *notes])
+            distinct = len(np.unique(groups))
+            alike = f"with {distinct:,} distinct inputs or groups, which stay together" if distinct < len(fixed) else ""
+            why = "; ".join([f"{len(fixed):,} in all{alike and ', '}{alike}", *notes])
             raise DataError(f"{read.files[0]}: too few rows: none is left for {part} ({why})")
     return found, notes

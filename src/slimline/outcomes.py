@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimline import thresholds
+from slimline import labelled_rows, thresholds
 from slimline.errors import DataError, near_miss
 from slimline.task import Classification, Task
 
@@ -128,7 +127,7 @@ class ManyLabels(Outcome):
 
     def target(self, value: Any) -> NDArray[np.float32]:
         if isinstance(value, str):
-            value = json.loads(value) if value.startswith("[") else value.split(self.separator)
+            value = labelled_rows.listed(value) if value.startswith("[") else value.split(self.separator)
         row = np.zeros(self.width, np.float32)
         for each in value or []:
             if not isinstance(each, str) or each.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from slimline.labelled_rows import Read
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
-VERSION = 2  # of the prepared rows: raise it when the same settings give others
+VERSION = 3  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
 
 
@@ -54,6 +55,11 @@ class OwnRows(Outcome):
         """Return the model's input for what was kept: an array, or what indexes like one."""
         del name
         return kept
+
+    def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
+        """Return lines on what was kept of all rows, rows first, that a user should see."""
+        del kept
+        return []
 
     @property
     def padding(self) -> tuple[str, int] | None:
@@ -110,6 +116,7 @@ class OwnRows(Outcome):
         kept = row_files.appended(scratch, self.stored())
         same = row_files.equal_rows(list(kept.values()))
         parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
+        notes += self.remarks(kept)
         self.check_training(targets[parts["train"]], str(read.files[0]))
         for part, rows in parts.items():
             for name, array in kept.items():
@@ -148,6 +155,8 @@ class NumberRows(OwnRows, Number):
 
     def __init__(self, tolerance: float, **rest: Any) -> None:
         super().__init__(**rest)
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or tolerance < 0:
+            raise ParamsError(f"task.args.tolerance: {tolerance!r}: a number, 0 or more, is expected")
         self.tolerance = tolerance
 
 
@@ -156,11 +165,37 @@ def chosen(kinds: Mapping[str, Any], answer: str, args: Mapping[str, Any]) -> An
     if answer not in kinds:
         known = list(kinds)
         raise ParamsError(f"task.args.answer: {answer!r} is not one of {', '.join(known)}.{near_miss(answer, known)}")
+    _check_keys({name: _keys(kind) for name, kind in kinds.items()}, answer, args)
     return kinds[answer](**args)
 
 
+def _check_keys(keys: Mapping[str, Mapping[str, bool]], answer: str, args: Mapping[str, Any]) -> None:
+    """Raise ParamsError for an argument that this kind of answer doesn't take, or lacks."""
+    for name in args:
+        others = [other for other, known in keys.items() if name in known]
+        if not others:
+            raise ParamsError(f"task.args.{name}: unknown key.{near_miss(name, list(keys[answer]))}")
+        if answer not in others:
+            which = " and ".join(others)
+            raise ParamsError(f"task.args.{name}: of answer: {which} alone, not of {answer}; take it out")
+    for name, needed in keys[answer].items():
+        if needed and name not in args:
+            raise ParamsError(f"task.args.{name}: missing; answer: {answer} needs it ('slimline init' writes it)")
+
+
+def _keys(kind: type) -> dict[str, bool]:
+    """Return what the constructors of a class and of its bases take, and whether it must be given."""
+    found: dict[str, bool] = {}
+    for each in kind.__mro__:
+        if "__init__" in vars(each):
+            for name, one in inspect.signature(vars(each)["__init__"]).parameters.items():
+                if name != "self" and one.kind is one.POSITIONAL_OR_KEYWORD:
+                    found.setdefault(name, one.default is one.empty)
+    return found
+
+
 def _names(labels: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(str(each) for each in labels)
+    names = () if isinstance(labels, str) else tuple(str(each) for each in labels)
     if len(names) < 2 or len(set(names)) != len(names):
         raise ParamsError("task.args.labels: two labels or more, each once")
     return names

@@ -25,6 +25,8 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
 PATH = "path"
+FIELD = 1 << 26  # letters of a value: Python's own bound, 131,072, is a few pages of text
+csv.field_size_limit(max(csv.field_size_limit(), FIELD))
 
 
 class Table:
@@ -33,8 +35,8 @@ class Table:
     def __init__(self, path: Path, names: Sequence[str], total: int) -> None:
         self.path, self.names, self.total = path, list(names), total
 
-    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
-        """Yield (columns of up to ``size`` rows, units of work done so far)."""
+    def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
+        """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least."""
         raise NotImplementedError
 
     def image(self, path: str) -> Path | bytes:
@@ -51,7 +53,8 @@ class _Images(Table):
         self._files = files
         super().__init__(path, [PATH], len(files))
 
-    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+    def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
+        del names
         for start in range(0, self.total, size):
             files = self._files[start : start + size]
             yield {PATH: list(files)}, start + len(files)
@@ -98,7 +101,8 @@ class _Csv(Table):
         _check_header(names, path)
         super().__init__(path, names, path.stat().st_size)
 
-    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+    def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
+        del names
         with self.path.open("rb") as raw:
             rows = csv.reader(_decoded(raw, self.path), strict=True, delimiter=self._delimiter)
             next(rows)
@@ -156,21 +160,22 @@ class _JsonLines(Table):
             raise DataError(f"{path}: line 1: a JSON object with a key for each column is expected")
         super().__init__(path, list(first), path.stat().st_size)
 
-    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+    def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
+        used = self.names if names is None else list(names)
         with self.path.open("rb") as raw:
             batch: list[dict[str, Any]] = []
             done = 0
             for number, line in _lines(raw, self.path):
                 row = _object(line, self.path, number)
-                if missing := [name for name in self.names if name not in row]:
+                if missing := [name for name in used if name not in row]:
                     raise DataError(f"{self.path}: line {number}: no key {missing[0]!r}, which line 1 has")
                 batch.append(row)
                 done += len(line.encode()) + 1
                 if len(batch) == size:
-                    yield {name: [each[name] for each in batch] for name in self.names}, done
+                    yield {name: [each[name] for each in batch] for name in used}, done
                     batch = []
             if batch:
-                yield {name: [each[name] for each in batch] for name in self.names}, self.total
+                yield {name: [each[name] for each in batch] for name in used}, self.total
 
 
 def _lines(file: Any, path: Path) -> Iterator[tuple[int, str]]:
@@ -200,7 +205,8 @@ class _Parquet(Table):
             raise DataError(f"{path}: not a Parquet file that can be read: {' '.join(str(error).split())}") from error
         super().__init__(path, names, total)
 
-    def batches(self, size: int) -> Iterator[tuple[Columns, int]]:
+    def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
+        del names
         done = 0
         with _pyarrow(self.path).ParquetFile(self.path, pre_buffer=False) as file:
             try:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slimline import manifest, trimming
+from slimline import hub, manifest, trimming
 from slimline.errors import DataError
 
 MADE = Path(".slimline/tokenizers")
@@ -32,7 +32,23 @@ def find(source: str) -> Vocabulary:
     file = given if given.is_file() else given / FILE
     if not file.is_file():
         file = _converted(source) if given.is_dir() else _fetched(source)
-    return Vocabulary(file, _pad_id(file, _settings(file.parent, source)))
+    settings = _settings(file.parent, source)
+    if not given.is_file():
+        _check_size(file, settings, source)
+    return Vocabulary(file, _pad_id(file, settings))
+
+
+def _check_size(file: Path, config: dict[str, Any], source: str) -> None:
+    """Raise DataError where a tokenizer gives less than half of the tokens that its model has embeddings for."""
+    size = config.get("vocab_size")
+    if not isinstance(size, int):
+        return
+    pieces = len(trimming.numbers(json.loads(file.read_text(encoding="utf-8"))))
+    if pieces < size / 2:
+        raise DataError(
+            f"{source}: its tokenizer has {pieces:,} pieces and the model {size:,} (vocab_size in config.json): it is "
+            "another model's, or not whole"
+        )
 
 
 def kind(source: str) -> str:
@@ -42,6 +58,7 @@ def kind(source: str) -> str:
 
 
 def _fetched(name: str) -> Path:
+    hub.check_name(name, "tokenizer ")
     try:
         from huggingface_hub import hf_hub_download
     except ModuleNotFoundError as error:
@@ -64,9 +81,15 @@ def _converted(folder: str) -> Path:
     except ModuleNotFoundError as error:
         raise DataError(f"{folder}: no {FILE}; to make one: pip install 'slimline[hf]'") from error
     try:
-        text = AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        text = tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # transformers raises many kinds
         raise DataError(f"{folder}: no tokenizer that can be read: {' '.join(str(error).split())[:200]}") from error
+    wanted = sorted(set(tokenizer.vocab_files_names.values()))
+    if not any(Path(folder, name).is_file() for name in wanted):  # transformers makes one without words then
+        raise DataError(
+            f"{folder}: no tokenizer in it ({', '.join(wanted)}); save the model's beside it: tokenizer.save_pretrained"
+        )
     manifest.write_text(made, text)
     config = Path(folder, "config.json")
     if config.is_file():

@@ -128,6 +128,18 @@ def test_a_tokenizer_that_gives_every_token_leaves_nothing_to_do(model: Words) -
         Vocabulary().plan(model, batches(of), context(of))
 
 
+@torch.no_grad()
+def test_where_training_texts_need_every_piece_nothing_goes(folder: Path, model: Words) -> None:
+    write_table(folder / "train.csv", texts(300))
+    of = task("train")
+    model.words = nn.Embedding(89, WIDTH)
+    same, plan = compress(Vocabulary(), model, batches(of), context(of))
+    assert plan.notes == ["words: all 89 tokens stay, training texts need each"]
+    assert plan.edit.data == {"rows": {}}
+    ((inputs, _),) = batches(of)()
+    assert torch.equal(same.eval()(**inputs), model.eval()(**inputs))
+
+
 def _number(of: Text, piece: str) -> int:
     from tokenizers import Tokenizer
 

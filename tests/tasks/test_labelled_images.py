@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimline import preprocess
+from slimline import image_sources, preprocess
 from slimline.errors import DataError, ParamsError
+from slimline.project import own_data
 from slimline.task import SPLITS
 from slimline.tasks.labelled_images import Images, images
 from slimline.testing import check_task
@@ -90,6 +91,49 @@ def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyP
     splits = make(write_folders(tmp_path / "p", 20, ("train", "val", "test"))).splits()
     assert (len(splits["validation"]), len(splits["test"])) == (60, 60)
     assert len(splits["train"]) + len(splits["calibration"]) == 60
+
+
+def test_other_usual_names_of_parts_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    splits = make(write_folders(tmp_path / "p", 20, ("Training", "eval", "testing"))).splits()
+    assert (len(splits["validation"]), len(splits["test"])) == (60, 60)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            "extra/red/0.png",
+            "p: folder 'train' is a part of the data and 'extra' beside it isn't; parts are called tra",
+        ),
+        ("test/0.png", r"p: test/0\.png lies in no class folder, as others in 'train' do; take it out"),
+    ],
+)
+def test_folders_that_are_parts_in_part_are_refused(tmp_path: Path, image: str, message: str) -> None:
+    root = write_folders(tmp_path / "p", 2, ("train", "val"))
+    (root / image).parent.mkdir(parents=True)
+    picture("red", 0).save(root / image)
+    with pytest.raises(DataError, match=message):
+        image_sources.by_folder(image_sources.store(root))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("train", "tram"):
+        (tmp_path / name).mkdir()
+        picture("red", 0).save(tmp_path / name / "0.png")
+    assert {item.label for item in image_sources.by_folder(image_sources.store(tmp_path))} == {"train", "tram"}
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_half_an_archive_is_told_in_one_line(folder: Path, tmp_path: Path, kind: str, share: float) -> None:
+    whole, half = tmp_path / "whole", tmp_path / f"half.{kind}"
+    with tarfile.open(whole, "w:gz" if kind == "tar.gz" else "w") as archive:
+        archive.add(folder, "pictures")
+    half.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    with pytest.raises(DataError, match=rf"half\.{kind}: damaged, or not whole: .*; pack it again$") as caught:
+        own_data.classes(half)
+    assert "\n" not in str(caught.value)
 
 
 def write_manifest(root: Path, rows: list[list[str]], names: list[str]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,10 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     ),
     "no file": (lambda f: f / "missing.csv", {}, r"missing.csv: no such file"),
     "no rows": (lambda f: write_table(f / "t.csv", []), {}, r"t.csv: no row"),
+    "one text": (
+        lambda f: write_table(f / "t.csv", [("the goal", LABELS[at % 3]) for at in range(200)]), {},
+        r"t.csv: too few rows: none is left for \S+ \(200 in all, with 1 distinct inputs or groups, which stay tog",
+    ),
 }  # fmt: skip
 
 
@@ -281,6 +286,20 @@ def test_wrong_data_is_told_by_file_and_row(folder: Path, case: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         make(data if isinstance(data, dict) else str(data), **args).splits()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ['["sport", "money"', "['sport', 'money'", "[sport"])
+def test_a_broken_list_of_labels_is_told_by_its_row(folder: Path, cell: str) -> None:
+    data = write_table(folder / "t.csv", [*texts(30), ("goal", cell)])
+    with pytest.raises(DataError, match=r"t\.csv: row 31: .* is no list of labels; \[\"one\", \"two\"\] is one$"):
+        make(str(data), answer="many").splits()
+
+
+def test_a_list_of_labels_may_be_pythons(folder: Path) -> None:
+    cells = ["['sport', 'money']", '["science"]', "[]"]
+    data = write_table(folder / "t.csv", [(a, cells[at % 3]) for at, (a, _) in enumerate(texts(300))])
+    found = {tuple(row) for row in make(str(data), answer="many").splits()["train"].targets.tolist()}
+    assert found == {(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)}
 
 
 def write_bytes(path: Path, rows: list[tuple[bytes, bytes]]) -> Path:
@@ -327,11 +346,27 @@ def test_mistakes_are_told_alike_in_every_format(folder: Path, suffix: str) -> N
         ({"answer": "several"}, "'several' is not one of one, many, number"),
         ({"text": ["a", "b", "c"]}, "one column or two"),
         ({"token_dropout": 1.0}, "task.args.token_dropout: 1.0 is no share"),
+        ({"answer": "number"}, "task.args.labels: of answer: one and many alone, not of number; take it out"),
+        ({"tolerance": 0.5}, "task.args.tolerance: of answer: number alone, not of one; take it out"),
+        ({"max_lenght": 9}, "task.args.max_lenght: unknown key. Did you mean 'max_length'?"),
+        ({"labels": "ab"}, "task.args.labels: two labels or more"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParamsError, match=message):
+    with pytest.raises(ParamsError, match=re.escape(message)):
         make("t.csv", **args)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, "task.args.tolerance: missing; answer: number needs it ('slimline init' writes it)"),
+        ({"tolerance": "a bit"}, "task.args.tolerance: 'a bit': a number, 0 or more, is expected"),
+    ],
+)
+def test_numbers_need_a_tolerance(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        text(data="t.csv", tokenizer="model", answer="number", **args)
 
 
 def test_a_linear_svm_is_measured_on_the_same_rows(folder: Path) -> None:

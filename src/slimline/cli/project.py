@@ -45,6 +45,14 @@ def init(
         Optional[Path],  # noqa: UP045
         typer.Option(help="The zip, tar or folder that a table's images lie in; else beside the table."),
     ] = None,
+    answer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What a label is: one, many (several in a cell) or number; found without it."),
+    ] = None,
+    separator: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What stands between labels in one cell; a comma, ; or | is found."),
+    ] = None,
     max_length: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=4, help="Cut texts to so many tokens; most fit whole without it."),
@@ -66,7 +74,7 @@ def init(
         raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
     own = None
     if model is not None and data is not None:
-        own = project.Own(model, data, tuple(text or ()), label, max_length, split, group, archive)
+        own = project.Own(model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator)
     for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 

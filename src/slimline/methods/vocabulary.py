@@ -61,13 +61,16 @@ class Vocabulary(Method):
         found = trimming.unknown(document)
         unknown = kept[0] if found is None else found
         sizes = {name: cast(nn.Embedding, model.get_submodule(name)).num_embeddings for name in tables}
-        for name, size in sizes.items():
-            if len(kept) >= size:
-                raise MethodError(
-                    f"{context.where}: the tokenizer can give each of the {size} tokens of {name}; "
-                    "set task.args.vocabulary: train"
-                )
-        edit = Edit(self.name, {"rows": dict.fromkeys(tables, len(kept))})
+        whole = {name: size for name, size in sizes.items() if len(kept) >= size}
+        if whole and not getattr(context.task, "trims", False):
+            name, size = next(iter(whole.items()))
+            raise MethodError(
+                f"{context.where}: the tokenizer can give each of the {size} tokens of {name}; "
+                "set task.args.vocabulary: train"
+            )
+        notes = [f"{name}: all {size} tokens stay, training texts need each" for name, size in whole.items()]
+        sizes = {name: size for name, size in sizes.items() if name not in whole}
+        edit = Edit(self.name, {"rows": dict.fromkeys(sizes, len(kept))})
         tensors: dict[str, Tensor] = {}
         for name, size in sizes.items():
             rows = torch.tensor(kept)
@@ -76,7 +79,7 @@ class Vocabulary(Method):
             tensors[f"{name}.positions"] = positions
             for key, tensor in model.get_submodule(name).state_dict().items():
                 tensors[f"{name}.rows.{key}"] = tensor[rows] if tensor.shape[:1] == (size,) else tensor
-        notes = [f"{name}: {len(kept)} of {size} tokens kept" for name, size in sizes.items()]
+        notes += [f"{name}: {len(kept)} of {size} tokens kept" for name, size in sizes.items()]
         return Plan(edit, tensors, notes)
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from slimline import hub
 from slimline.errors import ArtifactError, ParamsError
 
 Pooling = Literal["mean", "cls", "head"]
@@ -98,6 +99,8 @@ class HfEncoder(nn.Module):
 def _configuration(source: str, assets: Path | None, overrides: dict[str, Any], classes: int) -> Any:
     """Return the configuration of an artifact's assets, else of ``source``."""
     folder = str(assets) if assets is not None and (assets / CONFIG).is_file() else source
+    if not Path(folder).exists():
+        hub.check_name(folder, "source: ")
     try:
         settings = _transformers().AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers raises many kinds

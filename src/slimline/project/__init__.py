@@ -55,6 +55,8 @@ class Own:
     split: str | None = None
     group: str | None = None
     archive: Path | None = None
+    answer: str | None = None
+    separator: str | None = None
 
 
 def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
@@ -109,11 +111,15 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
         document = yaml.safe_load(text)
         yield f"found: {_found(document['task'])}"
         if document["task"]["name"] == "text":
-            is_trained = document["teacher"]["training"] is not None
-            does = (
-                "has no head for these labels: it is trained first" if is_trained else "has a head for them: as it is"
-            )
-            yield f"found: {own.model} {does}"
+            from slimline.labelled_rows import PARTS
+            from slimline.project import own as pages
+            from slimline.project import own_data, own_head
+
+            if left := own_data.unused(own.data):
+                named = ", ".join(str(path) for path in left)
+                yield f"found: {named}: left out, since a table in a folder is called {', '.join(PARTS)}"
+            labels = document["task"]["args"].get("labels", [])
+            yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
     if own is None and task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
     if own is not None and "precision: bf16" in text:
@@ -132,8 +138,9 @@ def _found(task: dict[str, Any]) -> str:
     labels = ", ".join(args.get("labels", [])[:LABELS_SHOWN]) + (
         ", …" if len(args.get("labels", [])) > LABELS_SHOWN else ""
     )
+    between = f", {args['separator']!r} between them" if "separator" in args else ""
     answers = {"one": f"one of {len(args.get('labels', []))} labels a row ({labels})",
-               "many": f"any of {len(args.get('labels', []))} labels a row ({labels})",
+               "many": f"any of {len(args.get('labels', []))} labels a row ({labels}){between}",
                "number": f"a number a row, right within {args.get('tolerance')}"}  # fmt: skip
     named = [f"column {column!r} as {name}" for name, column in columns.items() if column]
     return "; ".join([task["name"], *named, answers[args.get("answer", "one")]])
@@ -161,7 +168,7 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
     from slimline.project import own as pages
     from slimline.project import own_data
 
-    columns = own_data.Columns(own.text, own.label, own.split, own.group)
+    columns = own_data.Columns(own.text, own.label, own.split, own.group, own.answer, own.separator)
     if pages.is_of_images(own.model) or own_data.classes(own.data) is not None:
         _refuse(own, "images", text="--text", max_length="--max-length")
         document = pages.image_params(own.model, own_data.describe_images(own.data, columns), recipe, limit)

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from slimline import plugins, trimming, vocabulary
+from slimline import hub, plugins, trimming, vocabulary
 from slimline.errors import DataError, ParamsError
+from slimline.project import own_head
 from slimline.project.own_data import Described
 
 HERE = Path(__file__).parent
 LONGEST = 256
 SHARE = 0.95  # of the texts fit into max_length
-HEAD = "ForSequenceClassification"
 IMAGE_MODELS = ("efficientnet-lite", "resnet", "cnn")
 LIBRARIES = ("timm:", "torchvision:")
 IMAGES = 240_000  # a training sees no more, all epochs together
@@ -30,7 +30,7 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     """
     document: dict[str, Any] = yaml.safe_load((HERE / "own_text.yaml").read_text(encoding="utf-8"))
     settings = configuration(model)
-    labels, has_head = in_models_order(described.labels, settings)
+    labels, has_head, _ = own_head.of(described.labels, settings)
     args: dict[str, Any] = {"data": None, "tokenizer": model}  # whoever knows the project's folder writes the paths
     args |= {"text": described.text if len(described.text) == 2 else described.text[0]}
     length = max_length(model, described, int(settings.get("max_position_embeddings", 512)))
@@ -96,6 +96,8 @@ def _rows_args(described: Described, labels: list[str]) -> dict[str, Any]:
     args: dict[str, Any] = {key: column for key, column in said.items() if column is not None}
     if described.answer != "one":
         args["answer"] = described.answer
+    if described.separator != ",":
+        args["separator"] = described.separator
     return args | ({"labels": labels} if labels else {"tolerance": described.tolerance})
 
 
@@ -178,6 +180,7 @@ def configuration(model: str) -> dict[str, Any]:
     if Path(model).is_dir() and not path.is_file():
         raise DataError(f"--model: {model}: no config.json in it; a folder saved by transformers is expected")
     if not path.is_file():
+        hub.check_name(model, "--model: ")
         from huggingface_hub import hf_hub_download
 
         try:
@@ -187,24 +190,6 @@ def configuration(model: str) -> dict[str, Any]:
             raise DataError(f"--model: {model}: no such folder, and the hub doesn't give it: {reason}") from error
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def in_models_order(labels: list[str], settings: dict[str, Any]) -> tuple[list[str], bool]:
-    """Return the labels in the order of the model's outputs, and whether it has a head for just them.
-
-    Data that number their labels from 0 take the model's names for them. Where it calls its outputs LABEL_0, LABEL_1, …
-    the sorted order stands.
-    """
-    trained = any(str(each).endswith(HEAD) for each in settings.get("architectures") or [])
-    names = settings.get("id2label") or {}
-    named = [str(names[key]) for key in sorted(names, key=int)]
-    if named and len(set(named)) == len(named) and sorted(named) == sorted(labels):
-        return named, trained
-    anonymous = all(name == f"LABEL_{at}" for at, name in enumerate(named))
-    whole = [str(at) for at in range(len(named))] == labels
-    if trained and whole and not anonymous and len(set(named)) == len(named) and not any(map(str.isdecimal, named)):
-        return named, True
-    return labels, trained and len(named) == max(len(labels), 1) and (anonymous or whole)
 
 
 def max_length(model: str, described: Described, most: int) -> int:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 from slimline import tables
 from slimline.errors import DataError, ParamsError, near_miss
-from slimline.labelled_rows import PARTS
+from slimline.labelled_rows import PARTS, listed
 
 LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment", "rating", "score", "y")
 TEXT = ("text", "sentence", "review", "content", "body", "message", "comment", "document", "title", "question")
@@ -22,6 +22,8 @@ PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "an
          ("question", "sentence"), ("text_a", "text_b"), ("query", "document"))  # fmt: skip
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 SPLIT, GROUP = "split", "group"
+KINDS = ["one", "many", "number"]
+SEPARATORS = (",", ";", "|")  # between labels in one cell
 MANY = 1000  # so many distinct values are no list of labels
 SAMPLE = 2000
 SHOWN = 40  # letters of a column's name
@@ -29,12 +31,17 @@ SHOWN = 40  # letters of a column's name
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that were named; those that weren't are found."""
+    """The columns that were named; those that weren't are found. So is ``answer``: one label, many, or a number.
+
+    ``separator`` stands between labels in one cell.
+    """
 
     text: Sequence[str] = ()
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    answer: str | None = None
+    separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Described:
     tolerance: float = 0.0
     split: str | None = None
     group: str | None = None
+    separator: str = ","
 
 
 def describe(data: Path, columns: Columns = Columns()) -> Described:
@@ -69,7 +77,7 @@ def describe(data: Path, columns: Columns = Columns()) -> Described:
 def describe_images(data: Path, columns: Columns = Columns()) -> Described:
     """Return what class folders, an archive of such, or a table of images' paths holds."""
     if (found := classes(data)) is not None:
-        if named := [name for name in ("label", "split", "group") if getattr(columns, name)]:
+        if named := [name for name in ("label", "split", "group", "answer", "separator") if getattr(columns, name)]:
             raise ParamsError(f"--{named[0]}: {data} has no columns: the folders' names say the classes")
         return Described([tables.PATH], None, "one", list(found), sum(found.values()))
     table = tables.read(data)
@@ -98,9 +106,12 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
             says_split = says_split or (may_split and str(row[SPLIT]).strip().lower() in PARTS)
             if len(sample) < SAMPLE:
                 sample.append([row[name] for name in text] if len(text) == 2 else row[text[0]])
-    answer, labels, tolerance = values.answer(first.path, label)
+    found = values.answer(first.path, label, named.answer, named.separator)
     split = SPLIT if says_split else split
-    return Described(text, label, answer, labels, values.counts.total(), sample, tolerance, split, group)
+    return Described(
+        text, label, found.kind, found.labels, values.counts.total(), sample, found.tolerance, split, group,
+        found.separator,
+    )  # fmt: skip
 
 
 def find(data: Path) -> dict[str, Path]:
@@ -109,14 +120,27 @@ def find(data: Path) -> dict[str, Path]:
         return {"": data}
     if not data.is_dir():
         raise DataError(f"--data: {data}: no such file or folder")
-    found = {}
-    for part in ("train", "validation", "test"):
-        tables_of = [data / f"{part}{suffix}" for suffix in TABLES if (data / f"{part}{suffix}").is_file()]
-        if tables_of:
-            found[part] = tables_of[0]
+    found: dict[str, Path] = {}
+    for path in _tables(data):
+        part = PARTS.get(path.stem.lower())
+        if part in found:
+            raise DataError(f"--data: {data}: two tables for {part}: {found[part].name}, {path.name}; take one out")
+        if part is not None:
+            found[part] = path
     if "train" not in found:
         raise DataError(f"--data: {data}: a folder with train{TABLES[0]} (or {', '.join(TABLES[1:])}) is expected")
-    return found
+    order = list(dict.fromkeys(PARTS.values()))
+    return dict(sorted(found.items(), key=lambda each: order.index(each[0])))
+
+
+def unused(data: Path) -> list[Path]:
+    """Return the tables in a folder whose names say no part of the data."""
+    return [path for path in _tables(data) if path.stem.lower() not in PARTS]
+
+
+def _tables(data: Path) -> list[Path]:
+    found = data.iterdir() if data.is_dir() else ()
+    return sorted(path for path in found if path.suffix.lower() in TABLES and path.is_file())
 
 
 def classes(data: Path) -> dict[str, int] | None:
@@ -124,7 +148,8 @@ def classes(data: Path) -> dict[str, int] | None:
     from slimline import image_sources
 
     is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
-    if not is_archive and not (data.is_dir() and not any(data.glob("train.*"))):
+    has_tables = any(data.glob("train.*")) or "train" in {PARTS.get(path.stem.lower()) for path in _tables(data)}
+    if not is_archive and (not data.is_dir() or has_tables):
         return None
     items = image_sources.by_folder(image_sources.store(data))
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
@@ -141,7 +166,7 @@ def _rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         raise DataError(
             f"{path}: no column {missing[0]!r}.{near_miss(missing[0], table.names)} It has: {_names(table)}"
         )
-    for batch, _ in table.batches(1000):
+    for batch, _ in table.batches(1000, list(dict.fromkeys(names))):
         columns = [tables.plain(batch[name]) for name in names]
         yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
@@ -183,6 +208,15 @@ def _known(table: tables.Table, name: str, option: str) -> str:
     return name
 
 
+class _Answer(NamedTuple):
+    """What labels are: one of ``labels``, many, or a number that is right within ``tolerance``."""
+
+    kind: str
+    labels: list[str]
+    tolerance: float = 0.0
+    separator: str = SEPARATORS[0]
+
+
 class _Values:
     """What stands in a label column: how often, and where first."""
 
@@ -200,28 +234,74 @@ class _Values:
         if part in {"", "train"}:
             self._learnt.add(text)
 
-    def answer(self, path: Path, label: str) -> tuple[str, list[str], float]:
-        """Return (one, many or number, the labels, what error counts as right)."""
+    def answer(self, path: Path, label: str, kind: str | None, separator: str | None) -> _Answer:
+        """Return what the labels are; ``kind`` and ``separator`` are None where that is to be found."""
         values, rows, column = self.counts, self.counts.total(), f"column {label!r}"
+        if kind not in {None, *KINDS}:
+            raise ParamsError(f"--answer: {kind!r} is not one of {', '.join(KINDS)}.{near_miss(str(kind), KINDS)}")
+        if separator is not None and (not separator or kind not in {None, "many"}):
+            raise ParamsError(f"--separator: {separator!r}: it stands between labels, where a row has many (--answer)")
         if not rows:
             raise DataError(f"{path}: no row in it")
-        if "" in values and not any("," in value or value.startswith("[") for value in values):
+        marks = ["[", *([separator] if separator else SEPARATORS)]
+        if "" in values and kind != "many" and not any(mark in value for value in values for mark in marks):
             raise DataError(
                 f"{self._first['']}: {column}: empty ({values['']} such in all); fill it in, or take the row out"
             )
-        numbers = [number for value in values if (number := _number(value)) is not None]
-        if len(numbers) == len(values) and (len(values) > 20 or any(number != int(number) for number in numbers)):
-            tenth = (max(numbers) - min(numbers)) / 10
-            return "number", [], float(f"{tenth:.2g}")
-        lists = all(value.startswith("[") for value in values if value)
-        parts = {value: _parts(value, lists=lists) for value in values}
-        several = any(len(each) > 1 for each in parts.values())
-        if lists or (several and len(set(chain.from_iterable(parts.values()))) < len(values)):
-            return "many", sorted(self._labels(parts, path, column)), 0.0
+        numbers = {value: number for value in values if (number := _number(value)) is not None}
+        all_numbers = len(numbers) == len(values)
+        fractions = any(number != int(number) for number in numbers.values())
+        if kind == "number" or (kind is separator is None and all_numbers and (len(values) > 20 or fractions)):
+            return self._as_number(numbers, column, fractions=fractions)
+        separator, lists = self._separator(path, column, kind, separator)
+        if separator is not None:
+            parts = {value: self._parts(value, column, separator, lists=lists) for value in values}
+            return _Answer("many", sorted(self._labels(parts, path, column)), separator=separator)
         if len(values) > MANY or len(values) * 2 > rows:
             raise DataError(f"{path}: {column}: {len(values)} distinct values in {rows} rows are no labels")
         names = self._labels({value: [value] for value in values}, path, column)
-        return "one", sorted(names, key=float if len(numbers) == len(values) else str), 0.0
+        return _Answer("one", sorted(names, key=float if all_numbers else str))
+
+    def _as_number(self, numbers: Mapping[str, float], column: str, *, fractions: bool) -> _Answer:
+        """Return a number, right within a tenth of the range, but a half at least where all are whole."""
+        if wrong := next((value for value in self.counts if value not in numbers), None):
+            raise DataError(f"{self._first[wrong]}: {column}: {wrong!r} is no number, and --answer asks for one")
+        if "" in self.counts:
+            raise DataError(f"{self._first['']}: {column}: empty; fill it in, or take the row out")
+        tenth = (max(numbers.values()) - min(numbers.values())) / 10
+        if not tenth:
+            raise DataError(f"{next(iter(self._first.values()))}: {column}: {next(iter(numbers))!r} in all rows")
+        return _Answer("number", [], float(f"{tenth if fractions else max(tenth, 0.5):.2g}"))
+
+    def _separator(self, path: Path, column: str, kind: str | None, given: str | None) -> tuple[str | None, bool]:
+        """Return what stands between the labels of a row, None where it has one; and whether cells are lists.
+
+        Several labels show where they recur: as parts there are fewer of them than there are values.
+        """
+        filled = [value for value in self.counts if value]
+        if kind != "one" and all(value.startswith("[") for value in filled) and any(map(_is_list, filled)):
+            return given or SEPARATORS[0], True
+        if given is not None and not any(given in value for value in filled):
+            raise DataError(f"{path}: {column}: no row has {given!r}, which --separator says")
+        if kind == "one" or given is not None:
+            return (None if kind == "one" else given), False
+        splits = {mark: [_split(value, mark) for value in filled] for mark in SEPARATORS}
+        several = {mark for mark, found in splits.items() if any(len(each) > 1 for each in found)}
+        likely = [mark for mark in SEPARATORS if mark in several and len({*chain(*splits[mark])}) < len(self.counts)]
+        if len(likely) > 1:
+            raise DataError(f"{path}: {column}: {' or '.join(map(repr, likely))} between labels? Name it: --separator")
+        if not likely and kind == "many":
+            likely = sorted(several) if len(several) == 1 else [SEPARATORS[0]]
+        return (likely[0] if likely else None), False
+
+    def _parts(self, value: str, column: str, separator: str, *, lists: bool) -> list[str]:
+        """Return the labels in a value. Raises DataError with its row where a list is broken."""
+        if not value.startswith("[") or not (lists or _is_list(value)):
+            return _split(value, separator)
+        try:
+            return [name for each in listed(value) if (name := each.strip())]
+        except DataError as error:
+            raise DataError(f"{self._first[value]}: {column}: {error}") from error
 
     def _labels(self, parts: dict[str, list[str]], path: Path, column: str) -> list[str]:
         """Return the labels in ``parts`` {value: labels in it}; training rows must have all, two or more."""
@@ -238,9 +318,16 @@ class _Values:
         return list(learnt)
 
 
-def _parts(value: str, *, lists: bool) -> list[str]:
-    found = json.loads(value) if lists and value else value.split(",")
-    return [str(each).strip() for each in found if str(each).strip()]
+def _split(value: str, separator: str) -> list[str]:
+    return [name for each in value.split(separator) if (name := each.strip())]
+
+
+def _is_list(value: str) -> bool:
+    try:
+        listed(value)
+    except DataError:
+        return False
+    return True
 
 
 def _number(value: str) -> float | None:

@@ -21,6 +21,7 @@ from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, O
 from slimline.tokens import IDS, TYPES, tokenize
 from slimline.vocabulary import Vocabulary
 
+UNKNOWN = 0.05  # of the tokens: above it a tokenizer hardly fits the texts
 TRIMMED = 1  # of the rows by a trimmed tokenizer: raise it when the same rows give others
 
 
@@ -152,6 +153,22 @@ class Text(OwnRows):
     def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
         del read, first
         return self.tokens(values, self._whole)
+
+    def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
+        document = json.loads(self._whole.file.read_text(encoding="utf-8"))
+        number = trimming.unknown(document)
+        if number is None:
+            return []
+        ids, counted = kept[IDS], np.zeros(2, np.int64)
+        special = self._special[self._special != number].numpy()
+        for start in range(0, len(ids), row_files.CHUNK):
+            rows = np.asarray(ids[start : start + row_files.CHUNK])
+            counted += [int((rows == number).sum()), int(np.isin(rows, special, invert=True).sum())]
+        unknown, words = map(int, counted)
+        if unknown <= UNKNOWN * words:
+            return []
+        share = f"{unknown / words:.0%} of all tokens are unknown to the tokenizer"
+        return [f"task: {share}; is it the model's own, and made for texts like these?"]
 
     def prepare(self) -> Path:
         folder = super().prepare()
