@@ -64,7 +64,7 @@ def main(stage: Stage) -> None:
     }
     with progress.steps("benchmark of simpler models", 1) as begin:
         begin("baselines")
-        simpler, notes = baselines.measured(task)
+        simpler, notes = baselines.measured(task, stage.limit)
     for note in notes:
         print(f"benchmark: {note}")
     if simpler:

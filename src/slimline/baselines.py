@@ -68,9 +68,12 @@ def terms(texts: Sequence[str]) -> str:
     return "words" if again >= RECUR * total else "letters"
 
 
-def measured(task: Task) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the task's simpler models, and notes: where one fails it is left out, since the networks are done."""
+def measured(task: Task, limit: int | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the task's simpler models, and notes: where one fails it is left out, since the networks are done.
+
+    ``limit`` is the most rows of a split that networks see.
+    """
     try:
-        return task.baselines(), []
+        return task.baselines(limit), []
     except Exception as error:  # noqa: BLE001  (a library's, or a plug-in's)
         return {}, [f"no simpler model beside the networks: {' '.join(str(error).split())}"]

@@ -18,6 +18,7 @@ from slimline.baselines import TFIDF_SVM, tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.labelled_rows import Read, Source
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
+from slimline.task import spread
 from slimline.tokens import IDS, TYPES, tokenize
 from slimline.vocabulary import Vocabulary
 
@@ -203,11 +204,12 @@ class Text(OwnRows):
 class OneLabelText(Text, OneLabelRows):
     """Each text has one of ``labels``, in the order of the model's outputs."""
 
-    def baselines(self) -> dict[str, dict[str, Any]]:
+    def baselines(self, limit: int | None = None) -> dict[str, dict[str, Any]]:
         """Return TF-IDF and a linear SVM over the whole texts, whatever ``max_length`` leaves of them."""
         texts = [" ".join(value) if self.pair else value for values, _ in self.read(Read()) for value in values]
-        train, test = ([texts[row] for row in self.rows_of(part)] for part in ("train", "test"))
-        targets = {part: split.targets for part, split in self.splits().items()}
+        rows = {part: self.rows_of(part) for part in ("train", "test")}
+        train, test = ([texts[row] for row in each[spread(len(each), limit)]] for each in rows.values())
+        targets = {part: split.head(limit).targets for part, split in self.splits().items()}
         found = tfidf_svm(train, targets["train"], test, self.seed)
         metrics = self.metrics(np.eye(self.width, dtype=np.float32)[found.answers], targets["test"])
         return {TFIDF_SVM: metrics | {"bytes": found.bytes, "latency_ms": found.latency_ms}}
