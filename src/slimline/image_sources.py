@@ -12,9 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from slimline import tables
 from slimline.errors import DataError, near_miss
 from slimline.labelled_rows import PARTS, SAID
-from slimline.tables import IMAGES
-
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+from slimline.tables import ARCHIVES, IMAGES
 
 
 class Item(NamedTuple):

@@ -22,6 +22,7 @@ from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
 PATH = "path"
@@ -245,8 +246,6 @@ def read(path: Path) -> Table:
 
     Raises DataError naming what is wrong with it.
     """
-    from slimline.image_sources import ARCHIVES
-
     if path.is_dir():
         return _Folder(path)
     if not path.is_file():
