@@ -176,6 +176,8 @@ def test_pairs_have_types(folder: Path) -> None:
     split = task.splits()["train"]
     assert set(split.inputs) == {"input_ids", "token_type_ids"}
     assert int(split.inputs["token_type_ids"].max()) == 1
+    assert task.preprocess()["columns"] == ["first", "second"]
+    assert "columns" not in make(str(table)).preprocess()  # what releases of the column text always said
     arrays = preprocess.run(task.preprocess(), [["the bank", "a goal"]])
     assert arrays["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
 

@@ -22,6 +22,7 @@ from slimline.task import spread
 from slimline.tokens import IDS, TYPES, tokenize
 from slimline.vocabulary import Vocabulary
 
+TEXT = "text"  # the column that is looked for without being named
 TRIMMED = 1  # of the rows by a trimmed tokenizer: raise it when the same rows give others
 
 
@@ -37,7 +38,7 @@ class Text(OwnRows):
         self,
         data: str | Mapping[str, str],
         tokenizer: str,
-        text: str | Sequence[str] = "text",
+        text: str | Sequence[str] = TEXT,
         label: str = "label",
         max_length: int = 128,
         split: str | None = None,
@@ -83,7 +84,8 @@ class Text(OwnRows):
     def preprocess(self) -> dict[str, Any]:
         found = self._vocabulary
         step = {"op": "tokenize", "file": str(found.file), "max_length": self.max_length, "pad_id": found.pad_id}
-        return {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
+        document = {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
+        return document if self.columns == [TEXT] else {**document, "columns": self.columns}
 
     @cached_property
     def _ranges(self) -> dict[str, list[int]]:
