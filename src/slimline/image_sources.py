@@ -76,6 +76,11 @@ class Archive:
         return file.read()
 
 
+def is_table(path: Path) -> bool:
+    """Return whether images are listed in a file, rather than lying in a folder or an archive."""
+    return path.is_file() and not path.name.endswith(ARCHIVES)
+
+
 def store(path: Path) -> Store:
     """Return the files of a folder or an archive."""
     if path.is_dir():
