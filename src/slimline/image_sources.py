@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
@@ -50,24 +52,33 @@ class Folder:
 
 
 class Archive:
-    """The files in a zip, or a tar (compressed or not)."""
+    """The files in a zip, or a tar (compressed or not). ./CLASS/FILE, as tar may call one, is known as CLASS/FILE."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if path.suffix == ".zip":
+            if path.suffix.lower() == ".zip":
                 self._zip: zipfile.ZipFile | None = zipfile.ZipFile(path)
             else:
                 self._zip, self._tar = None, tarfile.open(path)  # noqa: SIM115  (it stays open)
+                weakref.finalize(self, self._tar.close)
         except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
             raise DataError(f"{path}: not an archive that can be read: {error}") from error
 
     def names(self) -> list[str]:
+        return list(self._held)
+
+    @cached_property
+    def _held(self) -> dict[str, str]:
+        """The files' names, and what the archive calls them."""
         if self._zip is not None:
-            return [each.filename for each in self._zip.infolist() if not each.is_dir()]
-        return [each.name for each in self._tar.getmembers() if each.isfile()]
+            held = [each.filename for each in self._zip.infolist() if not each.is_dir()]
+        else:
+            held = [each.name for each in self._tar.getmembers() if each.isfile()]
+        return {_plain(each): each for each in held}
 
     def read(self, name: str) -> bytes:
+        name = self._held[_plain(name)]
         if self._zip is not None:
             return self._zip.read(name)
         file = self._tar.extractfile(name)
@@ -76,9 +87,13 @@ class Archive:
         return file.read()
 
 
+def _plain(name: str) -> str:
+    return PurePosixPath(name).as_posix()
+
+
 def is_table(path: Path) -> bool:
     """Return whether images are listed in a file, rather than lying in a folder or an archive."""
-    return path.is_file() and not path.name.endswith(ARCHIVES)
+    return path.is_file() and not path.name.lower().endswith(ARCHIVES)
 
 
 def store(path: Path) -> Store:
@@ -87,7 +102,7 @@ def store(path: Path) -> Store:
         return Folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    if not path.name.endswith(ARCHIVES):
+    if not path.name.lower().endswith(ARCHIVES):
         raise DataError(f"{path}: class folders, {', '.join(ARCHIVES)}, or a manifest is expected")
     return Archive(path)
 
@@ -157,7 +172,7 @@ def check_listed(path: Path, files: Store, items: Sequence[Item]) -> None:
     """Raise DataError naming the row of the table at ``path`` whose image isn't among ``files``."""
     known = set(files.names()) if isinstance(files, Archive) else None
     for row, item in enumerate(items, 1):
-        if not (item.name in known if known is not None else (files.path / item.name).is_file()):
+        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file()):
             raise DataError(f"{path}: row {row}: {item.name!r}: no such image in {files.path}")
 
 
@@ -166,7 +181,7 @@ def in_order(files: Store, items: Sequence[Item]) -> list[Item]:
     if not isinstance(files, Archive):
         return list(items)
     place = {name: at for at, name in enumerate(files.names())}
-    return sorted(items, key=lambda item: place.get(item.name, 0))
+    return sorted(items, key=lambda item: place.get(_plain(item.name), 0))
 
 
 def pictures(files: Store, items: Sequence[Item]) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
 PATH = "path"
@@ -250,7 +250,7 @@ def read(path: Path) -> Table:
         return _Folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    if path.name.endswith(ARCHIVES):
+    if path.name.lower().endswith(ARCHIVES):
         return _Archive(path)
     readers: dict[str, type[_Csv | _JsonLines | _Parquet]] = {
         ".csv": _Csv, ".tsv": _Csv, ".jsonl": _JsonLines, ".parquet": _Parquet,

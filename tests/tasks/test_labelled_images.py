@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -83,6 +84,24 @@ def all_rows(task: Images) -> set[bytes]:
 def test_an_archive_holds_the_same_rows(folder: Path, tmp_path: Path, write: Callable[[Path, Path], Path]) -> None:
     archive = write(folder, tmp_path / ("all.zip" if write is write_zip else "all.tar.gz"))
     assert all_rows(make(archive)) == all_rows(make(folder))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".TAR", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".ZIP"])
+@pytest.mark.parametrize("listed", [False, True], ids=["folders", "table"])
+def test_any_archive_however_its_names_start(folder: Path, tmp_path: Path, suffix: str, listed: bool) -> None:
+    packed = tmp_path / f"all{suffix}"
+    if suffix == ".ZIP":
+        write_zip(folder, packed)
+    else:
+        subprocess.run(["tar", "-caf", packed.with_name(packed.name.lower()), "-C", folder, "."], check=True)
+        packed.with_name(packed.name.lower()).rename(packed)
+    if not listed:
+        assert all_rows(make(packed)) == all_rows(make(folder))
+        return
+    start = "pictures/" if suffix == ".ZIP" else ""
+    rows = [[f"{start}{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
+    table = write_manifest(tmp_path, rows, ["path", "label"])
+    assert all_rows(make(table, archive=str(packed))) == all_rows(make(folder))
 
 
 def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def classes(data: Path) -> dict[str, int] | None:
     """Return how many images each class has, sorted, in class folders or an archive of such; None for a table."""
     from slimline import image_sources
 
-    is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
+    is_archive = data.is_file() and not image_sources.is_table(data)
     if not is_archive and not (data.is_dir() and not any(data.glob("train.*"))):
         return None
     items = image_sources.by_folder(image_sources.store(data))

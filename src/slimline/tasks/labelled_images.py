@@ -106,7 +106,7 @@ class Images(OwnRows):
 
     @cached_property
     def _items(self) -> tuple[Store, list[Item]]:
-        if self.data.is_file() and not self.data.name.endswith(image_sources.ARCHIVES):
+        if image_sources.is_table(self.data):
             listed = image_sources.by_manifest(self.data, [PATH, self.label], self.split, self.group)
             files = image_sources.store(self.archive or self.data.parent)
             image_sources.check_listed(self.data, files, listed)
