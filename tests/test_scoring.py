@@ -213,7 +213,10 @@ def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: 
         (b"id,image\n1,a.png\n2\n", "line 3: 1 values, the header has 2"),
         (b"id,image\n1,\xff.png\n", "line 2: not UTF-8"),
         (b'id,image\n1,"a.png\n', "line 2: unexpected end of data"),
-        (b"id,picture\n1,a.png\n", "no column for image, and none called text, path, file, raw; it has id, picture"),
+        (
+            b"id,picture\n1,a.png\n",
+            "no column for image, and none called text, path, file_name, file, raw; it has id, picture",
+        ),
     ],
     ids=["empty", "twice", "no row", "short row", "encoding", "quote", "column"],
 )

@@ -146,9 +146,10 @@ def empty_classes(root: Path, items: Sequence[Item]) -> list[Path]:
     )
 
 
-def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: str | None) -> list[Item]:
-    """Return the images that a table lists; ``columns`` are those of paths and of labels."""
+def by_manifest(path: Path, label: str, split: str | None, group: str | None) -> list[Item]:
+    """Return the images that a table lists, by its column of paths and that of labels."""
     table = tables.read(path)
+    columns = [tables.path_column(table.names), label]
     for name in (*columns, *(each for each in (split, group) if each)):
         if name not in table.names:
             raise DataError(

@@ -24,7 +24,8 @@ def beside(table: Path, index: FileIndex) -> list[Path]:
 def named_files(table: Path) -> list[str]:
     """Return what stands in a table's column of paths, each once."""
     opened = tables.read(table)
-    if tables.PATH not in opened.names:
+    column = tables.path_column(opened.names)
+    if column not in opened.names:
         return []
-    values = (value for batch, _ in opened.batches(1000) for value in tables.plain(batch[tables.PATH]))
+    values = (value for batch, _ in opened.batches(1000) for value in tables.plain(batch[column]))
     return list(dict.fromkeys(value for value in values if isinstance(value, str) and value))

@@ -19,7 +19,7 @@ from slimline.errors import DataError, InputError
 from slimline.predictor import Arrays, Predictor
 from slimline.tables import Columns, Table
 
-RAW = ("text", "path", "file", "raw")
+RAW = ("text", "path", "file_name", "file", "raw")
 
 
 def score(

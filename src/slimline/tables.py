@@ -25,7 +25,12 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
-PATH = "path"
+PATH, FILE_NAME = "path", "file_name"  # of images; the second is what Hugging Face's imagefolder calls it
+
+
+def path_column(names: Sequence[str]) -> str:
+    """Return the column that names images' files: ``path``, or ``file_name`` where that is there instead."""
+    return FILE_NAME if FILE_NAME in names and PATH not in names else PATH
 
 
 class Table:

@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimline import preprocess
+from slimline import listed_files, preprocess
 from slimline.errors import DataError, ParamsError
+from slimline.project import own_data
 from slimline.task import SPLITS
 from slimline.tasks.labelled_images import Images, images
 from slimline.testing import check_task
@@ -102,6 +103,23 @@ def test_any_archive_however_its_names_start(folder: Path, tmp_path: Path, suffi
     rows = [[f"{start}{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
     table = write_manifest(tmp_path, rows, ["path", "label"])
     assert all_rows(make(table, archive=str(packed))) == all_rows(make(folder))
+
+
+def test_a_number_stands_for_all_channels_and_both_sides(folder: Path) -> None:
+    one = make(folder, size=16, mean=0.4, std=0.3)
+    listed = make(folder, size=[16, 16], mean=[0.4] * 3, std=[0.3] * 3)
+    assert (one.preprocess(), one.signature()) == (listed.preprocess(), listed.signature())
+    assert all_rows(one) == all_rows(listed)
+    with pytest.raises(ParamsError, match=r"task\.args\.size: one number, or height and width, found 3"):
+        make(folder, size=[1, 2, 3])
+
+
+def test_a_manifest_may_say_file_name(folder: Path) -> None:
+    rows = [[f"{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
+    assert all_rows(make(write_manifest(folder, rows, ["file_name", "label"]))) == all_rows(make(folder))
+    found = own_data.describe_images(folder / "list.csv")
+    assert (found.text, found.labels) == (["file_name"], LABELS)
+    assert len(listed_files.named_files(folder / "list.csv")) == 120
 
 
 def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

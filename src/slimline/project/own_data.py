@@ -73,15 +73,16 @@ def describe_images(data: Path, columns: Columns = Columns()) -> Described:
             raise ParamsError(f"--{named[0]}: {data} has no columns: the folders' names say the classes")
         return Described([tables.PATH], None, "one", list(found), sum(found.values()))
     table = tables.read(data)
-    if tables.PATH not in table.names:
+    path = tables.path_column(table.names)
+    if path not in table.names:
         raise DataError(
             f"{data}: no column {tables.PATH!r}, which names each image's file; it has: {_names(table)}. For texts, "
             "--model takes an encoder: its folder, or its name on the hub"
         )
     if columns.group is None and GROUP in table.names:
         columns = replace(columns, group=GROUP)
-    label = _label(table, columns.label, [tables.PATH])
-    return _described({"": data}, table, [tables.PATH], label, columns)
+    label = _label(table, columns.label, [path])
+    return _described({"": data}, table, [path], label, columns)
 
 
 def _described(files: dict[str, Path], first: tables.Table, text: list[str], label: str, named: Columns) -> Described:
