@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from PIL import Image
 
 from slimline import listed_files, preprocess
 from slimline.errors import DataError, ParamsError
+from slimline.file_index import FILE, FileIndex
+from slimline.manifest import sha256
 from slimline.project import own_data
 from slimline.task import SPLITS
 from slimline.tasks.labelled_images import Images, images
@@ -103,6 +106,27 @@ def test_any_archive_however_its_names_start(folder: Path, tmp_path: Path, suffi
     rows = [[f"{start}{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
     table = write_manifest(tmp_path, rows, ["path", "label"])
     assert all_rows(make(table, archive=str(packed))) == all_rows(make(folder))
+
+
+def test_prepared_rows_are_found_without_reading_their_source(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = write_tar(folder, tmp_path / "all.tar.gz")
+    expected = all_rows(make(packed))
+    index = FileIndex(FILE)
+    index.facts(packed, sha256)  # as fingerprints do before any stage
+    index.save()
+
+    def refused(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("slimline.own_rows.manifest.sha256", wraps(sha256)(refused))
+    monkeypatch.setattr("tarfile.open", refused)
+    assert all_rows(make(packed)) == expected
+    with packed.open("ab") as file:
+        file.write(bytes(8))
+    with pytest.raises(AssertionError):
+        make(packed).splits()
 
 
 def test_a_number_stands_for_all_channels_and_both_sides(folder: Path) -> None:

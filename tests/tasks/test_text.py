@@ -162,6 +162,7 @@ def test_a_unigram_tokenizer_is_trimmed_to_its_training_texts(folder: Path) -> N
     assert whole.signature() == trimmed.signature()
     (note,) = trimmed.notes
     assert "pieces stay" in note
+    assert not note.startswith("task:")  # whoever shows it says what it is about
     pieces = [
         len(trimming.numbers(json.loads(Path(task.preprocess()["steps"][0]["file"]).read_text())))
         for task in (whole, trimmed)

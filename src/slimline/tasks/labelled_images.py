@@ -98,10 +98,11 @@ class Images(OwnRows):
         return Normalized(kept, self.mean, self.std)
 
     def files(self) -> list[Path]:
+        packed = self.archive or self.data
+        if packed.is_file() and not image_sources.is_table(packed):  # to list one means to unpack it
+            return [*([self.data] if self.archive else []), packed]
         files, items = self._items
-        if isinstance(files, image_sources.Folder):
-            return [*([self.data] if self.data.is_file() else []), *(files.path / item.name for item in items)]
-        return [*([self.data] if self.archive else []), files.path]
+        return [*([self.data] if self.data.is_file() else []), *(files.path / item.name for item in items)]
 
     def settings(self) -> list[Any]:
         return [self.size, self.mode, self.label, self.split, self.group]

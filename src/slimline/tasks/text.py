@@ -188,7 +188,7 @@ class Text(OwnRows):
                     )
         row_files.drop_appended(scratch, stored)
         before, after = (len(trimming.numbers(each)) for each in (document, smaller))
-        note = f"task: {after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
+        note = f"{after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
         manifest.write_json(scratch / "meta.json", {**meta, "notes": [*meta["notes"], note]})
 
     def tokens(self, values: Sequence[Any], found: Vocabulary | None = None) -> dict[str, NDArray[np.int64]]:
