@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from slimline import benchmark, manifest, progress
+from slimline import baselines, benchmark, manifest, progress
 from slimline.predictor import Predictor
 from slimline.stage import Stage, run
 
@@ -64,7 +64,9 @@ def main(stage: Stage) -> None:
     }
     with progress.steps("benchmark of simpler models", 1) as begin:
         begin("baselines")
-        simpler = task.baselines()
+        simpler, notes = baselines.measured(task, stage.limit)
+    for note in notes:
+        print(f"benchmark: {note}")
     if simpler:
         document["baselines"] = simpler
     manifest.write_json(benchmark.FILE, document)

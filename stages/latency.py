@@ -28,6 +28,9 @@ def main(stage: Stage) -> None:
         for name in params.export.stages
         for runtime in runtimes
     }
+    computed = {pair: runtime_choice.precision(predictor.runtime) for pair, predictor in predictors.items()}
+    runtimes = runtime_choice.distinct(runtimes, {each: computed[ROOT, each] for each in runtimes})
+    predictors = {pair: predictor for pair, predictor in predictors.items() if pair[1] in runtimes}
     calls = {_key(*pair): predictor.runtime.run for pair, predictor in predictors.items()}
     inputs = latency.typical_batches(
         stage.splits["calibration"], target.batch_sizes, stage.params.latency.repeats, stage.params.seed
@@ -54,7 +57,7 @@ def main(stage: Stage) -> None:
         {name: by_runtime[runtime][name] for name, runtime in chosen.items()}, ROOT, params.budget.confidence
     )
     for name, row in tqdm(stages.items(), desc="peak memory", unit="stage", disable=None):
-        row["runtime"] = chosen[name]
+        row.update({"runtime": chosen[name]} | computed[name, chosen[name]])
         row["peak_rss_mb"] = benchmark.peak_rss_mb(
             EXPORTS / name, max(target.batch_sizes), target.threads, chosen[name]
         )
@@ -68,7 +71,7 @@ def main(stage: Stage) -> None:
         "stages": stages,
         "runtimes": {
             runtime: {
-                name: row | {"within_budget": allowed[name, runtime]}
+                name: row | {"within_budget": allowed[name, runtime]} | computed[name, runtime]
                 for name, row in latency.table(by_runtime[runtime], ROOT, params.budget.confidence).items()
             }
             for runtime in runtimes

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from slimline import measure
+from slimline import latency, measure
 from slimline.grids import Spec
 from slimline.latency import Samples
 from slimline.models.cnn import Cnn
@@ -12,6 +17,7 @@ from slimline.params import Target
 from slimline.quantizers import quantize_layer
 from slimline.task import Split
 from slimline.tasks.digits import Digits
+from tests.encoders import LABELS, texts, write_encoder, write_table
 
 TARGET = Target(batch_sizes=[1, 4])
 
@@ -36,10 +42,60 @@ def test_layers_are_timed_alone(layer: nn.Module, shape: tuple[int, ...]) -> Non
 
 
 def test_models_are_timed_as_exported(cnn: Cnn, task: Digits, splits: dict[str, Split]) -> None:
-    rows, _ = splits["calibration"][slice(0, 4)]
-    found = measure.models({"a": cnn, "b": Cnn(width=4)}, task.signature(), rows, TARGET)
+    found = measure.models({"a": cnn, "b": Cnn(width=4)}, task.signature(), splits["calibration"], TARGET)
     assert set(found) == {"a", "b"}
     assert all(isinstance(found[name][batch], Samples) for name in found for batch in (1, 4))
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    """The inputs of the last measurement, by batch size."""
+    seen: dict[int, Any] = {}
+
+    def watched(models: Any, inputs: Any, **settings: Any) -> Any:
+        seen.update(inputs)
+        return measure_whole(models, inputs, **settings)
+
+    measure_whole = latency.measure
+    monkeypatch.setattr(latency, "measure", watched)
+    return seen
+
+
+def test_rows_of_one_size_are_timed_as_the_first_ones(
+    cnn: Cnn, task: Digits, splits: dict[str, Split], timed: dict[int, Any]
+) -> None:
+    measure.models({"a": cnn}, task.signature(), splits["calibration"], TARGET)
+    rows, _ = splits["calibration"][slice(0, 4)]
+    assert {size: batch.keys() for size, batch in timed.items()} == {1: rows.keys(), 4: rows.keys()}
+    for size, batch in timed.items():
+        np.testing.assert_array_equal(batch["image"], rows["image"][:size])
+
+
+def test_texts_are_timed_at_their_own_lengths(tmp_path: Path, timed: dict[int, Any]) -> None:
+    pytest.importorskip("transformers")
+    from slimline.models.hf_encoder import HfEncoder
+    from slimline.tasks.text import text
+
+    write_encoder(tmp_path / "model")
+    cut = [
+        " ".join(each.split()[: 4 + at % 5]) if at % 8 else f"{each} " * 3 for at, (each, _) in enumerate(texts(300))
+    ]
+    mixed = [(each, label) for each, (_, label) in zip(cut, texts(300), strict=True)]
+    with chdir(tmp_path):
+        write_table(tmp_path / "t.csv", mixed)
+        task = text(data="t.csv", tokenizer="model", labels=list(LABELS), max_length=32)
+        split = task.splits()["calibration"]
+        model = HfEncoder("model", classes=len(LABELS)).eval()
+        measure.models({"a": model}, task.signature(), split, TARGET)
+    expected = latency.typical_batches(split, [1, 4], measure.MODEL_REPEATS, seed=0)
+    for size, batches in expected.items():
+        assert len(timed[size]) == measure.MODEL_REPEATS
+        for own, batch in zip(timed[size], batches, strict=True):
+            np.testing.assert_array_equal(own["input_ids"], batch["input_ids"])
+    longest = int((split.inputs["input_ids"] != 0).sum(1).max())
+    alone = [each["input_ids"].shape[1] for each in timed[1]]
+    assert len(set(alone)) > 3
+    assert sorted(alone)[len(alone) // 2] <= longest / 2
 
 
 @pytest.mark.parametrize(("threads", "waits"), [(1, False), (2, True)])

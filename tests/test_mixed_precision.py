@@ -206,7 +206,7 @@ def test_the_model_keeps_to_its_share_of_time(
     made = context()
     quantized, plan = compress(auto(choices=[8, 32], latency=budget), cnn, batches, made)
     found = widths(quantized)
-    times = measure.models({"a": cnn, "b": quantized}, {}, {}, made.target)
+    times = measure.models({"a": cnn, "b": quantized}, {}, made.calibration, made.target)
     assert times["b"][1].p50 <= budget * times["a"][1].p50
     assert found["0"] == 32  # slower in integers, and less exact
     assert 8 in found.values()

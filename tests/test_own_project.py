@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from slimline import params, pipeline, project
 from slimline.errors import DataError, ParamsError
@@ -84,7 +86,8 @@ def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) 
 def said(model: str, data: Path, root: Path) -> str:
     """Return what init says of a model's head."""
     asked = Own(model, data)
-    *_, line = project._notes(project.own_params(asked, root, "int8", None), "", asked)
+    lines = project._notes(project.own_params(asked, root, "int8", None), "", asked)
+    (line,) = (line for line in lines if line.startswith(f"found: {model} "))
     return line.removeprefix(f"found: {model} ")
 
 
@@ -99,6 +102,7 @@ def test_a_head_whose_names_transformers_left_out_is_taken_as_it_is(tmp_path: Pa
     assert "id2label" not in (tmp_path / "m" / "config.json").read_text()
     document = laid_out(tmp_path, given, table)
     assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, list(labels))
+    assert not project._trains_in_bf16(document), "nothing is trained"
     assert said(given, table, tmp_path) == (
         f"has a head for them: as it is; its outputs have no names, so they are taken for {', '.join(labels)} in this "
         "order"
@@ -345,6 +349,58 @@ def test_class_folders_make_a_task_of_images(tmp_path: Path, packed: bool) -> No
     assert pipeline.check_order(document) == ["teacher", "prune", "quantize"]
     with pytest.raises(ParamsError, match="for images take one of efficientnet-lite"):
         laid_out(tmp_path, "bert", data)
+
+
+def write_photos(root: Path, sizes: list[tuple[int, int]]) -> Path:
+    for at, size in enumerate(sizes):
+        path = root / ("day", "night")[at % 2] / f"{at}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (at % 256, 0, 0)).save(path)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes", "side"),
+    [
+        ("efficientnet-lite", [(28, 28)] * 8, 64),
+        ("efficientnet-lite", [(300, 100)] * 7 + [(2000, 1500)] * 3, 96),
+        ("efficientnet-lite", [(640, 480), (480, 640), (1024, 768)] * 4, 224),
+        ("resnet", [(640, 480)] * 8, 64),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folders", "zip", "table", "table and zip"])
+def test_the_size_is_that_of_the_images(
+    tmp_path: Path, given: str, sizes: list[tuple[int, int]], side: int, kind: str
+) -> None:
+    folder = write_photos(tmp_path / "photos", sizes)
+    paths = sorted(folder.rglob("*.jpg"))
+    more: dict[str, Any] = {}
+    data = folder
+    if "zip" in kind:
+        data = tmp_path / "photos.zip"
+        with zipfile.ZipFile(data, "w") as archive:
+            for path in paths:
+                archive.write(path, path.relative_to(folder))
+    if "table" in kind:
+        more = {"archive": data} if "zip" in kind else {}
+        data = folder / "list.csv"
+        write_table(data, [(path.relative_to(folder), path.parent.name) for path in paths], ("path", "label"))
+    assert laid_out(tmp_path, given, data, **more)["task"]["args"]["size"] == [side, side]
+
+
+def test_the_size_may_be_given(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", [(640, 480)] * 8)
+    assert laid_out(tmp_path, "efficientnet-lite", folder, size=(96, 128))["task"]["args"]["size"] == [96, 128]
+    with pytest.raises(ParamsError, match="--size: 0 32: height and width in pixels"):
+        laid_out(tmp_path, "efficientnet-lite", folder, size=(0, 32))
+    with pytest.raises(ParamsError, match="--size: texts don't take it"):
+        laid_out(tmp_path, model(tmp_path / "m"), write_table(tmp_path / "t.csv", texts(60)), size=(32, 32))
+
+
+def test_a_damaged_image_does_not_keep_the_size_from_being_found(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", [(640, 480)] * 8)
+    (folder / "day" / "0.jpg").write_bytes(b"no image")
+    assert laid_out(tmp_path, "efficientnet-lite", folder)["task"]["args"]["size"] == [224, 224]
 
 
 @pytest.mark.parametrize(

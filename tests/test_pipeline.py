@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from slimline import pipeline, plugins
 from slimline.errors import ParamsError
+from slimline.file_index import FileIndex
 
 CHAIN = ["teacher", "distill", "prune", "quantize", "factorize"]
 
@@ -302,6 +304,47 @@ def test_runbooks_count_for_the_release_that_carries_them(after: Callable[[str, 
 
 def test_data_of_the_task_counts(after: Callable[[str, str], set[str]]) -> None:
     assert after("data/digits/rows.csv", "1,2") >= set(CHAIN)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_files_that_a_table_names_count(copied: Path, document: dict[str, Any], suffix: str) -> None:
+    folder = copied / f"own{suffix}"
+    (folder / "pictures").mkdir(parents=True)
+    for name in ("a.png", "b.png", "not listed.png"):
+        (folder / "pictures" / name).write_bytes(name.encode())
+    table, paths = folder / f"list{suffix}", ["pictures/a.png", "pictures/b.png", "pictures/not there.png"]
+    if suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"path": paths, "label": ["x"] * 3}), table)
+    elif suffix == ".jsonl":
+        table.write_text("".join(json.dumps({"path": each, "label": "x"}) + "\n" for each in paths))
+    else:
+        table.write_text("path,label\n" + "".join(f"{each},x\n" for each in paths))
+    document["task"]["args"] = {"data": str(table.relative_to(copied))}
+    index = FileIndex()
+
+    def seen() -> dict[str, str]:
+        with chdir(copied):
+            return pipeline.fingerprint(document, "distill", index=index)
+
+    before = seen()
+    named = {str(folder.relative_to(copied) / "pictures" / name): None for name in ("a.png", "b.png")}
+    assert named.keys() <= before.keys()
+    assert not any("not" in Path(name).name for name in before)
+    (folder / "pictures" / "b.png").write_bytes(b"another picture")
+    after = seen()
+    assert {name for name in after if after[name] != before.get(name)} == {list(named)[1]}
+    if suffix != ".parquet":
+        prints(copied, document)  # nothing heavy is imported
+
+
+def test_a_table_that_cannot_be_read_names_no_files(copied: Path, document: dict[str, Any]) -> None:
+    (copied / "damaged.parquet").write_bytes(b"no table")
+    document["task"]["args"] = {"data": "damaged.parquet"}
+    with chdir(copied):
+        assert "damaged.parquet" in pipeline.fingerprint(document, "distill")
 
 
 @pytest.mark.parametrize(

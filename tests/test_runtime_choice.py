@@ -21,6 +21,14 @@ def test_auto_measures_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert runtime_choice.candidates("auto") == ["onnxruntime", "openvino", "openvino-bf16"]
 
 
+@pytest.mark.parametrize(("bf16", "count"), [("bf16", 3), ("f32", 2)])
+def test_a_runtime_that_computes_as_another_does_is_not_timed_again(bf16: str, count: int) -> None:
+    every = ["onnxruntime", "openvino", "openvino-bf16"]
+    computed = {"onnxruntime": {}, "openvino": {"precision": "f32"}, "openvino-bf16": {"precision": bf16}}
+    assert runtime_choice.distinct(every, computed) == every[:count]
+    assert runtime_choice.distinct(["openvino-bf16"], computed) == ["openvino-bf16"]
+
+
 @pytest.mark.parametrize(
     ("times", "allowed", "chosen"),
     [

@@ -213,7 +213,10 @@ def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: 
         (b"id,image\n1,a.png\n2\n", "line 3: 1 values, the header has 2"),
         (b"id,image\n1,\xff.png\n", "line 2: not UTF-8"),
         (b'id,image\n1,"a.png\n', "line 2: unexpected end of data"),
-        (b"id,picture\n1,a.png\n", "no column for image, and none called text, path, file, raw; it has id, picture"),
+        (
+            b"id,picture\n1,a.png\n",
+            "no column for image, and none called text, path, file_name, file, raw; it has id, picture",
+        ),
     ],
     ids=["empty", "twice", "no row", "short row", "encoding", "quote", "column"],
 )
@@ -284,6 +287,39 @@ def test_outputs_without_labels_are_written_as_numbers() -> None:
 
 
 TEXTS = ["the bank", "a goal", "said a new rate"] * 30
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_pairs_are_answered_from_the_kind_of_table_that_they_were_trained_on(
+    pair_release: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = [*TEXTS[1:], TEXTS[0]]
+    pairs = [list(each) for each in zip(TEXTS, second, strict=True)]
+    scoring.score(pair_release, write_rows(tmp_path / "list.jsonl", {"text": pairs}), tmp_path / "list.csv")
+    expected = rows(tmp_path / "list.csv")
+    trained = write_rows(tmp_path / f"in{suffix}", {"id": list(range(90)), "first": TEXTS, "second": second})
+    scoring.score(pair_release, trained, tmp_path / "out.csv")
+    other = write_rows(tmp_path / f"other{suffix}", {"b": second, "a": TEXTS})
+    named = ["predict", str(pair_release), str(other), str(tmp_path / "named.csv"), "--column", "a", "--column", "b"]
+    monkeypatch.setattr(sys, "argv", ["slimline", *named])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    for found in (rows(tmp_path / "out.csv"), rows(tmp_path / "named.csv")):
+        assert [found[name] for name in found if name.startswith(("label", "probability"))] == [
+            expected[name] for name in expected if name.startswith(("label", "probability"))
+        ]
+    with pytest.raises(DataError, match=r"none called first, second, text, .*--column, twice for pairs"):
+        scoring.score(pair_release, other, tmp_path / "no.csv")
+    broken = write_rows(tmp_path / f"broken{suffix}", {"first": TEXTS, "second": [*second[:70], "", *second[71:]]})
+    with pytest.raises(DataError, match=rf"broken{suffix}: row 71: column 'second' is empty"):
+        scoring.score(pair_release, broken, tmp_path / "no.csv")
+
+
+def test_more_columns_than_texts_in_a_row_are_refused(text_release: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.csv", {"a": TEXTS, "b": TEXTS})
+    with pytest.raises(DataError, match=r"--column: 2 columns, and the model takes 1 a row"):
+        scoring.score(text_release, source, tmp_path / "out.csv", column=["a", "b"])
 
 
 def write_rows(path: Path, columns: dict[str, list[Any]]) -> Path:

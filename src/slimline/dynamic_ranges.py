@@ -35,9 +35,7 @@ def _measured(methods: Mapping[str, Method], model: nn.Module, batches: Batches,
     made = {kind: compress(method, model, batches, context)[0] for kind, method in methods.items()}
     sensitivity = Sensitivity(model, context)
     rises = {kind: sensitivity.rise(each) for kind, each in made.items()}
-    target = context.target
-    rows, _ = context.calibration[slice(0, max(target.batch_sizes))]
-    samples = measure.models(made, context.task.signature(), rows, target)
+    samples = measure.models(made, context.task.signature(), context.calibration, context.target)
     times = {kind: {batch: each.p50 for batch, each in by_batch.items()} for kind, by_batch in samples.items()}
     first, second = methods
     gain = measure.gain(times[first], times[second])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from slimline import tables
 from slimline.errors import DataError, near_miss
 from slimline.labelled_rows import PARTS, SAID
-from slimline.tables import IMAGES
+from slimline.tables import ARCHIVES, IMAGES
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 DAMAGED = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 
 
@@ -54,30 +55,38 @@ class Folder:
 
 
 class Archive:
-    """The files in a zip, or a tar (compressed or not)."""
+    """The files in a zip, or a tar (compressed or not). ./CLASS/FILE, as tar may call one, is known as CLASS/FILE."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if path.suffix == ".zip":
+            if path.suffix.lower() == ".zip":
                 self._zip: zipfile.ZipFile | None = zipfile.ZipFile(path)
             else:
                 self._zip, self._tar = None, tarfile.open(path)  # noqa: SIM115  (it stays open)
+                weakref.finalize(self, self._tar.close)
         except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
             raise DataError(f"{path}: not an archive that can be read: {error}") from error
 
     def names(self) -> list[str]:
+        return list(self._held)
+
+    @cached_property
+    def _held(self) -> dict[str, str]:
+        """The files' names, and what the archive calls them."""
         if self._zip is not None:
-            return [each.filename for each in self._zip.infolist() if not each.is_dir()]
-        try:
-            found = [each.name for each in self._tar.getmembers() if each.isfile()]
-            _check_end(self._tar)
-        except DAMAGED as error:
-            self._tar.close()
-            raise DataError(f"{self.path}: damaged, or not whole: {error}; pack it again") from error
-        return found
+            held = [each.filename for each in self._zip.infolist() if not each.is_dir()]
+        else:
+            try:
+                held = [each.name for each in self._tar.getmembers() if each.isfile()]
+                _check_end(self._tar)
+            except DAMAGED as error:
+                self._tar.close()
+                raise DataError(f"{self.path}: damaged, or not whole: {error}; pack it again") from error
+        return {_plain(each): each for each in held}
 
     def read(self, name: str) -> bytes:
+        name = self._held[_plain(name)]
         if self._zip is not None:
             return self._zip.read(name)
         file = self._tar.extractfile(name)
@@ -94,13 +103,22 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("it has no end")
 
 
+def _plain(name: str) -> str:
+    return PurePosixPath(name).as_posix()
+
+
+def is_table(path: Path) -> bool:
+    """Return whether images are listed in a file, rather than lying in a folder or an archive."""
+    return path.is_file() and not path.name.lower().endswith(ARCHIVES)
+
+
 def store(path: Path) -> Store:
     """Return the files of a folder or an archive."""
     if path.is_dir():
         return Folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    if not path.name.endswith(ARCHIVES):
+    if not path.name.lower().endswith(ARCHIVES):
         raise DataError(f"{path}: class folders, {', '.join(ARCHIVES)}, or a manifest is expected")
     return Archive(path)
 
@@ -160,9 +178,10 @@ def empty_classes(root: Path, items: Sequence[Item]) -> list[Path]:
     )
 
 
-def by_manifest(path: Path, columns: Sequence[str], split: str | None, group: str | None) -> list[Item]:
-    """Return the images that a table lists; ``columns`` are those of paths and of labels."""
+def by_manifest(path: Path, label: str, split: str | None, group: str | None) -> list[Item]:
+    """Return the images that a table lists, by its column of paths and that of labels."""
     table = tables.read(path)
+    columns = [tables.path_column(table.names), label]
     for name in (*columns, *(each for each in (split, group) if each)):
         if name not in table.names:
             raise DataError(
@@ -187,7 +206,7 @@ def check_listed(path: Path, files: Store, items: Sequence[Item]) -> None:
     """Raise DataError naming the row of the table at ``path`` whose image isn't among ``files``."""
     known = set(files.names()) if isinstance(files, Archive) else None
     for row, item in enumerate(items, 1):
-        if not (item.name in known if known is not None else (files.path / item.name).is_file()):
+        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file()):
             raise DataError(f"{path}: row {row}: {item.name!r}: no such image in {files.path}")
 
 
@@ -196,7 +215,7 @@ def in_order(files: Store, items: Sequence[Item]) -> list[Item]:
     if not isinstance(files, Archive):
         return list(items)
     place = {name: at for at, name in enumerate(files.names())}
-    return sorted(items, key=lambda item: place.get(item.name, 0))
+    return sorted(items, key=lambda item: place.get(_plain(item.name), 0))
 
 
 def pictures(files: Store, items: Sequence[Item]) -> Iterator[bytes]:

@@ -107,8 +107,7 @@ def choose(
     def decide() -> dict[str, Any]:
         timed = as_int8(model, batches, context, float_layers) if int8 and not is_quantized(model) else model
         inputs, _ = next(iter(batches()))
-        rows, _ = context.calibration[slice(0, max(context.target.batch_sizes))]
-        signature = context.task.signature()
+        rows, signature = context.calibration, context.task.signature()
         alone = measure.models({"before": timed}, signature, rows, context.target)["before"]
         whole = {batch: samples.p50 for batch, samples in alone.items()}
         cost = TimedCost(found, timed, tables(found, timed, inputs, whole, limits, context.target))

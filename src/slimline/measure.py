@@ -15,7 +15,7 @@ from slimline import latency, layer_hooks, manifest, plugins, progress, runtime_
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
-from slimline.task import call
+from slimline.task import Split, call
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
@@ -52,9 +52,12 @@ def layers(
 
 
 def models(
-    variants: Mapping[str, nn.Module], signature: Mapping[str, Any], rows: dict[str, Any], target: Target
+    variants: Mapping[str, nn.Module], signature: Mapping[str, Any], split: Split, target: Target
 ) -> dict[str, dict[int, latency.Samples]]:
-    """Return {variant: {batch size: Samples}} of whole models exported for the target, interleaved."""
+    """Return {variant: {batch size: Samples}} of whole models exported for the target, interleaved, on rows of a split.
+
+    Rows of several lengths are timed as the ``latency`` stage times them: batches as long as their longest row.
+    """
     export = plugins.find("exporters", "onnx")
     with tempfile.TemporaryDirectory() as folder:
         runtimes = {}
@@ -63,7 +66,7 @@ def models(
             directory.mkdir()
             export(model, signature, directory, {})
             runtimes[name] = plugins.find("runtimes", runtime_choice.default(target.runtime))(directory, target.threads)
-        inputs = latency.sample_inputs(signature, target.batch_sizes, rows)
+        inputs = _inputs(signature, split, target)
         with progress.rounds(f"times of models: {', '.join(variants)}", MODEL_ROUNDS) as done:
             return latency.measure(
                 {name: runtime.run for name, runtime in runtimes.items()},
@@ -73,6 +76,13 @@ def models(
                 pause=_pause(target),
                 progress=done,
             )
+
+
+def _inputs(signature: Mapping[str, Any], split: Split, target: Target) -> Mapping[int, Arrays | list[Arrays]]:
+    if split.padding is not None:
+        return latency.typical_batches(split, target.batch_sizes, MODEL_REPEATS, seed=0)
+    rows, _ = split[slice(0, max(target.batch_sizes))]
+    return latency.sample_inputs(signature, target.batch_sizes, rows)
 
 
 def file_bytes(model: nn.Module, signature: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from slimline import labelled_rows, manifest, row_files
 from slimline.errors import DataError, ParamsError, near_miss
+from slimline.file_index import FILE, FileIndex
 from slimline.labelled_rows import Read
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
@@ -82,7 +83,8 @@ class OwnRows(Outcome):
         """Return the folder of the prepared rows, made unless it is there."""
         if missing := [path for path in self.files() if not path.exists()]:
             raise DataError(f"{missing[0]}: no such file or folder; params.yaml: task.args.data names it")
-        sources = [[str(path), manifest.sha256(path)] for path in self.files()]
+        index = FileIndex(FILE)  # as the fingerprints left it: what is unchanged since isn't read again
+        sources = [[str(path), index.facts(path, manifest.sha256)] for path in self.files()]
         own = [self.described, list(self.labels or ()), getattr(self, "separator", None), self.shares, self.seed]
         return row_files.cached([VERSION, type(self).__name__, sources, own, self.settings()], self._write)
 

@@ -22,6 +22,7 @@ from slimline.manifest import sha256
 
 ROOT = "teacher"
 CODE = (".py", ".pyc", ".typed")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MEASURES = ("latency", "benchmark", "report", "release")
 
 
@@ -178,7 +179,7 @@ def fingerprint(
     if script.is_file():
         prints[script.name], found = index.facts(script, _read_code)
         pending.extend(_imports(found, "", is_package=False))
-    prints |= {str(path): index.facts(path, sha256) for path in data(document, stage)}
+    prints |= {str(path): index.facts(path, sha256) for path in data(document, stage, index)}
     prints |= closure(pending, roots, index, runtime=runtime_choice.default(_runtime(document)))
     return dict(sorted(prints.items()))
 
@@ -222,10 +223,11 @@ def _implied(packages: set[str]) -> list[str]:
     return [module for module in modules if module.partition(".")[0] in packages - {"slimline"}]
 
 
-def data(document: Mapping[str, Any], stage: str) -> list[Path]:
+def data(document: Mapping[str, Any], stage: str, index: FileIndex | None = None) -> list[Path]:
     """Return the files that the task (and the teacher's weights and configuration) come from.
 
-    These are ``data/TASK`` and every path among the task's arguments; a folder counts with all files in it.
+    These are ``data/TASK`` and every path among the task's arguments; a folder counts with all files in it, a table
+    with those that it names.
     """
     named: list[Any] = [f"data/{document['task']['name']}"]
     for value in (document["task"].get("args") or {}).values():
@@ -234,7 +236,14 @@ def data(document: Mapping[str, Any], stage: str) -> list[Path]:
         section = document[ROOT] or {}
         named += [section.get("weights"), *((section.get("model") or {}).get("args") or {}).values()]
     roots = [Path(each) for each in named if isinstance(each, str) and each and Path(each).exists()]
-    return [path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()]
+    found = [
+        path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()
+    ]
+    if tables := [root for root in roots if root.suffix.lower() in TABLES and root.is_file()]:
+        from slimline import listed_files  # not before a chain needs it: this runs at every ``dvc repro``
+
+        found += [path for table in tables for path in listed_files.beside(table, index or FileIndex())]
+    return list(dict.fromkeys(found))
 
 
 def sources(modules: Iterable[str], packages: Collection[str]) -> dict[str, Path]:

@@ -4,7 +4,8 @@
 ``op(values, **arguments) -> values`` over a list of raw values or a batch array; the last one leaves the array that
 the model's input NAME takes, or {input: array} for a model of several. Training and serving run the same steps, so
 they can't drift apart. A step's ``file`` is one that it reads: it travels beside preprocess.json, and the step must
-take no values too, for ``load``.
+take no values too, for ``load``. ``columns``, where it is there, are the columns of the task's own table that a raw
+value is made of: a file that is like it needs no word of which they are.
 """
 
 from __future__ import annotations

@@ -166,6 +166,5 @@ class Trial:
         return float(np.mean([samples["after"][b].p50 / samples["before"][b].p50 for b in samples["before"]]))
 
     def measured(self, variants: Mapping[str, nn.Module]) -> dict[str, dict[int, latency.Samples]]:
-        target = self.context.target
-        rows, _ = self.context.calibration[slice(0, max(target.batch_sizes))]
-        return measure.models(variants, self.context.task.signature(), rows, target)
+        context = self.context
+        return measure.models(variants, context.task.signature(), context.calibration, context.target)

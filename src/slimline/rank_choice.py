@@ -93,9 +93,8 @@ def _confirm(factors: Factors, context: Context, chosen: dict[str, Ranks], layer
     """Measure the whole model with and without the chosen factors; undo them unless it is surely faster."""
     if not chosen:
         return {"layers": layers, "summary": "no layer pays on this target: the model stays as it is"}
-    rows, _ = context.calibration[slice(0, max(context.target.batch_sizes))]
     variants = {"before": factors.model, "after": factors.factorized(chosen)[0]}
-    samples = measure.models(variants, context.task.signature(), rows, context.target)
+    samples = measure.models(variants, context.task.signature(), context.calibration, context.target)
     ratios = {
         batch: latency.speedup(samples["before"][batch], samples["after"][batch], CONFIDENCE)
         for batch in context.target.batch_sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,24 @@ def candidates(runtime: str) -> list[str]:
     if runtime != AUTO:
         return [runtime]
     return [DEFAULT, *(name for name, package in OTHERS.items() if find_spec(package))]
+
+
+def precision(runtime: Any) -> dict[str, str]:
+    """Return {"precision": what a loaded runtime really computes float layers in} where it says so."""
+    return {"precision": runtime.computes_in} if hasattr(runtime, "computes_in") else {}
+
+
+def distinct(runtimes: Sequence[str], precisions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the runtimes without those that are an earlier one over again.
+
+    ``precisions`` are {runtime: what ``precision`` says of it}: on a CPU without bfloat16 openvino-bf16 is openvino.
+    """
+    kept: list[str] = []
+    for name in runtimes:
+        same = (OTHERS.get(each) == OTHERS.get(name) and precisions[each] == precisions[name] for each in kept)
+        if not (precisions[name] and any(same)):
+            kept.append(name)
+    return kept
 
 
 def measured_with(card: Mapping[str, Any], stage: str) -> str:

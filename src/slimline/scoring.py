@@ -7,7 +7,7 @@ of their bytes, which goes through the release's own preprocess.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from slimline.errors import DataError, InputError
 from slimline.predictor import Arrays, Predictor
 from slimline.tables import Columns, Table
 
-RAW = ("text", "path", "file", "raw")
+RAW = ("text", "path", "file_name", "file", "raw")
 
 
 def score(
@@ -27,7 +27,7 @@ def score(
     source: Path,
     target: Path,
     *,
-    column: str | None = None,
+    column: str | Sequence[str] = (),
     batch: int = 64,
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
@@ -35,8 +35,9 @@ def score(
     """Answer every row of ``source`` and write ``target``, whole or not at all; return how many rows there were.
 
     ``source`` is what ``tables.read`` opens, ``target`` .csv or .parquet: the source's columns, as ``Carried`` says,
-    then ``label`` and ``probability.LABEL`` (without labels, the outputs). ``column`` holds the raw input where its
-    name doesn't say so. Raises DataError or InputError naming file and row; nothing is written then.
+    then ``label`` and ``probability.LABEL`` (without labels, the outputs). ``column`` (two for pairs of texts) holds
+    the raw input; without it the one that the task was trained on does, or one whose name says so. Raises DataError or
+    InputError naming file and row; nothing is written then.
     """
     if target.resolve() == source.resolve():
         raise DataError(f"{target}: is the file that is read; name another")
@@ -45,7 +46,7 @@ def score(
     try:
         with tables.written(target) as write:
             rows = 0
-            feed = Feed(release, predictor, table, column)
+            feed = Feed(release, predictor, table, [column] if isinstance(column, str) else column)
             answers = Answers(predictor.signature)
             carried = Carried(feed)
             for columns, done in table.batches(batch):
@@ -65,7 +66,7 @@ def score(
 class Feed:
     """Turns a table's columns into the model's input arrays."""
 
-    def __init__(self, release: Path, predictor: Predictor, table: Table, column: str | None) -> None:
+    def __init__(self, release: Path, predictor: Predictor, table: Table, named: Sequence[str] = ()) -> None:
         folder = release
         if (release / "card.json").is_file():
             folder = release / "chain" / manifest.read_json(release / "card.json")["last"]
@@ -73,24 +74,29 @@ class Feed:
         self.inputs: list[dict[str, Any]] = predictor.signature["inputs"]
         self.document: dict[str, Any] = preprocess.read(folder)
         self.images = bool(self.document["steps"]) and self.document["steps"][0]["op"] == "decode_image"
-        self.raw = self._raw_column(column)
+        self.raw = self._raw_columns(named)
 
-    def _raw_column(self, column: str | None) -> str | None:
-        """Return the column of raw values, or None when every input has a column of numbers."""
+    def _raw_columns(self, named: Sequence[str]) -> list[str]:
+        """Return the columns of raw values, or none when every input has a column of numbers."""
         names = self.table.names
-        if column is not None:
-            if column not in names:
-                raise DataError(f"{self.table.path}: no column {column!r}; it has {', '.join(names)}")
-            return column
+        if missing := [each for each in named if each not in names]:
+            raise DataError(f"{self.table.path}: no column {missing[0]!r}; it has {', '.join(names)}")
+        if named:
+            most = 2 if preprocess.takes_pairs(self.document) else 1
+            if len(named) > most:
+                raise DataError(f"--column: {len(named)} columns, and the model takes {most} a row")
+            return list(named)
         if all(spec["name"] in names for spec in self.inputs) and self._holds_numbers():
-            return None
-        for each in (self.document["input"], *RAW):
-            if each in names:
-                return str(each)
+            return []
+        for columns in (self.document.get("columns"), [self.document["input"]], *([each] for each in RAW)):
+            if columns and all(each in names for each in columns):
+                return list(columns)
         wanted = ", ".join(spec["name"] for spec in self.inputs)
+        known = ", ".join([*(self.document.get("columns") or []), *RAW])
         raise DataError(
-            f"{self.table.path}: no column for {wanted}, and none called {', '.join(RAW)}; it has {', '.join(names)}: "
+            f"{self.table.path}: no column for {wanted}, and none called {known}; it has {', '.join(names)}: "
             "name the one with the raw input with --column"
+            + (", twice for pairs" if preprocess.takes_pairs(self.document) else "")
         )
 
     def _holds_numbers(self) -> bool:
@@ -99,15 +105,16 @@ class Feed:
         return True
 
     def __call__(self, columns: Columns) -> Arrays:
-        if self.raw is not None:
-            return preprocess.run(self.document, [self._raw_value(each) for each in tables.plain(columns[self.raw])])
+        if self.raw:
+            held = [[self._raw_value(each, name) for each in tables.plain(columns[name])] for name in self.raw]
+            return preprocess.run(self.document, held[0] if len(held) == 1 else [*map(list, zip(*held, strict=True))])
         return {spec["name"]: _array(tables.plain(columns[spec["name"]]), spec) for spec in self.inputs}
 
-    def _raw_value(self, value: Any) -> Any:
+    def _raw_value(self, value: Any, column: str) -> Any:
         if isinstance(value, dict):  # how image columns of data sets are stored: {"bytes": …, "path": …}
             value = value.get("bytes") or value.get("path")
         if value is None or value == "":
-            raise DataError(f"column {self.raw!r} is empty")
+            raise DataError(f"column {column!r} is empty")
         return self.table.image(value) if self.images and isinstance(value, str) else value
 
 
@@ -126,7 +133,7 @@ def _answered(predictor: Predictor, feed: Feed, columns: Columns, start: int) ->
 
 
 def _shown(feed: Feed, row: Columns) -> str:
-    value = tables.plain(row[feed.raw])[0] if feed.raw is not None else None
+    value = tables.plain(row[feed.raw[0]])[0] if feed.raw else None
     return f" ({value})" if feed.images and isinstance(value, str) else ""
 
 
@@ -174,7 +181,7 @@ class Carried:
 
     def __init__(self, feed: Feed) -> None:
         self._table = feed.table
-        self._arrays = {spec["name"] for spec in feed.inputs} if feed.raw is None else set()
+        self._arrays = {spec["name"] for spec in feed.inputs} if not feed.raw else set()
         self._names: dict[str, str] | None = None  # the first batch decides: a file has the same columns to its end
 
     def of(self, columns: Columns, scored: Columns, start: int) -> Columns:

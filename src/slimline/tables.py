@@ -22,11 +22,17 @@ from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
-PATH = "path"
+PATH, FILE_NAME = "path", "file_name"  # of images; the second is what Hugging Face's imagefolder calls it
 FIELD = 1 << 26  # letters of a value: Python's own bound, 131,072, is a few pages of text
 csv.field_size_limit(max(csv.field_size_limit(), FIELD))
+
+
+def path_column(names: Sequence[str]) -> str:
+    """Return the column that names images' files: ``path``, or ``file_name`` where that is there instead."""
+    return FILE_NAME if FILE_NAME in names and PATH not in names else PATH
 
 
 class Table:
@@ -251,13 +257,11 @@ def read(path: Path) -> Table:
 
     Raises DataError naming what is wrong with it.
     """
-    from slimline.image_sources import ARCHIVES
-
     if path.is_dir():
         return _Folder(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    if path.name.endswith(ARCHIVES):
+    if path.name.lower().endswith(ARCHIVES):
         return _Archive(path)
     readers: dict[str, type[_Csv | _JsonLines | _Parquet]] = {
         ".csv": _Csv, ".tsv": _Csv, ".jsonl": _JsonLines, ".parquet": _Parquet,

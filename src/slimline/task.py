@@ -68,7 +68,7 @@ class Split:
         """Return ``count`` rows evenly spread over the split (all of them when ``count`` is None or more)."""
         if count is None or count >= len(self):
             return self
-        rows = np.linspace(0, len(self) - 1, count).astype(np.int64)
+        rows = spread(len(self), count)
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return Split(inputs, self.targets[rows], self.groups[rows] if self.groups is not None else None, self.padding)
 
@@ -158,8 +158,12 @@ class Task(ABC):
         del draws
         return inputs
 
-    def baselines(self) -> dict[str, dict[str, Any]]:
-        """Return what simpler models reach on the test split: {name: metrics, ``bytes``, ``latency_ms``}; optional."""
+    def baselines(self, limit: int | None = None) -> dict[str, dict[str, Any]]:
+        """Return what simpler models reach on the test split: {name: metrics, ``bytes``, ``latency_ms``}; optional.
+
+        They see of each split what networks see: ``split.head(limit)``.
+        """
+        del limit
         return {}
 
     def probabilities(self, out: NDArray[Any]) -> NDArray[np.float32]:
@@ -248,6 +252,13 @@ def cut(targets: NDArray[Any], sizes: Mapping[str, int], seed: int) -> dict[str,
             start += count
         parts[names[0]].append(rows[start:])
     return {name: np.sort(np.concatenate(rows)) for name, rows in parts.items()}
+
+
+def spread(total: int, count: int | None) -> NDArray[np.int64]:
+    """Return the numbers of ``count`` rows evenly spread over ``total`` (all when ``count`` is None or more)."""
+    if count is None or count >= total:
+        return np.arange(total)
+    return np.linspace(0, total - 1, count).astype(np.int64)
 
 
 def tensors(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

@@ -7,12 +7,15 @@ import pytest
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
 
+from slimline import benchmark, runtime_choice
 from slimline.errors import ArtifactError
 from slimline.export.onnx import export
 from slimline.models.cnn import Cnn
 from slimline.runtimes.onnxruntime import OnnxRuntime
 from slimline.runtimes.openvino import OpenVino, OpenVinoBf16
 from slimline.tasks.digits import Digits
+
+KINDS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "openvino-bf16": OpenVinoBf16}
 
 
 @pytest.fixture
@@ -40,8 +43,15 @@ def test_answers_are_the_callers_own(directory: Path) -> None:
 
 
 def test_its_precision_is_what_it_says_not_what_the_processor_offers(directory: Path) -> None:
-    assert OpenVino(directory, 1).computes_in == "f32"
-    assert OpenVinoBf16(directory, 1).computes_in in {"bf16", "f32"}  # f32 where the CPU has no bf16
+    import openvino
+
+    can = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert can or "avx512_bf16" not in benchmark.machine()["instructions"]
+    found = {name: runtime_choice.precision(kind(directory, 1)) for name, kind in KINDS.items()}
+    assert found["onnxruntime"] == {}
+    assert found["openvino"] == {"precision": "f32"}
+    assert found["openvino-bf16"] == {"precision": "bf16" if can else "f32"}
+    assert runtime_choice.distinct([*KINDS], found) == [*KINDS][: 3 if can else 2]
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:

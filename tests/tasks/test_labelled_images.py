@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimline import image_sources, preprocess
+from slimline import image_sources, listed_files, preprocess
 from slimline.errors import DataError, ParamsError
+from slimline.file_index import FILE, FileIndex
+from slimline.manifest import sha256
 from slimline.project import own_data
 from slimline.task import SPLITS
 from slimline.tasks.labelled_images import Images, images
@@ -84,6 +88,62 @@ def all_rows(task: Images) -> set[bytes]:
 def test_an_archive_holds_the_same_rows(folder: Path, tmp_path: Path, write: Callable[[Path, Path], Path]) -> None:
     archive = write(folder, tmp_path / ("all.zip" if write is write_zip else "all.tar.gz"))
     assert all_rows(make(archive)) == all_rows(make(folder))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".TAR", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".ZIP"])
+@pytest.mark.parametrize("listed", [False, True], ids=["folders", "table"])
+def test_any_archive_however_its_names_start(folder: Path, tmp_path: Path, suffix: str, listed: bool) -> None:
+    packed = tmp_path / f"all{suffix}"
+    if suffix == ".ZIP":
+        write_zip(folder, packed)
+    else:
+        subprocess.run(["tar", "-caf", packed.with_name(packed.name.lower()), "-C", folder, "."], check=True)
+        packed.with_name(packed.name.lower()).rename(packed)
+    if not listed:
+        assert all_rows(make(packed)) == all_rows(make(folder))
+        return
+    start = "pictures/" if suffix == ".ZIP" else ""
+    rows = [[f"{start}{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
+    table = write_manifest(tmp_path, rows, ["path", "label"])
+    assert all_rows(make(table, archive=str(packed))) == all_rows(make(folder))
+
+
+def test_prepared_rows_are_found_without_reading_their_source(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = write_tar(folder, tmp_path / "all.tar.gz")
+    expected = all_rows(make(packed))
+    index = FileIndex(FILE)
+    index.facts(packed, sha256)  # as fingerprints do before any stage
+    index.save()
+
+    def refused(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("slimline.own_rows.manifest.sha256", wraps(sha256)(refused))
+    monkeypatch.setattr("tarfile.open", refused)
+    assert all_rows(make(packed)) == expected
+    with packed.open("ab") as file:
+        file.write(bytes(8))
+    with pytest.raises(AssertionError):
+        make(packed).splits()
+
+
+def test_a_number_stands_for_all_channels_and_both_sides(folder: Path) -> None:
+    one = make(folder, size=16, mean=0.4, std=0.3)
+    listed = make(folder, size=[16, 16], mean=[0.4] * 3, std=[0.3] * 3)
+    assert (one.preprocess(), one.signature()) == (listed.preprocess(), listed.signature())
+    assert all_rows(one) == all_rows(listed)
+    with pytest.raises(ParamsError, match=r"task\.args\.size: one number, or height and width, found 3"):
+        make(folder, size=[1, 2, 3])
+
+
+def test_a_manifest_may_say_file_name(folder: Path) -> None:
+    rows = [[f"{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
+    assert all_rows(make(write_manifest(folder, rows, ["file_name", "label"]))) == all_rows(make(folder))
+    found = own_data.describe_images(folder / "list.csv")
+    assert (found.text, found.labels) == (["file_name"], LABELS)
+    assert len(listed_files.named_files(folder / "list.csv")) == 120
 
 
 def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

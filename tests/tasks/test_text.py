@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from slimline import preprocess, trimming
+from slimline.baselines import tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.task import SPLITS, Split
 from slimline.tasks.text import Text, text
@@ -162,6 +163,7 @@ def test_a_unigram_tokenizer_is_trimmed_to_its_training_texts(folder: Path) -> N
     assert whole.signature() == trimmed.signature()
     (note,) = trimmed.notes
     assert "pieces stay" in note
+    assert not note.startswith("task:")  # whoever shows it says what it is about
     pieces = [
         len(trimming.numbers(json.loads(Path(task.preprocess()["steps"][0]["file"]).read_text())))
         for task in (whole, trimmed)
@@ -176,6 +178,8 @@ def test_pairs_have_types(folder: Path) -> None:
     split = task.splits()["train"]
     assert set(split.inputs) == {"input_ids", "token_type_ids"}
     assert int(split.inputs["token_type_ids"].max()) == 1
+    assert task.preprocess()["columns"] == ["first", "second"]
+    assert "columns" not in make(str(table)).preprocess()  # what releases of the column text always said
     arrays = preprocess.run(task.preprocess(), [["the bank", "a goal"]])
     assert arrays["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
 
@@ -377,3 +381,20 @@ def test_a_linear_svm_is_measured_on_the_same_rows(folder: Path) -> None:
     assert found["bytes"] > 100
     assert found["latency_ms"] > 0
     assert len(task.rows_of("test")) == len(task.splits()["test"])
+
+
+def test_a_linear_svm_sees_no_more_rows_than_the_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make(str(write_table(folder / "t.csv", texts(300))))
+    seen: dict[str, Any] = {}
+
+    def watched(train: list[str], y: Any, test: list[str], seed: int) -> Any:
+        seen.update(train=task.tokens(train)["input_ids"], y=y, test=task.tokens(test)["input_ids"])
+        return tfidf_svm(train, y, test, seed)
+
+    monkeypatch.setattr("slimline.tasks.text.tfidf_svm", watched)
+    measured = task.baselines(limit=24)["TF-IDF + linear SVM"]
+    splits = {name: split.head(24) for name, split in task.splits().items()}
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(seen[part], splits[part].inputs["input_ids"])
+    np.testing.assert_array_equal(seen["y"], splits["train"].targets)
+    assert measured["accuracy"] * 24 == pytest.approx(round(measured["accuracy"] * 24))

@@ -68,7 +68,10 @@ def predict(
     release: Annotated[Path, typer.Argument(help="A release, or an export directory.")],
     source: Annotated[Path, typer.Argument(help="Images in a folder, zip or tar; .csv, .tsv, .jsonl, .parquet.")],
     target: Annotated[Path, typer.Argument(help=".csv or .parquet.")],
-    column: Annotated[Optional[str], typer.Option(help="Holds the raw input: text, paths or bytes.")] = None,  # noqa: UP045
+    column: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Holds the raw input: text (twice for pairs), paths or bytes; without it, as in training."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows answered at once.")] = 64,
     threads: Annotated[Optional[int], typer.Option(min=1, help="The runtime's threads; its own choice.")] = None,  # noqa: UP045
 ) -> None:
@@ -84,5 +87,7 @@ def predict(
             bar.length = total
             bar.update(done - bar.pos)
 
-        rows = scoring.score(release, source, target, column=column, batch=batch, threads=threads, progress=progress)
+        rows = scoring.score(
+            release, source, target, column=column or (), batch=batch, threads=threads, progress=progress
+        )
     print(f"{target}: {rows:,} rows")

@@ -53,6 +53,10 @@ def init(
         Optional[str],  # noqa: UP045
         typer.Option(help="What stands between labels in one cell; a comma, ; or | is found."),
     ] = None,
+    size: Annotated[
+        Optional[tuple[int, int]],  # noqa: UP045
+        typer.Option(metavar="H W", help="Bring images to this height and width; by their own size without it."),
+    ] = None,
     max_length: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=4, help="Cut texts to so many tokens; most fit whole without it."),
@@ -74,7 +78,9 @@ def init(
         raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
     own = None
     if model is not None and data is not None:
-        own = project.Own(model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator)
+        own = project.Own(
+            model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator, size
+        )
     for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 

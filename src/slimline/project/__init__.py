@@ -44,7 +44,8 @@ def shipped() -> dict[Path, Path]:
 class Own:
     """A user's own model (a folder, or a name on the hub) and data; columns that aren't named are found.
 
-    ``archive`` holds the images that a table lists, where they don't lie beside it.
+    ``archive`` holds the images that a table lists, where they don't lie beside it; ``size`` [height, width] is what
+    images are brought to, by their own size without it.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Own:
     archive: Path | None = None
     answer: str | None = None
     separator: str | None = None
+    size: tuple[int, int] | None = None
 
 
 def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
@@ -110,6 +112,8 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
     if own is not None:
         document = yaml.safe_load(text)
         yield f"found: {_found(document['task'])}"
+        if size := document["task"]["args"].get("size"):
+            yield f"size: images are brought to {size[0]}×{size[1]} pixels; --size H W takes another"
         if document["task"]["name"] == "text":
             from slimline.labelled_rows import PARTS
             from slimline.project import own as pages
@@ -122,11 +126,20 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
             yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
     if own is None and task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
-    if own is not None and "precision: bf16" in text:
+    if own is not None and _trains_in_bf16(yaml.safe_load(text)):
         yield (
             "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for others "
             "that don't"
         )
+
+
+def _trains_in_bf16(document: dict[str, Any]) -> bool:
+    """Return whether a stage on the way to what is exported trains in bfloat16."""
+    from slimline import pipeline
+
+    sections = [document[name] for name in pipeline.ancestors(document, pipeline.last(document))]
+    trainings = [each.get("training") or each.get("recovery") or {} for each in sections]
+    return any(each.get("precision") == "bf16" and each["epochs"] for each in trainings)
 
 
 def _found(task: dict[str, Any]) -> str:
@@ -171,12 +184,13 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
     columns = own_data.Columns(own.text, own.label, own.split, own.group, own.answer, own.separator)
     if pages.is_of_images(own.model) or own_data.classes(own.data) is not None:
         _refuse(own, "images", text="--text", max_length="--max-length")
-        document = pages.image_params(own.model, own_data.describe_images(own.data, columns), recipe, limit)
+        described = own_data.describe_images(own.data, columns)
+        document = pages.image_params(own.model, described, recipe, limit, _size(own))
         document["task"]["args"]["data"] = _from(folder, own.data)
         if own.archive is not None:
             document["task"]["args"]["archive"] = _from(folder, own.archive)
     else:
-        _refuse(own, "texts", archive="--archive")
+        _refuse(own, "texts", archive="--archive", size="--size")
         described = own_data.describe(own.data, columns)
         model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
         data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
@@ -186,6 +200,21 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
             document["task"]["args"]["max_length"] = own.max_length
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def _size(own: Own) -> tuple[int, int] | None:
+    """Return the size that was asked for, or the images' own; None: the network of a library brings its own."""
+    from slimline.project import image_size
+    from slimline.project.own import LIBRARIES
+
+    if own.size is not None:
+        if min(own.size) < 1:
+            raise ParamsError(f"--size: {own.size[0]} {own.size[1]}: height and width in pixels are expected")
+        return own.size
+    if own.model.startswith(LIBRARIES):
+        return None
+    side = image_size.chosen(own.model, own.data, own.archive)
+    return side, side
 
 
 def _refuse(own: Own, kind: str, **options: str) -> None:

@@ -54,9 +54,11 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     return document
 
 
-def image_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
+def image_params(
+    model: str, described: Described, recipe: str, limit: int | None, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Return params.yaml's content for images; ``model`` is efficientnet-lite, resnet, cnn, or one of a library:
-    timm:NAME, torchvision:NAME. Those bring the size and the scale of their images along.
+    timm:NAME, torchvision:NAME. Those bring the scale of their images along, and the size unless it is given.
 
     The more images there are, the fewer epochs.
     """
@@ -66,13 +68,14 @@ def image_params(model: str, described: Described, recipe: str, limit: int | Non
     of_library = model.startswith(LIBRARIES)
     outputs = len(described.labels) or 1
     document: dict[str, Any] = yaml.safe_load((HERE / "own_images.yaml").read_text(encoding="utf-8"))
-    document["task"]["args"] = {"data": None, **_rows_args(described, described.labels), "size": [64, 64]}
+    document["task"]["args"] = {"data": None, **_rows_args(described, described.labels)}
+    document["task"]["args"]["size"] = list(size or (64, 64))
     document["limit"] = limit
     channels = {"channels": 3} if model in {"resnet", "cnn"} else {}
     document["teacher"]["model"] = {"name": model, "args": {"classes": outputs, **channels}}
     if of_library:
         network = plugins.find("models", model, where="--model")(classes=outputs)
-        document["task"]["args"] |= network.images
+        document["task"]["args"] |= network.images | ({"size": list(size)} if size else {})
         document["teacher"]["weights"] = "pretrained" if network.has_weights else None
     elif model != "efficientnet-lite":
         document["teacher"]["weights"] = None

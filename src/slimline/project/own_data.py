@@ -81,15 +81,16 @@ def describe_images(data: Path, columns: Columns = Columns()) -> Described:
             raise ParamsError(f"--{named[0]}: {data} has no columns: the folders' names say the classes")
         return Described([tables.PATH], None, "one", list(found), sum(found.values()))
     table = tables.read(data)
-    if tables.PATH not in table.names:
+    path = tables.path_column(table.names)
+    if path not in table.names:
         raise DataError(
             f"{data}: no column {tables.PATH!r}, which names each image's file; it has: {_names(table)}. For texts, "
             "--model takes an encoder: its folder, or its name on the hub"
         )
     if columns.group is None and GROUP in table.names:
         columns = replace(columns, group=GROUP)
-    label = _label(table, columns.label, [tables.PATH])
-    return _described({"": data}, table, [tables.PATH], label, columns)
+    label = _label(table, columns.label, [path])
+    return _described({"": data}, table, [path], label, columns)
 
 
 def _described(files: dict[str, Path], first: tables.Table, text: list[str], label: str, named: Columns) -> Described:
@@ -147,7 +148,7 @@ def classes(data: Path) -> dict[str, int] | None:
     """Return how many images each class has, sorted, in class folders or an archive of such; None for a table."""
     from slimline import image_sources
 
-    is_archive = data.is_file() and data.name.endswith(image_sources.ARCHIVES)
+    is_archive = data.is_file() and not image_sources.is_table(data)
     has_tables = any(data.glob("train.*")) or "train" in {PARTS.get(path.stem.lower()) for path in _tables(data)}
     if not is_archive and (not data.is_dir() or has_tables):
         return None

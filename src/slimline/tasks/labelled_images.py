@@ -17,7 +17,6 @@ from slimline.errors import DataError, ParamsError
 from slimline.image_sources import Item, Store
 from slimline.labelled_rows import Read
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
-from slimline.tables import PATH
 from slimline.tasks.images import flip, shift
 
 BATCH = 256
@@ -38,10 +37,10 @@ class Images(OwnRows):
     def __init__(
         self,
         data: str,
-        size: Sequence[int] = (64, 64),
+        size: int | Sequence[int] = (64, 64),
         mode: str = "RGB",
-        mean: Sequence[float] = (0.5,),
-        std: Sequence[float] = (0.5,),
+        mean: float | Sequence[float] = (0.5,),
+        std: float | Sequence[float] = (0.5,),
         label: str = "label",
         archive: str | None = None,
         split: str | None = None,
@@ -54,12 +53,15 @@ class Images(OwnRows):
         if mode not in {"RGB", "L"}:
             raise ParamsError(f"task.args.mode: {mode!r} is neither RGB nor L")
         self.channels = 3 if mode == "RGB" else 1
-        for name, given in (("mean", mean), ("std", std)):
+        means, stds, sides = (_several(each) for each in (mean, std, size))
+        if len(sides) not in {1, 2}:
+            raise ParamsError(f"task.args.size: one number, or height and width, found {len(sides)}")
+        for name, given in (("mean", means), ("std", stds)):
             if len(given) not in {1, self.channels}:
                 raise ParamsError(f"task.args.{name}: one number or {self.channels}, found {len(given)}")
         self.data, self.archive = Path(data), Path(archive) if archive else None
-        self.size, self.mode = [int(each) for each in size], mode
-        self.mean, self.std = (list(given) * (self.channels // len(given)) for given in (mean, std))
+        self.size, self.mode = [int(each) for each in sides] * (2 // len(sides)), mode
+        self.mean, self.std = (given * (self.channels // len(given)) for given in (means, stds))
         self.label, self.split, self.group = label, split, group
         self.mirror, self.shift = mirror, shift
 
@@ -96,18 +98,19 @@ class Images(OwnRows):
         return Normalized(kept, self.mean, self.std)
 
     def files(self) -> list[Path]:
+        packed = self.archive or self.data
+        if packed.is_file() and not image_sources.is_table(packed):  # to list one means to unpack it
+            return [*([self.data] if self.archive else []), packed]
         files, items = self._items
-        if isinstance(files, image_sources.Folder):
-            return [*([self.data] if self.data.is_file() else []), *(files.path / item.name for item in items)]
-        return [*([self.data] if self.archive else []), files.path]
+        return [*([self.data] if self.data.is_file() else []), *(files.path / item.name for item in items)]
 
     def settings(self) -> list[Any]:
         return [self.size, self.mode, self.label, self.split, self.group]
 
     @cached_property
     def _items(self) -> tuple[Store, list[Item]]:
-        if self.data.is_file() and not self.data.name.endswith(image_sources.ARCHIVES):
-            listed = image_sources.by_manifest(self.data, [PATH, self.label], self.split, self.group)
+        if image_sources.is_table(self.data):
+            listed = image_sources.by_manifest(self.data, self.label, self.split, self.group)
             files = image_sources.store(self.archive or self.data.parent)
             image_sources.check_listed(self.data, files, listed)
         else:
@@ -138,6 +141,10 @@ class Images(OwnRows):
                     told = NAMELESS.sub("", str(error)).removeprefix("image 0: ")
                     raise DataError(f"{read.where(first + at)}: {told}; replace it, or take it out") from error
             raise
+
+
+def _several(given: float | Sequence[float]) -> list[Any]:
+    return [given] if isinstance(given, int | float) else list(given)
 
 
 class Normalized:

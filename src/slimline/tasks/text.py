@@ -18,9 +18,11 @@ from slimline.baselines import TFIDF_SVM, tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.labelled_rows import Read, Source
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
+from slimline.task import spread
 from slimline.tokens import IDS, TYPES, tokenize
 from slimline.vocabulary import Vocabulary
 
+TEXT = "text"  # the column that is looked for without being named
 UNKNOWN = 0.05  # of the tokens: above it a tokenizer hardly fits the texts
 TRIMMED = 1  # of the rows by a trimmed tokenizer: raise it when the same rows give others
 
@@ -37,7 +39,7 @@ class Text(OwnRows):
         self,
         data: str | Mapping[str, str],
         tokenizer: str,
-        text: str | Sequence[str] = "text",
+        text: str | Sequence[str] = TEXT,
         label: str = "label",
         max_length: int = 128,
         split: str | None = None,
@@ -83,7 +85,8 @@ class Text(OwnRows):
     def preprocess(self) -> dict[str, Any]:
         found = self._vocabulary
         step = {"op": "tokenize", "file": str(found.file), "max_length": self.max_length, "pad_id": found.pad_id}
-        return {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
+        document = {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
+        return document if self.columns == [TEXT] else {**document, "columns": self.columns}
 
     @cached_property
     def _ranges(self) -> dict[str, list[int]]:
@@ -202,7 +205,7 @@ class Text(OwnRows):
                     )
         row_files.drop_appended(scratch, stored)
         before, after = (len(trimming.numbers(each)) for each in (document, smaller))
-        note = f"task: {after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
+        note = f"{after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
         manifest.write_json(scratch / "meta.json", {**meta, "notes": [*meta["notes"], note]})
 
     def tokens(self, values: Sequence[Any], found: Vocabulary | None = None) -> dict[str, NDArray[np.int64]]:
@@ -220,11 +223,12 @@ class Text(OwnRows):
 class OneLabelText(Text, OneLabelRows):
     """Each text has one of ``labels``, in the order of the model's outputs."""
 
-    def baselines(self) -> dict[str, dict[str, Any]]:
+    def baselines(self, limit: int | None = None) -> dict[str, dict[str, Any]]:
         """Return TF-IDF and a linear SVM over the whole texts, whatever ``max_length`` leaves of them."""
         texts = [" ".join(value) if self.pair else value for values, _ in self.read(Read()) for value in values]
-        train, test = ([texts[row] for row in self.rows_of(part)] for part in ("train", "test"))
-        targets = {part: split.targets for part, split in self.splits().items()}
+        rows = {part: self.rows_of(part) for part in ("train", "test")}
+        train, test = ([texts[row] for row in each[spread(len(each), limit)]] for each in rows.values())
+        targets = {part: split.head(limit).targets for part, split in self.splits().items()}
         found = tfidf_svm(train, targets["train"], test, self.seed)
         metrics = self.metrics(np.eye(self.width, dtype=np.float32)[found.answers], targets["test"])
         return {TFIDF_SVM: metrics | {"bytes": found.bytes, "latency_ms": found.latency_ms}}

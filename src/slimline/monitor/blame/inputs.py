@@ -62,7 +62,7 @@ def _table(chain: Chain, source: Path, labels: str) -> tuple[Arrays, list[Any] |
     parts: list[Arrays] = []
     truth: list[Any] = []
     try:
-        feed = Feed(chain.directory, predictor, table, None)
+        feed = Feed(chain.directory, predictor, table)
         for columns, _ in table.batches(BATCH):
             parts.append(feed(columns))
             if labels in columns:
