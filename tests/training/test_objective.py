@@ -305,16 +305,16 @@ def test_a_wrong_layer_is_one_line_with_its_key(
 
 
 class Pairing(nn.Module):
-    """A branch that is never run, and a layer that gives two tensors."""
+    """A branch that is never run, and layers that give two tensors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = fresh()
         self.idle = nn.ReLU()
-        self.two = Two()
+        self.two, self.named = Two(), Named()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.two(self.body(x))[0]  # type: ignore[no-any-return]
+        return self.named(self.two(self.body(x))[0])["x"]  # type: ignore[no-any-return]
 
 
 class Two(nn.Module):
@@ -322,7 +322,16 @@ class Two(nn.Module):
         return x, x
 
 
-@pytest.mark.parametrize(("layer", "message"), [("idle", "is never run"), ("two", "gives a tuple, no tensor")])
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"x": x}
+
+
+def test_of_a_layer_that_gives_several_tensors_the_first_counts(objective: Callable[..., Objective]) -> None:
+    objective(Hint({"two": "11"}), student=Pairing())
+
+
+@pytest.mark.parametrize(("layer", "message"), [("idle", "is never run"), ("named", "gives a dict, no tensor")])
 def test_a_layer_that_gives_no_tensor_is_named(objective: Callable[..., Objective], layer: str, message: str) -> None:
     with pytest.raises(ParamsError, match=f"distill.loss.0.layers: layer '{layer}' of the student {message}"):
         objective(Hint({layer: "11"}), student=Pairing())

@@ -16,11 +16,14 @@ from slimline.task import call
 
 @contextmanager
 def captured(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary that gets the output of each named layer when ``model`` runs inside."""
+    """Yield a dictionary that gets the output of each named layer when ``model`` runs inside.
+
+    Of several outputs it is the first: layers of some encoders give their attention beside their states.
+    """
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, _layer: nn.Module, _args: Any, out: Tensor) -> None:
-        found[name] = out
+    def keep(name: str, _layer: nn.Module, _args: Any, out: Any) -> None:
+        found[name] = out[0] if isinstance(out, tuple) and out else out
 
     with layer_hooks.after(model, layers, keep):
         yield found
