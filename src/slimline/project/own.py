@@ -20,7 +20,6 @@ LONGEST = 256
 SHARE = 0.95  # of the texts fit into max_length
 IMAGE_MODELS = ("efficientnet-lite", "resnet", "cnn")
 LIBRARIES = ("timm:", "torchvision:")
-LEAST = 3  # layers of a text model that `smallest` leaves: with two of MiniLM's six, rare labels suffer
 IMAGES = 240_000  # a training sees no more, all epochs together
 
 
@@ -48,11 +47,8 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     layers, path = _layers(model, pooling)
     if path is None and recipe != "int8":
         raise ParamsError(f"--recipe: {recipe!r}: {model} has no list of layers, so none of them can go; take int8")
-    least = min(layers, LEAST)
-    kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": max(least, math.ceil(layers / 3))}[recipe]
+    kept = {"int8": layers, "small": math.ceil(layers / 2), "smallest": math.ceil(layers / 3)}[recipe]
     document["distill"]["keep"] = {path: spread(layers, max(kept, 1))} if path else None
-    if path and recipe != "int8":
-        document["distill"]["loss"] = [document["distill"]["loss"], states(path, layers, kept)]
     _set_precision(document)
     _follow(document, recipe, model)
     return document
@@ -208,12 +204,6 @@ def max_length(model: str, described: Described, most: int) -> int:
         raise ParamsError("--data: no row in it")
     wanted = found[min(len(found) - 1, int(SHARE * len(found)))]
     return min(16 * math.ceil(wanted / 16), LONGEST, most - most % 16)
-
-
-def states(path: str, layers: int, kept: int) -> dict[str, Any]:
-    """Return the loss by which each of ``kept`` layers follows the last of the teacher's that it stands for."""
-    ends = {f"{path}.{at}": f"{path}.{round((at + 1) * layers / kept) - 1}" for at in range(kept)}
-    return {"name": "hidden-states", "weight": 1.0, "distance": "cosine", "layers": ends}
 
 
 def spread(layers: int, kept: int) -> list[int]:
