@@ -15,14 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slimline import plugins, runbooks, runtime_choice
+from slimline import listed_files, plugins, runbooks, runtime_choice, tables
 from slimline.errors import ParamsError, PluginError, near_miss
 from slimline.file_index import FileIndex
 from slimline.manifest import sha256
 
 ROOT = "teacher"
 CODE = (".py", ".pyc", ".typed")
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MEASURES = ("latency", "benchmark", "report", "release")
 
 
@@ -239,10 +238,9 @@ def data(document: Mapping[str, Any], stage: str, index: FileIndex | None = None
     found = [
         path for root in roots for path in (sorted(root.rglob("*")) if root.is_dir() else [root]) if path.is_file()
     ]
-    if tables := [root for root in roots if root.suffix.lower() in TABLES and root.is_file()]:
-        from slimline import listed_files  # not before a chain needs it: this runs at every ``dvc repro``
-
-        found += [path for table in tables for path in listed_files.beside(table, index or FileIndex())]
+    for root in roots:
+        if root.suffix.lower() in tables.SUFFIXES and root.is_file():
+            found += listed_files.beside(root, index or FileIndex())
     return list(dict.fromkeys(found))
 
 

@@ -22,6 +22,7 @@ from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same

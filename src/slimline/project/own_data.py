@@ -20,7 +20,6 @@ LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "s
 TEXT = ("text", "sentence", "review", "content", "body", "message", "comment", "document", "title", "question")
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "answer"), ("question1", "question2"),
          ("question", "sentence"), ("text_a", "text_b"), ("query", "document"))  # fmt: skip
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 SPLIT, GROUP = "split", "group"
 KINDS = ["one", "many", "number"]
 SEPARATORS = (",", ";", "|")  # between labels in one cell
@@ -129,7 +128,7 @@ def find(data: Path) -> dict[str, Path]:
         if part is not None:
             found[part] = path
     if "train" not in found:
-        raise DataError(f"--data: {data}: a folder with train{TABLES[0]} (or {', '.join(TABLES[1:])}) is expected")
+        raise DataError(f"--data: {data}: a folder with train{tables.SUFFIXES[0]} (or {', '.join(tables.SUFFIXES[1:])}) is expected")
     order = list(dict.fromkeys(PARTS.values()))
     return dict(sorted(found.items(), key=lambda each: order.index(each[0])))
 
@@ -141,7 +140,7 @@ def unused(data: Path) -> list[Path]:
 
 def _tables(data: Path) -> list[Path]:
     found = data.iterdir() if data.is_dir() else ()
-    return sorted(path for path in found if path.suffix.lower() in TABLES and path.is_file())
+    return sorted(path for path in found if path.suffix.lower() in tables.SUFFIXES and path.is_file())
 
 
 def classes(data: Path) -> dict[str, int] | None:
