@@ -124,13 +124,13 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
                 yield f"found: {named}: left out, since a table in a folder is called {', '.join(PARTS)}"
             labels = document["task"]["args"].get("labels", [])
             yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
-    if own is None and task == "fashion-mnist":
+        if _trains_in_bf16(document):
+            yield (
+                "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for "
+                "others that don't"
+            )
+    elif task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
-    if own is not None and _trains_in_bf16(yaml.safe_load(text)):
-        yield (
-            "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for others "
-            "that don't"
-        )
 
 
 def _trains_in_bf16(document: dict[str, Any]) -> bool:

@@ -73,8 +73,8 @@ def image_params(
     document["limit"] = limit
     channels = {"channels": 3} if model in {"resnet", "cnn"} else {}
     document["teacher"]["model"] = {"name": model, "args": {"classes": outputs, **channels}}
+    network = plugins.find("models", model, where="--model")(**document["teacher"]["model"]["args"])
     if of_library:
-        network = plugins.find("models", model, where="--model")(classes=outputs)
         document["task"]["args"] |= network.images | ({"size": list(size)} if size else {})
         document["teacher"]["weights"] = "pretrained" if network.has_weights else None
     elif model != "efficientnet-lite":
@@ -83,7 +83,7 @@ def image_params(
         document["quantize"]["methods"][0]["skip"] = []
     _judge(document, described.answer)
     _train(document, described.rows)
-    _set_precision(document, in_groups=_has_groups(document["teacher"]["model"]))
+    _set_precision(document, in_groups=_has_groups(network))
     _shorten(document, recipe, has_blocks=model == "efficientnet-lite")
     return document
 
@@ -134,9 +134,8 @@ def _set_precision(document: dict[str, Any], *, in_groups: bool = False) -> None
                 each["precision"] = "bf16"
 
 
-def _has_groups(model: dict[str, Any]) -> bool:
+def _has_groups(network: Any) -> bool:
     """Return whether a network has convolutions in groups, depthwise ones say."""
-    network = plugins.find("models", model["name"], where="--model")(**model["args"])
     return any(getattr(layer, "groups", 1) > 1 for layer in network.modules())
 
 

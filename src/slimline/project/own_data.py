@@ -128,7 +128,8 @@ def find(data: Path) -> dict[str, Path]:
         if part is not None:
             found[part] = path
     if "train" not in found:
-        raise DataError(f"--data: {data}: a folder with train{tables.SUFFIXES[0]} (or {', '.join(tables.SUFFIXES[1:])}) is expected")
+        first, *others = tables.SUFFIXES
+        raise DataError(f"--data: {data}: a folder with train{first} (or {', '.join(others)}) is expected")
     order = list(dict.fromkeys(PARTS.values()))
     return dict(sorted(found.items(), key=lambda each: order.index(each[0])))
 
