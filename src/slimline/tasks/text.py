@@ -74,6 +74,12 @@ class Text(OwnRows):
         """The tokenizer as it was found."""
         return vocabulary.find(self.tokenizer)
 
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        """What stands in the tokenizer's tokenizer.json."""
+        found: dict[str, Any] = json.loads(self._whole.file.read_text(encoding="utf-8"))
+        return found
+
     @property
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self._folder / vocabulary.FILE, self._whole.pad_id) if self.trims else self._whole
@@ -91,8 +97,7 @@ class Text(OwnRows):
     @cached_property
     def _ranges(self) -> dict[str, list[int]]:
         """The least and the largest number in each input; trimming changes no numbers."""
-        whole = self._whole
-        largest = max(trimming.numbers(json.loads(whole.file.read_text(encoding="utf-8")))[-1], whole.pad_id)
+        largest = max(trimming.numbers(self._document)[-1], self._whole.pad_id)
         return {IDS: [0, largest], TYPES: [0, 1]}
 
     def signature(self) -> dict[str, Any]:
@@ -115,8 +120,7 @@ class Text(OwnRows):
     @cached_property
     def _special(self) -> torch.Tensor:
         """The numbers of tokens that are no part of a text."""
-        document = json.loads(self._whole.file.read_text(encoding="utf-8"))
-        added = [each["id"] for each in document.get("added_tokens") or [] if each["special"]]
+        added = [each["id"] for each in self._document.get("added_tokens") or [] if each["special"]]
         return torch.tensor(sorted({self._whole.pad_id, *added}))
 
     def augment(self, inputs: dict[str, torch.Tensor], draws: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -158,8 +162,7 @@ class Text(OwnRows):
         return self.tokens(values, self._whole)
 
     def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
-        document = json.loads(self._whole.file.read_text(encoding="utf-8"))
-        number = trimming.unknown(document)
+        number = trimming.unknown(self._document)
         if number is None:
             return []
         ids, counted = kept[IDS], np.zeros(2, np.int64)
@@ -171,7 +174,7 @@ class Text(OwnRows):
         if unknown <= UNKNOWN * words:
             return []
         share = f"{unknown / words:.0%} of all tokens are unknown to the tokenizer"
-        return [f"task: {share}; is it the model's own, and made for texts like these?"]
+        return [f"{share}; is it the model's own, and made for texts like these?"]
 
     def prepare(self) -> Path:
         folder = super().prepare()
@@ -181,8 +184,7 @@ class Text(OwnRows):
 
     def _trim(self, folder: Path, scratch: Path) -> None:
         """Write the rows of ``folder`` anew by a tokenizer that keeps what its training rows need."""
-        whole = self._whole
-        document = json.loads(whole.file.read_text(encoding="utf-8"))
+        whole, document = self._whole, self._document
         used = np.unique(row_files.load(folder / f"train.{IDS}.npy"))
         smaller = trimming.trimmed(document, used.tolist(), f"task.args.tokenizer: {whole.file}")
         tokenizer = Vocabulary(scratch / vocabulary.FILE, whole.pad_id)
