@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -202,91 +201,12 @@ def test_pairs_are_found(tmp_path: Path) -> None:
     assert found.text == ["premise", "hypothesis"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "answer", "names"),
-    [
-        (["a", "b"], "one", ["a", "b"]),
-        (["10", "9", "2"], "one", ["2", "9", "10"]),
-        (["a,b", "a", "b,c", "c"], "many", ["a", "b", "c"]),
-        ([f"{number / 7:.3f}" for number in range(60)], "number", []),
-    ],
-)
-def test_the_kind_of_answer_is_found(tmp_path: Path, labels: list[str], answer: str, names: list[str]) -> None:
-    rows = [(text, labels[at % len(labels)]) for at, (text, _) in enumerate(texts(60))]
-    found = own_data.describe(write_table(tmp_path / "t.csv", rows))
-    assert (found.answer, found.labels) == (answer, names)
-
-
-def described(path: Path, labels: list[str], **columns: Any) -> own_data.Described:
-    """Return what init finds in a table of texts with these labels, over and over."""
-    rows = [(text, labels[at % len(labels)]) for at, (text, _) in enumerate(texts(60))]
-    return own_data.describe(write_table(path, rows), own_data.Columns(**columns))
-
-
-@pytest.mark.parametrize(
-    ("labels", "columns", "separator"),
-    [
-        (["a;b", "a", "b;c", "c"], {}, ";"),
-        (["a|b", "a", "b | c", "c"], {}, "|"),
-        (["a;b", "c"], {"separator": ";"}, ";"),
-        (["a;b", "c"], {"answer": "many"}, ";"),
-        (["a/b", "a", "b/c", "c"], {"separator": "/"}, "/"),
-        (["['a', 'b']", "['c']", "[]"], {}, ","),
-        (['["a", "b"]', "['c']"], {}, ","),
-    ],
-)
-def test_several_labels_in_a_cell_are_found_or_named(
-    tmp_path: Path, labels: list[str], columns: dict[str, Any], separator: str
-) -> None:
-    found = described(tmp_path / "t.csv", labels, **columns)
-    assert (found.answer, found.labels, found.separator) == ("many", ["a", "b", "c"], separator)
-    document = laid_out(tmp_path, model(tmp_path / "m"), tmp_path / "t.csv", **columns)
-    assert document["task"]["args"].get("separator", ",") == separator
-
-
-@pytest.mark.parametrize(
-    ("labels", "columns", "message"),
-    [
-        (
-            ["a,b;c", "a,b", "c", "b;c", "a", "b"],
-            {},
-            r"t\.csv: column 'label': ',' or ';' between labels\? Name it: --s",
-        ),
-        (["['a', 'b']", "['c', 'a'"], {}, r"""t\.csv: row 2: column 'label': "\['c', 'a'" is no list of labels; \["""),
-        (["a", "b"], {"separator": ";"}, r"t\.csv: column 'label': no row has ';', which --separator says"),
-        (["1", "good"], {"answer": "number"}, r"t\.csv: row 2: column 'label': 'good' is no number, and --answer asks"),
-    ],
-)
-def test_labels_that_do_not_fit_are_told(
-    tmp_path: Path, labels: list[str], columns: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        described(tmp_path / "t.csv", labels, **columns)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"answer": "numbers"}, "--answer: 'numbers' is not one of one, many, number. Did you mean 'number'?"),
-        ({"answer": "one", "separator": ";"}, "--separator: ';': it stands between labels, where a row has many"),
-    ],
-)
-def test_options_that_make_no_sense_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParamsError, match=re.escape(message)):
-        described(tmp_path / "t.csv", ["a", "b"], **columns)
-
-
-@pytest.mark.parametrize("labels", [["[a]", "[b]"], ["a;b", "c"]])
-def test_one_label_stays_one(tmp_path: Path, labels: list[str]) -> None:
-    found = described(tmp_path / "t.csv", labels)
-    assert (found.answer, found.labels) == ("one", labels)
-
-
-@pytest.mark.parametrize(("labels", "tolerance"), [(list("12345"), 0.5), (["0", "100"], 10.0), (["0.5", "1.5"], 0.1)])
-def test_stars_can_be_numbers(tmp_path: Path, labels: list[str], tolerance: float) -> None:
-    found = described(tmp_path / "t.csv", labels, answer="number")
-    assert (found.answer, found.labels, found.tolerance) == ("number", [], tolerance)
+@pytest.mark.parametrize(("mark", "written"), [(";", ";"), (",", None)])
+def test_the_separator_is_written_where_it_is_not_a_comma(tmp_path: Path, mark: str, written: str | None) -> None:
+    labels = [f"a{mark}b", "a", f"b{mark}c", "c"]
+    table = write_table(tmp_path / "t.csv", [(text, labels[at % 4]) for at, (text, _) in enumerate(texts(60))])
+    args = laid_out(tmp_path, model(tmp_path / "m"), table)["task"]["args"]
+    assert (args["answer"], args.get("separator")) == ("many", written)
 
 
 @pytest.mark.parametrize(
