@@ -121,7 +121,7 @@ def _train(document: dict[str, Any], rows: int) -> None:
 def _set_precision(document: dict[str, Any], *, in_groups: bool = False) -> None:
     """Train in bfloat16 where this machine computes it fast (``make bench-training`` measures it).
 
-    CPUs do so for all but convolutions in groups; quantizers are trained in float32.
+    On CPUs convolutions in groups are faster in float32 with channels last; quantizers are trained in float32.
     """
     import torch
 
