@@ -45,18 +45,15 @@ def training_formats(root: Path) -> str:
     measured = read(root, "training_formats")
     if not measured:
         return ""
-    formats = list(max(measured["models"].values(), key=len))
-    lines = [" | ".join(["a step", "float32, ms", *formats[1:]]), "|".join(["---", *["---:"] * len(formats)])]
+    plain = "float32"
+    formats = sorted({each for rows in measured["models"].values() for each in rows} - {plain})
+    lines = [" | ".join(["a step", f"{plain}, ms", *formats]), "|".join(["---", *["---:"] * (len(formats) + 1)])]
     for name, rows in measured["models"].items():
-        cells = [f"{rows[formats[0]]['step_ms']:,.0f}"]
-        for each in formats[1:]:
-            ratio = (
-                "{:.2f}× [{:.2f}, {:.2f}]".format(rows[each]["speedup"], *rows[each]["speedup_ci"])
-                if each in rows
-                else ""
-            )
-            cells.append(ratio)
-        lines.append(" | ".join([name, *cells]))
+        ratios = [
+            "{:.2f}× [{:.2f}, {:.2f}]".format(row["speedup"], *row["speedup_ci"]) if (row := rows.get(each)) else ""
+            for each in formats
+        ]
+        lines.append(" | ".join([name, f"{rows[plain]['step_ms']:,.0f}", *ratios]))
     return "\n".join(f"| {line} |" for line in lines)
 
 
