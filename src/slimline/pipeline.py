@@ -209,9 +209,8 @@ def closure(
             used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
             pending.extend(target.partition(":")[0] for target in used)
         if name == "slimline.monitoring.rules":  # alerts carry the text of their runbooks
-            prints |= {
-                f"runbooks/{path.name}": index.facts(path, sha256) for path in sorted(runbooks.folder().iterdir())
-            }
+            pages = sorted(runbooks.folder().glob("*.md"))
+            prints |= {f"runbooks/{path.name}": index.facts(path, sha256) for path in pages}
     return prints
 
 

@@ -289,16 +289,15 @@ def test_bentomls_timers_are_gone_after_100_000_requests(
     monkeypatch.setenv("BENTOML_CONFIG_OPTIONS", f"services.traffic.timeout={TIMEOUT}")
     mounted = [each if each != "serving.service:Slimline" else "tests.e2e.mounted:Mounted" for each in BENTO]
     control = run(mounted, event_store="", body_seconds="60")
-    found = asked(control, document, 12_000)
+    as_documented = asked(control, document, 12_000)
     control.stop()
-    assert found.megabytes > 10, "BentoML has mended it: serving/service.py can do without its detour"
-    assert found.stall > 0.1
+    assert as_documented.megabytes > 10, "BentoML has mended it: serving/service.py can do without its detour"
     server = run(BENTO, body_seconds="60")
     with Witness(server.url, document, clients=1) as witness:
         found = asked(server, document, 100_000)
     assert found.seconds < TIMEOUT
     assert found.megabytes < 10
-    assert found.stall < 0.1
+    assert found.stall < as_documented.stall
     assert witness.predicted() | witness.labelled() == {200}
     server.stop()
     assert witness.lost(store) == []
