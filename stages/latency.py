@@ -22,7 +22,7 @@ ROOT = "teacher"
 def main(stage: Stage) -> None:
     """Time all listed exports on real calibration rows and write percentiles, throughput and speed-ups."""
     params, target = stage.params, stage.params.target
-    runtimes = runtime_choice.candidates(target.runtime)
+    runtimes = runtime_choice.candidates(target.runtime, target.threads)
     predictors = {
         (name, runtime): Predictor(EXPORTS / name, runtime=runtime, threads=target.threads)
         for name in params.export.stages

@@ -120,7 +120,8 @@ def code(document: Mapping[str, Any], stage: str) -> dict[str, list[str]]:
         if exported != stage:
             used["runtimes"] = [runtime_choice.default(_runtime(document))]
         elif stage in {"latency", "benchmark"}:
-            used["runtimes"] = runtime_choice.candidates(_runtime(document))
+            threads = (document.get("target") or {}).get("threads", 1)
+            used["runtimes"] = runtime_choice.candidates(_runtime(document), threads)
         if stage == "benchmark":
             used["metrics"] = list((document.get("benchmark") or {}).get("metrics", []))
         return used

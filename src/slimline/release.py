@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimline import benchmark, manifest, monitoring
+from slimline import benchmark, goldens, manifest, monitoring
 from slimline.features import input_features
 from slimline.gate import Check
 from slimline.monitoring.objectives import objectives
@@ -52,7 +52,7 @@ def build(
             shutil.copytree(exports / stage, folder)
             runtime = measured["stages"][stage].get("runtime", "auto")
             predictor = Predictor(folder, runtime, threads=1)
-            golden[f"output/{stage}"] = benchmark.outputs(predictor, head.inputs)
+            golden[f"output/{stage}"] = goldens.outputs(predictor, head.inputs)
             answers[f"output/{stage}"] = benchmark.outputs(predictor, references.inputs).astype(np.float32)
             predictor.close()
         golden |= {f"input/{name}": array for name, array in head.inputs.items()}

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 DEFAULT = "onnxruntime"
-OTHERS = {"openvino": "openvino", "openvino-bf16": "openvino"}  # runtime: the package it needs
+BY_ROWS = "onnxruntime-rows"
+OTHERS = {BY_ROWS: "onnxruntime", "openvino": "openvino", "openvino-bf16": "openvino"}  # runtime: the package it needs
 GAIN = 1.02  # a runtime takes the default's place only where it is faster by more than runs differ
 
 
@@ -21,11 +22,15 @@ def default(runtime: str) -> str:
     return DEFAULT if runtime == AUTO else runtime
 
 
-def candidates(runtime: str) -> list[str]:
-    """Return the runtimes to measure: the one named, or for ``auto`` all that run ONNX files on this machine's CPU."""
+def candidates(runtime: str, threads: int) -> list[str]:
+    """Return the runtimes to measure: the one named, or for ``auto`` all that run ONNX files on this machine's CPU.
+
+    One thread has nobody to share rows with.
+    """
     if runtime != AUTO:
         return [runtime]
-    return [DEFAULT, *(name for name, package in OTHERS.items() if find_spec(package))]
+    others = (name for name, package in OTHERS.items() if find_spec(package))
+    return [DEFAULT, *(name for name in others if threads > 1 or name != BY_ROWS)]
 
 
 def precision(runtime: Any) -> dict[str, str]:

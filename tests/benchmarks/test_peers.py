@@ -96,9 +96,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 BOTH = {
-    "fp32 in ONNX Runtime", "fp32 in OpenVINO", "dynamic int8 in ONNX Runtime", "static int8 in ONNX Runtime",
+    "fp32 in ONNX Runtime", "fp32 in ONNX Runtime, rows shared", "fp32 in OpenVINO",
+    "dynamic int8 in ONNX Runtime", "static int8 in ONNX Runtime",
     "static int8, percentile in ONNX Runtime",
-    "NNCF int8 in OpenVINO", "Slimline: distill", "Slimline: quantize",
+    "NNCF int8 in OpenVINO", "Slimline: distill", "Slimline: quantize", "Slimline: quantize, rows shared",
 }  # fmt: skip
 OWN = {
     "words": {"layer-dropped student, dynamic int8"},

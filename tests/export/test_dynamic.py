@@ -13,10 +13,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from slimline import benchmark, goldens, manifest
 from slimline.decisions import Decisions
 from slimline.export.onnx import export
 from slimline.method import Context, compress
 from slimline.methods.linear import Linear
+from slimline.predictor import Predictor
 from slimline.quantizers import QuantizedEmbedding, QuantizedLinear
 from slimline.runtimes.onnxruntime import OnnxRuntime
 
@@ -136,3 +138,15 @@ def test_an_embedding_learns_through_its_rounding(words: Words, plain_context: C
         table.weight *= 2  # type: ignore[operator]
     before = table.train()(ids())
     assert torch.equal(table.eval()(ids()), before), "scales follow the weights"
+
+
+def test_golden_answers_do_not_depend_on_how_many_threads_share_rows(
+    words: Words, plain_context: Context, tmp_path: Path
+) -> None:
+    with manifest.sealed(tmp_path / "export") as folder:
+        export(quantized(words, Linear(ranges="dynamic"), plain_context), SIGNATURE, folder, {})
+        manifest.write_json(folder / "signature.json", SIGNATURE)
+    one, two = (Predictor(tmp_path / "export", "onnxruntime-rows", threads) for threads in (1, 2))
+    rows = {"ids": ids().numpy()}
+    assert np.abs(benchmark.outputs(one, rows) - benchmark.outputs(two, rows)).max() > 1e-4  # ranges of a share
+    np.testing.assert_array_equal(goldens.outputs(one, rows), goldens.outputs(two, rows))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from slimline.errors import ArtifactError, InputError
 from slimline.export.onnx import export
 from slimline.models.cnn import Cnn
-from slimline.runtimes.onnxruntime import OnnxRuntime
+from slimline.runtimes.onnxruntime import OnnxRuntime, OnnxRuntimeRows
 from slimline.tasks.digits import Digits
 
 
@@ -33,3 +34,28 @@ def test_a_number_that_no_row_of_an_embedding_has_is_the_callers_mistake(text_re
     runtime = OnnxRuntime(text_release / "chain" / "teacher", 1)
     with pytest.raises(InputError, match=r"^the model can't take these values: indices element out of data bounds"):
         runtime.run({"input_ids": np.array([[99_999_999]])})
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, None], ids=str)
+def test_shared_rows_are_answered_in_their_order(cnn: Cnn, task: Digits, tmp_path: Path, threads: int | None) -> None:
+    export(cnn, task.signature(), tmp_path, {})
+    whole, shared = OnnxRuntime(tmp_path, 1), OnnxRuntimeRows(tmp_path, threads)
+    images = np.random.default_rng(0).random((7, 1, 8, 8), dtype=np.float32)
+    for rows in (1, 2, 3, 7):
+        expected = whole.run({"image": images[:rows]})["logits"]
+        np.testing.assert_allclose(shared.run({"image": images[:rows]})["logits"], expected, atol=1e-5)
+    with ThreadPoolExecutor(4) as callers:  # who also share the threads
+        found = list(callers.map(lambda at: shared.run({"image": images[at : at + 3]})["logits"], range(4)))
+    for at, each in enumerate(found):
+        np.testing.assert_allclose(each, whole.run({"image": images[at : at + 3]})["logits"], atol=1e-5)
+    shared.close()
+
+
+@pytest.mark.parametrize("bad", [0, 3], ids=["in its caller's share", "in another's"])
+def test_a_mistake_in_any_share_is_the_callers(text_release: Path, bad: int) -> None:
+    ids = np.ones((4, 2), np.int64)
+    ids[bad] = 99_999_999
+    runtime = OnnxRuntimeRows(text_release / "chain" / "teacher", 2)
+    with pytest.raises(InputError, match="the model can't take these values"):
+        runtime.run({"input_ids": ids})
+    assert runtime.run({"input_ids": np.ones((4, 2), np.int64)})["logits"].shape[0] == 4
