@@ -192,3 +192,10 @@ def test_a_constant_answer_is_at_chance() -> None:
 
 def test_few_rows_prove_nothing() -> None:
     label_order.check(np.zeros(9), np.arange(9) % 3, LABELS, "params.yaml")
+
+
+def test_a_last_layer_for_other_outputs_is_to_be_learnt(tmp_path: Path) -> None:
+    torch.save(Cnn(classes=1000).state_dict(), tmp_path / "imagenet.pt")
+    model = Cnn(classes=10)
+    fresh = [name for name in model.state_dict() if name.startswith("11.")]
+    assert checkpoints.load(model, str(tmp_path / "imagenet.pt")) == fresh

@@ -22,8 +22,9 @@ def load(model: nn.Module, source: str) -> list[str]:
     """Load ``source`` into ``model`` and return the names of tensors that it has none for, which need training.
 
     A folder or a name that is no file goes to the model's own ``load_pretrained``, if it has one. In a file the names
-    may carry one common prefix (``model.``, ``net.module.``), and what doesn't belong to the model is left out.
-    Raises ArtifactError naming the file, and the tensor that is missing or of another shape.
+    may carry one common prefix (``model.``, ``net.module.``), and what doesn't belong to the model is left out, as is
+    a last layer for another number of outputs. Raises ArtifactError naming the file, and the tensor that is missing or
+    of another shape.
     """
     path = Path(source)
     if not path.is_file():
@@ -31,18 +32,24 @@ def load(model: nn.Module, source: str) -> list[str]:
         if load_pretrained is not None:
             return load_pretrained(source)
         path = _in_folder(path)
-    tensors = unprefixed(read(path), model.state_dict().keys())
     state = model.state_dict()
-    for name, tensor in tensors.items():
-        if name in state and tensor.shape != state[name].shape:
+    held = read(path)
+    tensors = unprefixed(held, state.keys())
+    last = next(reversed(state)).rpartition(".")[0]
+    for name, tensor in list(tensors.items()):
+        if tensor.shape == state[name].shape:
+            continue
+        if name.rpartition(".")[0] == last and tensor.shape[1:] == state[name].shape[1:]:
+            del tensors[name]
+        else:
             raise ArtifactError(
                 f"{path}: tensor {name}: {list(tensor.shape)}, the model takes {list(state[name].shape)}"
             )
     missing = [name for name in state if name not in tensors]
     if len(missing) == len(state):
-        names = ", ".join(list(tensors)[:3])
+        names = ", ".join(list(held)[:3])
         raise ArtifactError(f"{path}: none of its tensors ({names}, …) belongs to the model ({next(iter(state))}, …)")
-    kept = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items() if name in state}
+    kept = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
     model.load_state_dict(kept, strict=False)
     return missing
 
@@ -84,15 +91,14 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def unprefixed(tensors: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
-    """Return the tensors by the names of ``wanted``: without the prefix under which most of those stand among them.
+    """Return the tensors for the names of ``wanted``, without the prefix under which most of those stand among them.
 
-    Where the model holds another network whole (all of ``wanted`` begin alike), files of that one are read too.
+    Where the model holds another network (many of ``wanted`` begin as the first does), files of that one are read too.
     """
     first = next(iter(wanted))
-    head = first.partition(".")[0] + "."
-    outer = head if all(name.startswith(head) for name in wanted) else ""
+    outer, _, rest = first.partition(".")
     choices = {("", "")}
-    for own in {"", outer}:
+    for own in {"", f"{outer}." if "." in rest else ""}:
         inner = first.removeprefix(own)
         choices |= {(own, "")} | {(own, name[: -len(inner)]) for name in tensors if name.endswith(f".{inner}")}
 
@@ -101,7 +107,8 @@ def unprefixed(tensors: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
         return sum(f"{prefix}{name.removeprefix(own)}" in tensors for name in wanted)
 
     own, prefix = max(sorted(choices), key=found)
-    return {own + name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+    names = {name: f"{prefix}{name.removeprefix(own)}" for name in wanted}
+    return {name: tensors[theirs] for name, theirs in names.items() if theirs in tensors}
 
 
 def _in_folder(folder: Path) -> Path:

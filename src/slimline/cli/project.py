@@ -31,6 +31,10 @@ def init(
             "of images' paths."
         ),
     ] = None,
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Your weights for it: a state dict, a checkpoint of Lightning, safetensors."),
+    ] = None,
     text: Annotated[Optional[list[str]], typer.Option(help="The column of texts; twice for pairs.")] = None,  # noqa: UP045
     label: Annotated[Optional[str], typer.Option(help="The column of labels.")] = None,  # noqa: UP045
     split: Annotated[
@@ -68,18 +72,19 @@ def init(
 ) -> None:
     """Lay dvc.yaml, params.yaml and stages/ into a repository."""
     from slimline import project
+    from slimline.errors import ParamsError
 
     if update:
         print("\n".join(project.differences(folder)) or "no differences")
         return
     if (model is None) != (data is None):
-        from slimline.errors import ParamsError
-
         raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
+    if weights is not None and model is None:
+        raise ParamsError(f"--weights: {weights}: whose? --model says it")
     own = None
     if model is not None and data is not None:
         own = project.Own(
-            model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator, size
+            model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator, size, weights
         )
     for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)

@@ -45,7 +45,7 @@ class Own:
     """A user's own model (a folder, or a name on the hub) and data; columns that aren't named are found.
 
     ``archive`` holds the images that a table lists, where they don't lie beside it; ``size`` [height, width] is what
-    images are brought to, by their own size without it.
+    images are brought to, by their own size without it. ``weights`` is a file for the model, in place of its own.
     """
 
     model: str
@@ -59,6 +59,7 @@ class Own:
     answer: str | None = None
     separator: str | None = None
     size: tuple[int, int] | None = None
+    weights: Path | None = None
 
 
 def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
@@ -111,6 +112,7 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
     """Yield what was found in the data, and what to look at in params.yaml, whose content is ``text``."""
     if own is not None:
         document = yaml.safe_load(text)
+        labels = document["task"]["args"].get("labels", [])
         yield f"found: {_found(document['task'])}"
         if size := document["task"]["args"].get("size"):
             yield f"size: images are brought to {size[0]}×{size[1]} pixels; --size H W takes another"
@@ -122,8 +124,15 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
             if left := own_data.unused(own.data):
                 named = ", ".join(str(path) for path in left)
                 yield f"found: {named}: left out, since a table in a folder is called {', '.join(PARTS)}"
-            labels = document["task"]["args"].get("labels", [])
-            yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
+            if own.weights is None:
+                yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
+        if own.weights is not None:
+            from slimline.project import own_weights
+
+            model = document["teacher"]["model"]
+            if model["name"] == "hf-encoder":  # its folder is told from within the project
+                model["args"]["source"] = own.model
+            yield f"found: {own_weights.said(own.weights, own_weights.lacks(own.weights, **model), labels)}"
         if _trains_in_bf16(document):
             yield (
                 "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for "
@@ -185,7 +194,7 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
     if pages.is_of_images(own.model) or own_data.classes(own.data) is not None:
         _refuse(own, "images", text="--text", max_length="--max-length")
         described = own_data.describe_images(own.data, columns)
-        document = pages.image_params(own.model, described, recipe, limit, _size(own))
+        document = pages.image_params(own.model, described, recipe, limit, _size(own), own.weights)
         document["task"]["args"]["data"] = _from(folder, own.data)
         if own.archive is not None:
             document["task"]["args"]["archive"] = _from(folder, own.archive)
@@ -194,11 +203,13 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         described = own_data.describe(own.data, columns)
         model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
         data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
-        document = pages.text_params(own.model, described, recipe, limit)
+        document = pages.text_params(own.model, described, recipe, limit, own.weights)
         document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
         if own.max_length is not None:
             document["task"]["args"]["max_length"] = own.max_length
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
+    if own.weights is not None:
+        document["teacher"]["weights"] = _from(folder, own.weights)
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from slimline import hub, plugins, trimming, vocabulary
 from slimline.errors import DataError, ParamsError
-from slimline.project import own_head
+from slimline.project import own_head, own_weights
 from slimline.project.own_data import Described
 
 HERE = Path(__file__).parent
@@ -23,10 +23,13 @@ LIBRARIES = ("timm:", "torchvision:")
 IMAGES = 240_000  # a training sees no more, all epochs together
 
 
-def text_params(model: str, described: Described, recipe: str, limit: int | None) -> dict[str, Any]:
+def text_params(
+    model: str, described: Described, recipe: str, limit: int | None, weights: Path | None = None
+) -> dict[str, Any]:
     """Return params.yaml's content for an encoder on texts.
 
-    A model that has a head for these labels is taken as it is; any other is trained as the teacher first.
+    A model that has a head for these labels, in its folder or in the file ``weights``, is taken as it is; any other is
+    trained as the teacher first.
     """
     document: dict[str, Any] = yaml.safe_load((HERE / "own_text.yaml").read_text(encoding="utf-8"))
     settings = configuration(model)
@@ -37,11 +40,13 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
     document["task"]["args"] = args | {"max_length": length} | _rows_args(described, labels)
     document["limit"] = limit
     classes = len(labels) or 1
+    if weights is not None:
+        has_head = own_weights.pooling(weights, model, classes) == "head"
     pooling = "head" if has_head else "mean"
     teacher = document["teacher"]
     teacher["model"]["args"] = {"source": model, "pooling": pooling, "classes": classes}
     teacher["weights"] = model
-    if has_head:
+    if has_head or (weights is not None and not own_weights.lacks(weights, **teacher["model"])):
         teacher["training"] = None
     _judge(document, described.answer)
     layers, path = _layers(model, pooling)
@@ -55,12 +60,17 @@ def text_params(model: str, described: Described, recipe: str, limit: int | None
 
 
 def image_params(
-    model: str, described: Described, recipe: str, limit: int | None, size: tuple[int, int] | None = None
+    model: str,
+    described: Described,
+    recipe: str,
+    limit: int | None,
+    size: tuple[int, int] | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Return params.yaml's content for images; ``model`` is efficientnet-lite, resnet, cnn, or one of a library:
     timm:NAME, torchvision:NAME. Those bring the scale of their images along, and the size unless it is given.
 
-    The more images there are, the fewer epochs.
+    The more images there are, the fewer epochs. A file ``weights`` that holds the whole net is taken as it is.
     """
     if not is_of_images(model):
         known = ", ".join([*IMAGE_MODELS, *(f"{each}NAME" for each in LIBRARIES)])
@@ -82,6 +92,8 @@ def image_params(
     if model != "efficientnet-lite":
         document["quantize"]["methods"][0]["skip"] = []
     _judge(document, described.answer)
+    if weights is not None and not own_weights.lacks(weights, **document["teacher"]["model"]):
+        document["teacher"]["training"] = None
     _train(document, described.rows)
     _set_precision(document, in_groups=_has_groups(network))
     _shorten(document, recipe, has_blocks=model == "efficientnet-lite")
@@ -114,7 +126,7 @@ def _train(document: dict[str, Any], rows: int) -> None:
     """Let no training see more than ``IMAGES`` images, in two epochs at least."""
     trainings = [document[name]["training"] for name in ("teacher", "distill")]
     recoveries = [document[name]["recovery"] for name in ("prune", "quantize", "factorize")]
-    for each in (*trainings, *recoveries):
+    for each in filter(None, (*trainings, *recoveries)):
         each["epochs"] = min(each["epochs"], max(2, round(IMAGES / rows)))
 
 

@@ -73,8 +73,7 @@ class OnnxRuntimeRows:
             return self._runtime.run(inputs)
         bounds = [rows * at // shares for at in range(shares + 1)]
         first, *others = (
-            {name: array[start:end] for name, array in inputs.items()}
-            for start, end in itertools.pairwise(bounds)
+            {name: array[start:end] for name, array in inputs.items()} for start, end in itertools.pairwise(bounds)
         )
         running = [self._pool.submit(self._runtime.run, share) for share in others]
         found = [self._runtime.run(first), *(each.result() for each in running)]
