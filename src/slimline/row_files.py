@@ -88,12 +88,21 @@ def load(path: Path) -> NDArray[Any]:
 
 
 def equal_rows(arrays: list[NDArray[Any]]) -> NDArray[np.int64]:
-    """Return one number a row, the same for rows that are equal in all ``arrays`` (rows first)."""
-    numbers: dict[bytes, int] = {}
-    found = np.empty(len(arrays[0]), np.int64)
-    for row in range(len(found)):
+    """Return one number a row, the same for rows that are equal in all ``arrays`` (rows first), in order of appearance.
+
+    What is held of a row is a digest of 16 bytes.
+    """
+    digests = np.empty(len(arrays[0]), "V16")
+    for row in range(len(digests)):
         digest = hashlib.blake2b(digest_size=16)
         for array in arrays:
             digest.update(np.ascontiguousarray(array[row]).data)
-        found[row] = numbers.setdefault(digest.digest(), len(numbers))
-    return found
+        digests[row] = digest.digest()
+    order = np.argsort(digests.view([("", np.uint64), ("", np.uint64)]), kind="stable")  # bytes alone have no order
+    new = np.ones(len(order), bool)
+    new[1:] = digests[order[1:]] != digests[order[:-1]]
+    appeared = np.empty(int(new.sum()), np.int64)
+    appeared[np.argsort(order[new])] = np.arange(len(appeared))
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = appeared[np.cumsum(new) - 1]
+    return numbers

@@ -81,13 +81,19 @@ def environment() -> dict[str, str]:
     return os.environ | quiet | author | threads | {"PATH": path}
 
 
-def lay_out(root: Path, *arguments: str) -> Project:
-    """Make a git repository with one commit and run ``slimline init`` in it."""
-    root.mkdir(parents=True)
+def initialized(root: Path, *arguments: str) -> Project:
+    """Make ``root``, which may hold data already, a git repository with one commit and run ``slimline init`` in it."""
+    root.mkdir(parents=True, exist_ok=True)
     project = Project(root)
     project.run("git", "init", "-q")
     project.run("git", "commit", "-q", "--allow-empty", "-m", "start")
-    project.run("slimline", "init", *arguments)
+    project.run("slimline", "init", *arguments, HF_HUB_OFFLINE="1")
+    return project
+
+
+def lay_out(root: Path, *arguments: str) -> Project:
+    """Return a repository with the digits task, fewer epochs of it, committed."""
+    project = initialized(root, *arguments)
     project.edit("params.yaml", "epochs: 15", "epochs: 6")
     project.run("git", "add", "-A")
     project.run("git", "commit", "-qm", "project")

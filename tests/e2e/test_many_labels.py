@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from slimline import manifest
 from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, initialized
 from tests.encoders import LABELS, texts, write_encoder, write_table
 
 pytest.importorskip("transformers")
@@ -35,14 +35,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A repository whose int8 chain has run on texts with one label or two."""
     root = tmp_path_factory.mktemp("many") / "project"
     root.mkdir()
-    made = Project(root)
     write_encoder(root / "model")
     (root / "rows").mkdir()
     write_table(root / "rows/train.csv", rows(600, 3))
     write_table(root / "rows/test.csv", rows(240, 4))
-    made.run("git", "init", "-q")
-    made.run("git", "commit", "-q", "--allow-empty", "-m", "start")
-    made.run("slimline", "init", "--model", "model", "--data", "rows", "--recipe", "int8", **OFFLINE)
+    made = initialized(root, "--model", "model", "--data", "rows", "--recipe", "int8")
     made.edit("params.yaml", "{epochs: 2, batch_size: 32, lr: 0.0001", "{epochs: 6, batch_size: 32, lr: 0.002")
     made.repro(**OFFLINE)
     return made

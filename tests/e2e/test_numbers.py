@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, initialized
 from tests.encoders import LABELS, texts, write_encoder
 
 pytest.importorskip("transformers")
@@ -21,14 +21,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A repository whose int8 chain has run on texts that are rated by what they are about."""
     root = tmp_path_factory.mktemp("numbers") / "project"
     root.mkdir()
-    made = Project(root)
     write_encoder(root / "model")
     chance = random.Random(0)
     rows = [{"review": text, "rating": LABELS.index(label) + chance.random() / 4} for text, label in texts(600)]
     (root / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    made.run("git", "init", "-q")
-    made.run("git", "commit", "-q", "--allow-empty", "-m", "start")
-    made.run("slimline", "init", "--model", "model", "--data", "rows.jsonl", "--recipe", "int8", **OFFLINE)
+    made = initialized(root, "--model", "model", "--data", "rows.jsonl", "--recipe", "int8")
     made.edit("params.yaml", "{epochs: 2, batch_size: 32, lr: 0.0001", "{epochs: 8, batch_size: 32, lr: 0.002")
     made.repro(**OFFLINE)
     return made

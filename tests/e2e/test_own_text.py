@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, initialized
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 
 pytest.importorskip("transformers")
@@ -64,14 +64,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, measured_before: dict[str,
     """A repository with a Trainer's folder and a table; its int8 chain has run."""
     root = tmp_path_factory.mktemp("own") / "project"
     root.mkdir()
-    made = Project(root)
     measured_before["accuracy"] = trained(root / "model")
     (root / "reviews").mkdir()
     write_table(root / "reviews" / "train.csv", texts(300, 7), ("review", "category"))
     write_table(root / "reviews" / "test.csv", texts(150, 6), ("review", "category"))
-    made.run("git", "init", "-q")
-    made.run("git", "commit", "-q", "--allow-empty", "-m", "start")
-    made.run("slimline", "init", "--model", "model", "--data", "reviews", "--recipe", "int8", **OFFLINE)
+    made = initialized(root, "--model", "model", "--data", "reviews", "--recipe", "int8")
     made.run("slimline", "check", **OFFLINE)
     assert made.repro(**OFFLINE) == [
         "teacher", "quantize", "export@teacher", "export@quantize", "latency", "benchmark", "report", "release",

@@ -25,6 +25,7 @@ from slimline.methods.magnitude import Magnitude
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.params import Target
+from slimline.quantizers import QuantizedLinear
 from slimline.ranks import Ratio
 from slimline.task import Split, tensors
 from slimline.tasks.text import Text, text
@@ -107,6 +108,23 @@ def test_a_head_that_was_not_trained_is_told(folder: Path) -> None:
     assert HfEncoder(**ARGS).load_pretrained("model") == ["classifier.weight", "classifier.bias"]
     missing = HfEncoder(**ARGS, pooling="head").load_pretrained("model")
     assert missing == ["body.classifier.weight", "body.classifier.bias"]
+
+
+def test_the_products_of_gpt_2_are_layers_that_methods_know(own_task: Text, tmp_path: Path) -> None:
+    settings = transformers.GPT2Config(
+        vocab_size=96, n_embd=32, n_layer=2, n_head=2, n_positions=32, pad_token_id=0, num_labels=3
+    )
+    torch.manual_seed(0)
+    theirs = transformers.GPT2ForSequenceClassification(settings).eval()
+    theirs.save_pretrained(tmp_path)
+    model = HfEncoder(str(tmp_path), "head", classes=3).eval()
+    assert model.load_pretrained(str(tmp_path)) == []
+    ids = rows(9, 4)
+    expected = theirs(ids, attention_mask=(ids != 0).long()).logits
+    torch.testing.assert_close(model(ids), expected, atol=1e-5, rtol=0)
+    quantized, _ = compress(Linear(), model, batches_of(own_task.splits()["calibration"]), context(own_task))
+    assert sum(isinstance(each, QuantizedLinear) for each in quantized.modules()) == 2 * 4 + 1
+    assert torch.equal(quantized(ids).argmax(1), expected.argmax(1))
 
 
 def test_fewer_layers_by_configuration(folder: Path) -> None:

@@ -49,9 +49,9 @@ class HfEncoder(nn.Module):
         # eager: its MatMul, Softmax, MatMul are what graph optimizers know
         settings._attn_implementation = "eager"  # noqa: SLF001  (the public argument of from_config sets no more)
         if pooling == "head":
-            self.body: nn.Module = transformers.AutoModelForSequenceClassification.from_config(settings)
+            self.body: nn.Module = _linear(transformers.AutoModelForSequenceClassification.from_config(settings))
             return
-        self.body = transformers.AutoModel.from_config(settings)
+        self.body = _linear(transformers.AutoModel.from_config(settings))
         if getattr(self.body, "pooler", None) is not None:
             self.body.pooler = None  # type: ignore[assignment]  # nothing reads it
         self.dropout = nn.Dropout(dropout)
@@ -87,7 +87,7 @@ class HfEncoder(nn.Module):
             except Exception as error:  # transformers raises many kinds
                 raise ArtifactError(f"{source}: {' '.join(str(error).split())[:300]}") from error
         lost = {str(name) for name in report["missing_keys"]} | {str(key[0]) for key in report["mismatched_keys"]}
-        own, given = self.body.state_dict(), found.state_dict()
+        own, given = self.body.state_dict(), _linear(found).state_dict()
         head = [name for name in own if name in lost and name.startswith(("classifier", "score", "pre_classifier"))]
         if broken := sorted((lost & own.keys()) - set(head)):
             raise ArtifactError(f"{source}: tensor {broken[0]} is missing or of another shape ({len(broken)} in all)")
@@ -113,6 +113,20 @@ def _configuration(source: str, assets: Path | None, overrides: dict[str, Any], 
     if getattr(settings, "num_labels", classes) != classes:
         settings.num_labels = classes
     return settings
+
+
+def _linear(network: nn.Module) -> nn.Module:
+    """Turn transformers' Conv1D (GPT-2's: a Linear whose weights lie the other way round) into Linear, in place."""
+    from transformers.pytorch_utils import Conv1D
+
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Conv1D):
+                ins, outs = layer.weight.shape
+                made = nn.Linear(ins, outs, device=layer.weight.device, dtype=layer.weight.dtype)
+                made.weight.data, made.bias.data = layer.weight.data.T.contiguous(), layer.bias.data
+                setattr(parent, name, made)
+    return network
 
 
 def _transformers() -> Any:
