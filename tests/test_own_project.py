@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from torch import Tensor, nn
 
 from slimline import params, pipeline, project
 from slimline.errors import DataError, ParamsError
@@ -315,6 +316,38 @@ def test_the_size_may_be_given(tmp_path: Path) -> None:
         laid_out(tmp_path, "efficientnet-lite", folder, size=(0, 32))
     with pytest.raises(ParamsError, match="--size: texts don't take it"):
         laid_out(tmp_path, model(tmp_path / "m"), write_table(tmp_path / "t.csv", texts(60)), size=(32, 32))
+
+
+class Patches(nn.Module):
+    """A net for images of one size, as a library's ViT is."""
+
+    def __init__(self, classes: int, img_size: list[int] | int = 224) -> None:
+        super().__init__()
+        self.side = img_size if isinstance(img_size, int) else img_size[0]
+        self.head = nn.Linear(3, classes)
+        self.images, self.has_weights = {"size": [224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}, False
+
+    def forward(self, image: Tensor) -> Tensor:
+        assert image.shape[-1] == self.side, "another size"
+        assert self.side % 16 == 0, "no whole patches"
+        out: Tensor = self.head(image.mean((2, 3)))
+        return out
+
+
+def test_a_net_that_is_built_for_one_size_is_built_for_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folders(tmp_path / "pictures", 20)
+    monkeypatch.setattr(own.plugins, "find", lambda *_args, **_where: Patches)
+
+    def args(size: tuple[int, int] | None) -> Any:
+        return laid_out(tmp_path, "timm:vit", tmp_path / "pictures", size=size)["teacher"]["model"]["args"]
+
+    assert args(None) == {"classes": 3}
+    assert args((224, 224)) == {"classes": 3}
+    assert args((64, 64)) == {"classes": 3, "img_size": [64, 64]}
+    with pytest.raises(ParamsError, match="--size: 50 50: timm:vit can't take images of that size; leave it out"):
+        args((50, 50))
 
 
 def test_a_damaged_image_does_not_keep_the_size_from_being_found(tmp_path: Path) -> None:

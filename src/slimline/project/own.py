@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -83,7 +86,10 @@ def image_params(
     document["limit"] = limit
     channels = {"channels": 3} if model in {"resnet", "cnn"} else {}
     document["teacher"]["model"] = {"name": model, "args": {"classes": outputs, **channels}}
-    network = plugins.find("models", model, where="--model")(**document["teacher"]["model"]["args"])
+    build = partial(plugins.find("models", model, where="--model"), **document["teacher"]["model"]["args"])
+    more = _for_size(model, build, size) if of_library and size else {}
+    document["teacher"]["model"]["args"] |= more
+    network = build(**more)
     if of_library:
         document["task"]["args"] |= network.images | ({"size": list(size)} if size else {})
         document["teacher"]["weights"] = "pretrained" if network.has_weights else None
@@ -98,6 +104,17 @@ def image_params(
     _set_precision(document, in_groups=_has_groups(network))
     _shorten(document, recipe, has_blocks=model == "efficientnet-lite")
     return document
+
+
+def _for_size(model: str, build: Callable[..., Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Return what a library's builder must be told for images of ``size``: mostly nothing; a ViT's is built for one."""
+    import torch
+
+    for more in ({}, {"img_size": list(size)}, {"image_size": size[0]}):
+        with suppress(TypeError, RuntimeError, AssertionError, ValueError), torch.inference_mode():
+            build(**more).eval()(torch.zeros(1, 3, *size))
+            return more
+    raise ParamsError(f"--size: {size[0]} {size[1]}: {model} can't take images of that size; leave it out for its own")
 
 
 def is_of_images(model: str) -> bool:
