@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def observe(machine: Machine, rounds: int, repeats: int, seed: int = 0) -> tuple
     """Measure two models on two batches; return the samples and each round's order of jobs."""
     inputs = {size: {"x": np.zeros(size)} for size in (1, 4)}
     models = {name: machine.model(name) for name in ("a", "b")}
-    found = latency.measure(models, inputs, rounds=rounds, repeats=repeats, seed=seed)
+    found = latency.measure(models, inputs, rounds=rounds, repeats=repeats, seed=seed, most=math.inf)
     groups = [machine.calls[start : start + 1 + repeats] for start in machine.pauses]
     assert all(len(set(group)) == 1 for group in groups), "a group is calls of one job, its first one not timed"
     return found, [[group[0] for group in groups[at : at + len(JOBS)]] for at in range(0, len(groups), len(JOBS))]
@@ -115,6 +116,29 @@ def test_what_is_cold_is_not_timed(machine: Machine) -> None:
     assert Counter(job for job, _ in groupby(machine.calls[: machine.pauses[0]])) == Counter(JOBS)
     for name, batch in JOBS:
         np.testing.assert_array_equal(found[name][batch].seconds, np.ones((3, 5)))
+
+
+def test_slow_models_are_called_less_often(machine: Machine) -> None:
+    machine.COLD = 0
+    lengths = {1: [{"x": np.zeros(1)}], 4: [{"x": np.zeros(4)}]}
+    models = {name: machine.model(name) for name in ("a", "b")}
+    for most, shape in ((10_000.0, (12, 5)), (200.0, (12, 1)), (1.0, (latency.LEAST, 1))):
+        found = latency.measure(models, lengths, rounds=12, repeats=5, most=most)
+        assert {samples.seconds.shape for by in found.values() for samples in by.values()} == {shape}
+
+
+def test_fewer_calls_still_take_every_batch_in_turn() -> None:
+    seen: list[int] = []
+
+    def slow(arrays: dict[str, Any]) -> None:
+        seen.append(int(arrays["x"][0]))
+        time.sleep(0.02)
+
+    batches = {1: [{"x": np.full(1, at)} for at in range(4)]}
+    found = latency.measure({"only": slow}, batches, rounds=8, repeats=4, pause=0.0, most=0.2)
+    rounds, calls = found["only"][1].seconds.shape
+    assert rounds * (calls + 1) < 8 * 5
+    assert set(seen) == {0, 1, 2, 3}
 
 
 def test_percentiles_are_in_milliseconds_over_all_calls() -> None:

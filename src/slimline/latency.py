@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from slimline.task import Split
 
 PAUSE_S = 0.01
+MOST_S = 60.0  # of one measurement: models so slow that it would take longer get fewer calls
+GROUP_S = 1.0  # of one group's calls
+LEAST = 5  # rounds
 TRIES = 3
 STEADY = 1.15
 
@@ -55,28 +58,35 @@ def measure(
     seed: int = 0,
     pause: float = PAUSE_S,
     progress: Callable[[], None] = lambda: None,
+    most: float = MOST_S,
 ) -> Measured:
     """Time every model on every batch, ``repeats`` calls a group and one group a round.
 
-    ``models`` are {name: call}, ``inputs`` {batch size: arrays}, or several batches that the calls of a group take in
-    turn: rows of several lengths. ``pause`` seconds come before each group. Returns {name: {batch size: Samples}}.
+    ``models`` are {name: call}, ``inputs`` {batch size: arrays}, or several batches that the calls take in turn: rows
+    of several lengths. ``pause`` seconds come before each group. Where that would take more than about ``most``
+    seconds, the slow batches' groups get fewer calls (of every model as many), then there are fewer rounds, ``LEAST``
+    at least. Returns {name: {batch size: Samples}}.
     """
     given = {batch: [arrays] if isinstance(arrays, Mapping) else list(arrays) for batch, arrays in inputs.items()}
     jobs = [(name, batch) for name in models for batch in inputs]
-    for name, batch in jobs:
-        for at in range(min(5, repeats)):
-            models[name](given[batch][at % len(given[batch])])
+    took = {job: _warm_up(models[job[0]], given[job[1]], min(5, repeats), most * GROUP_S / MOST_S) for job in jobs}
+    calls = dict.fromkeys(inputs, repeats)
+    if rounds * sum((repeats + 1) * took[job] for job in jobs) > most:
+        slowest = {batch: max(took[name, batch] for name in models) for batch in inputs}
+        calls = {batch: int(min(max(GROUP_S / slowest[batch], 1), repeats)) for batch in inputs}
+        enough = int(most / sum((calls[batch] + 1) * took[name, batch] for name, batch in jobs))
+        rounds = min(max(enough, LEAST), rounds)
     seconds: dict[tuple[str, int], list[list[float]]] = {job: [] for job in jobs}
     order = random.Random(seed)  # noqa: S311  (an order of timings, no secret)
     clock = time.perf_counter
-    for _ in range(rounds):
+    for turn in range(rounds):
         order.shuffle(jobs)
         for name, batch in jobs:
             call, batches = models[name], given[batch]
             time.sleep(pause)
             call(batches[0])
             group = []
-            for at in range(repeats):
+            for at in range(turn * calls[batch], (turn + 1) * calls[batch]):
                 arrays = batches[at % len(batches)]
                 start = clock()
                 call(arrays)
@@ -84,6 +94,19 @@ def measure(
             seconds[name, batch].append(group)
         progress()
     return {name: {batch: Samples(np.array(seconds[name, batch])) for batch in inputs} for name in models}
+
+
+def _warm_up(call: Callable[[Arrays], Any], batches: Sequence[Arrays], count: int, most: float) -> float:
+    """Run a model so often, or twice where that takes ``most`` seconds; return the seconds of its quickest call."""
+    clock = time.perf_counter
+    began, quickest = clock(), float("inf")
+    for at in range(count):
+        start = clock()
+        call(batches[at % len(batches)])
+        quickest = min(quickest, clock() - start)
+        if at and clock() - began > most:
+            break
+    return quickest
 
 
 def speedup(base: Samples, other: Samples, confidence: float, seed: int = 0) -> tuple[float, list[float]]:
@@ -115,8 +138,10 @@ def steadiest(measurements: Callable[[], Measured], base: str, confidence: float
     """Measure up to ``TRIES`` times, until every speed-up over ``base`` is known well; return the best known.
 
     The second value is how far apart the ends of its widest interval are, as a ratio. A machine that others use can
-    slow one model for a while; beyond ``STEADY`` what comes out says more about them than about the model.
+    slow one model for a while; beyond ``STEADY`` what comes out says more about them than about the model. What took
+    ``MOST_S`` seconds isn't taken again.
     """
+    began = time.monotonic()
     best: tuple[Measured, float] | None = None
     for _ in range(TRIES):
         found = measurements()
@@ -126,7 +151,7 @@ def steadiest(measurements: Callable[[], Measured], base: str, confidence: float
         spread = max(high / low for low, high in bounds)
         if best is None or spread < best[1]:
             best = found, spread
-        if spread <= STEADY:
+        if spread <= STEADY or time.monotonic() - began > MOST_S:
             break
     assert best is not None  # noqa: S101  (TRIES is at least 1)
     return best
