@@ -139,7 +139,7 @@ def test_layers_alike_share_one_time(settings: params.Params, monkeypatch: pytes
     real = measure.layers
     monkeypatch.setattr(measure, "layers", lambda *args: asked.append(1) or real(*args))
     alike = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3)))
-    times = layer_study.Times(alike, settings.target, lambda: [({"x": torch.zeros(1, 4, 8, 8)}, torch.zeros(1))])
+    times = layer_study.Times(alike, settings.target, {"x": torch.zeros(1, 4, 8, 8)})
 
     def split(name: str) -> Alone:
         pair = nn.Sequential(nn.Conv2d(4, 2, 1, bias=False), nn.Conv2d(2, 4, 3, padding=1))

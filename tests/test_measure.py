@@ -117,3 +117,13 @@ def test_input_shapes_are_seen_in_a_forward_run(cnn: Cnn) -> None:
     assert measure.input_shapes(cnn, ["0", "3", "11"], {"image": torch.zeros(2, 1, 8, 8)}) == {
         "0": (1, 8, 8), "3": (8, 8, 8), "11": (32,),
     }  # fmt: skip
+
+
+def test_layers_are_timed_at_the_median_length() -> None:
+    ids = np.zeros((5, 12), np.int64)
+    for row, length in enumerate((12, 2, 3, 4, 11)):
+        ids[row, :length] = 1
+    both = {"ids": ids, "types": np.ones_like(ids)}
+    found = measure.typical_inputs(Split(both, np.zeros(5), padding=("ids", 0)))
+    assert {name: tuple(each.shape) for name, each in found.items()} == {"ids": (1, 4), "types": (1, 4)}
+    assert measure.typical_inputs(Split(both, np.zeros(5)))["ids"].shape == (1, 12)

@@ -82,8 +82,7 @@ def _slower(trial: Trial, names: Sequence[str], fragile: Sequence[str]) -> dict[
 
 def _alone_times(trial: Trial, names: Sequence[str]) -> dict[str, float]:
     """Return each layer's time in integers over that in floating point, alone; layers alike share a measurement."""
-    inputs, _ = next(iter(trial.batches()))
-    shapes = measure.input_shapes(trial.model, list(names), inputs)
+    shapes = measure.input_shapes(trial.model, list(names), measure.typical_inputs(trial.context.calibration))
     known: dict[str, float] = {}
     found = {}
     for name in names:

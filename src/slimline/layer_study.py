@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from slimline import artifact, manifest, measure, params
@@ -88,7 +88,10 @@ def run(
     )  # fmt: skip
     batches = stage.batches(stage.splits["calibration"])
     check_rows(batches, context.where)
-    study, times = Sensitivity(model, context), Times(model, settings.target, batches)
+    study, times = (
+        Sensitivity(model, context),
+        Times(model, settings.target, measure.typical_inputs(context.calibration)),
+    )
     trials = dict(_trials(chosen, model, batches, context))
     known = {trial for trial, change in trials.items() if study.knows(*change) and times.knows(*change)}
     found: dict[Trial, Result] = {}
@@ -144,8 +147,7 @@ def _trials(
 class Times:
     """How much faster layers run once they are changed, alone on the target; layers alike share one measurement."""
 
-    def __init__(self, model: nn.Module, target: Target, batches: Batches) -> None:
-        inputs, _ = next(iter(batches()))
+    def __init__(self, model: nn.Module, target: Target, inputs: dict[str, Tensor]) -> None:
         self._model, self._target, self._inputs = model, target, inputs
         hangs_on = [target.model_dump(), repr(model), code_version(frozenset({Times}))]
         self._path = CACHE / f"times-{hashlib.sha256(manifest.canonical(hangs_on)).hexdigest()[:32]}.json"

@@ -15,7 +15,7 @@ from slimline import latency, layer_hooks, manifest, plugins, progress, runtime_
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
-from slimline.task import Split, call
+from slimline.task import Split, call, tensors
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20
 MODEL_ROUNDS, MODEL_REPEATS = 20, 20
@@ -170,6 +170,16 @@ def _chain(module: nn.Module, shape: Sequence[int]) -> Any:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     checker.check_model(made)
     return made
+
+
+def typical_inputs(split: Split) -> dict[str, Tensor]:
+    """Return one row of a split for ``input_shapes``: where rows have several lengths, one of the median length."""
+    if split.padding is None:
+        return tensors(split[slice(0, 1)][0])
+    name, fill = split.padding
+    lengths = (split.inputs[name] != fill).sum(1)
+    row = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
+    return tensors(split[slice(row, row + 1)][0])
 
 
 @torch.no_grad()

@@ -43,8 +43,10 @@ def choose(factors: Factors, context: Context, guard: Callable[[str, Ranks], flo
     min_gain, max_drop = method.min_gain, method.max_drop
     layers: Layers = {}
     paying: list[tuple[float, str, Ranks, float]] = []
-    for name, shape in factors.covariance.shapes.items():
-        layer = model.get_submodule(name)
+    reached = list(factors.covariance.shapes)
+    shapes = measure.input_shapes(model, reached, measure.typical_inputs(context.calibration))
+    for name in reached:
+        layer, shape = model.get_submodule(name), shapes[name]
         sizes = [len(spectrum) for spectrum in method.spectra(layer, factors.covariance[name])]
         every = candidate_ranks(sizes, method.ratios, method.multiple)
         options = [ranks for ranks in every if cost(method.structure(layer, ranks), shape) < cost(layer, shape)]
