@@ -1,6 +1,5 @@
 """Answer the test split with every exported stage, once, and join quality and speed -> metrics/benchmark.json."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tqdm import tqdm
 from slimline import baselines, benchmark, manifest, progress
 from slimline.predictor import Predictor
 from slimline.stage import Stage, run
+from slimline.task import Split
 
 EXPORTS = Path("exports")
 LATENCY = Path("metrics/latency.json")
@@ -23,17 +23,17 @@ def main(stage: Stage) -> None:
     target, confidence = params.target, params.budget.confidence
     stages, exported, ran, base = {}, {}, {}, None
 
-    def decided(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        return task.decided(benchmark.outputs(predictor, inputs), predictor.signature)
+    def decided(predictor: Predictor, rows: Split) -> NDArray[Any]:
+        return task.decided(benchmark.of_split(predictor.predict, rows), predictor.signature)
 
     bar = tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None)
     for name in bar:
         bar.set_postfix_str(name)
         predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)
-        own = decided(predictor, test.inputs)
+        own = decided(predictor, test)
         base = own if base is None else base
         row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
-        checked = task.metrics(decided(predictor, validation.inputs), validation.targets)
+        checked = task.metrics(decided(predictor, validation), validation.targets)
         row[f"validation_{task.primary}"] = checked[task.primary]
         facts = exported[name] = manifest.read_json(EXPORTS / name / "facts.json")
         row |= {key: facts[key] for key in ("params", "macs", "bytes", "sparsity", "bits")}
@@ -41,7 +41,7 @@ def main(stage: Stage) -> None:
         stages[name] = row
         if name in speed["engines"]:
             engine = Predictor(EXPORTS / name, runtime="tensorrt")
-            on_gpu = decided(engine, test.inputs)
+            on_gpu = decided(engine, test)
             engine.close()
             ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
     document = {

@@ -69,7 +69,7 @@ def parity(model: nn.Module, scratch: Path, stage: Stage, signature: Mapping[str
     """Return how the runtime's outputs compare with torch's on validation rows; too far apart is an ExportError."""
     rows = stage.splits["validation"].head(stage.params.export.samples)
     expected = metrics.outputs(model, rows)
-    found = answered(scratch, stage, rows, len(rows))
+    found = answered(scratch, stage, rows)
     answers = (stage.task.answer(stage.task.decided(out, signature)) for out in (expected, found))
     agreement = float(np.mean(stage.task.agree(*answers)))
     error = float(np.abs(expected - found).max())
@@ -86,17 +86,17 @@ def decision(scratch: Path, stage: Stage) -> dict[str, Any]:
     if not stage.task.decides:
         return {}
     rows = stage.splits["validation"]
-    return stage.task.decision(answered(scratch, stage, rows, benchmark.BATCH), rows.targets)
+    return stage.task.decision(answered(scratch, stage, rows), rows.targets)
 
 
-def answered(scratch: Path, stage: Stage, rows: Split, batch: int) -> NDArray[Any]:
-    """Return the first output of the exported model for ``rows``, by the target's runtime, ``batch`` rows a run.
+def answered(scratch: Path, stage: Stage, rows: Split) -> NDArray[Any]:
+    """Return the first output of the exported model for ``rows``, by the target's runtime.
 
     Outputs that aren't finite are an ExportError.
     """
     runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
     try:
-        out = benchmark.in_batches(runtime.run, rows.inputs, batch)
+        out = benchmark.of_split(runtime.run, rows)
     finally:
         runtime.close()
     wild = int((~np.isfinite(out.reshape(len(out), -1)).all(axis=1)).sum())

@@ -24,10 +24,13 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [7, 60, 500])
-def test_outputs_do_not_depend_on_the_batches(cnn: Cnn, splits: dict[str, Split], batch_size: int) -> None:
+def test_outputs_do_not_depend_on_the_batches(
+    cnn: Cnn, splits: dict[str, Split], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = splits["validation"].head(60)
     cnn.train()
-    found = metrics.outputs(cnn, split, batch_size)
+    monkeypatch.setattr("slimline.task.BATCH", batch_size)
+    found = metrics.outputs(cnn, split)
     assert cnn.training, "the mode is given back"
     with torch.inference_mode():
         expected = cnn.eval()(torch.from_numpy(split.inputs["image"]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,28 @@ def test_a_split_gives_rows_of_inputs_and_targets() -> None:
 def test_inputs_and_targets_must_have_as_many_rows() -> None:
     with pytest.raises(DataError, match="input 'x' has 3 rows, the targets have 2"):
         Split({"x": np.zeros(3)}, np.zeros(2))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 30))
+def test_rows_are_answered_in_their_order_beside_others_as_long(lengths: list[int], most: int, positions: int) -> None:
+    ids = np.zeros((len(lengths), 12), np.int64)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = row + 1
+    seen: list[tuple[int, ...]] = []
+
+    def run(inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        seen.append(inputs["ids"].shape)
+        return inputs["ids"].max(1, keepdims=True)
+
+    padded = Split({"ids": ids}, np.zeros(len(lengths)), padding=("ids", 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "BATCH", most)
+        patch.setattr(tasks, "POSITIONS", positions)
+        found = padded.outputs(run)
+    np.testing.assert_array_equal(found[:, 0], [row + 1 if length else 0 for row, length in enumerate(lengths)])
+    assert all(rows <= most and (rows == 1 or rows * width <= positions) for rows, width in seen)
+    assert [width for _, width in seen] == sorted(width for _, width in seen)
 
 
 @given(rows=st.integers(1, 200), count=st.integers(1, 220))

@@ -49,6 +49,11 @@ def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray
     return in_batches(predictor.predict, inputs)
 
 
+def of_split(run: Callable[[Arrays], Arrays], split: Split) -> NDArray[Any]:
+    """Return the first output of ``run`` for every row of ``split``, N first."""
+    return split.outputs(lambda inputs: next(iter(run(inputs).values())))
+
+
 def in_batches(run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:
     """Return the first output of ``run`` for every row of ``inputs``, N first, ``batch`` rows at a time."""
     starts = range(0, len(next(iter(inputs.values()))), batch)

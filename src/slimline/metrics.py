@@ -42,14 +42,17 @@ def outputs_of(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Ten
     return torch.cat([call(model, inputs).float() for inputs in batches])
 
 
-def outputs(model: nn.Module, split: Split, batch_size: int = 500) -> NDArray[np.float32]:
+def outputs(model: nn.Module, split: Split) -> NDArray[np.float32]:
     """Return the raw outputs of ``model`` in evaluation mode for every row of ``split``, N first."""
     was_training = model.training
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
-    batches = (tensors(split[slice(at, at + batch_size)][0]) for at in range(0, len(split), batch_size))
-    out = outputs_of(model, ({name: value.to(device) for name, value in batch.items()} for batch in batches))
+
+    def run(inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        return outputs_of(model, [{name: value.to(device) for name, value in tensors(inputs).items()}]).cpu().numpy()
+
+    out = split.outputs(run)
     model.train(was_training)
-    return out.cpu().numpy()
+    return out
 
 
 def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:

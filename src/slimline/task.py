@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -21,6 +21,8 @@ from slimline import plugins, preprocess
 from slimline.errors import DataError
 
 CHUNK = 4096
+BATCH = 500  # rows of which outputs are found at once,
+POSITIONS = 2**14  # and their positions, where rows have several lengths
 SPLITS = ("train", "validation", "calibration", "test")
 Rows = slice | NDArray[np.int64]
 
@@ -57,6 +59,34 @@ class Split:
             }
         return inputs, self.targets[rows]
 
+    def outputs(self, run: Callable[[dict[str, NDArray[Any]]], NDArray[Any]]) -> NDArray[Any]:
+        """Return what ``run`` gives for every row, N first.
+
+        Rows of several lengths go together with others as long, so that next to nothing is filled up.
+        """
+        batches = list(self._batches())
+        found = np.concatenate([run(self[rows][0]) for rows in batches])
+        if self.padding is None:
+            return found
+        ordered = np.empty_like(found)
+        ordered[np.concatenate(batches)] = found
+        return ordered
+
+    def _batches(self) -> Iterator[Any]:
+        if self.padding is None:
+            yield from (slice(at, at + BATCH) for at in range(0, len(self), BATCH))
+            return
+        name, fill = self.padding
+        last = np.concatenate([_last(self.inputs[name][at : at + CHUNK], fill) for at in range(0, len(self), CHUNK)])
+        order = np.argsort(last, kind="stable")
+        start = 0
+        while start < len(order):
+            widths = last[order[start : start + BATCH]] + 1  # ascending
+            fits = np.flatnonzero(widths * np.arange(1, len(widths) + 1) <= POSITIONS)
+            end = start + (int(fits[-1]) + 1 if len(fits) else 1)
+            yield order[start:end]
+            start = end
+
     def real(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
         """Return which positions of a batch aren't padding [N × length], None where rows have none."""
         if self.padding is None:
@@ -81,6 +111,13 @@ class Split:
             for start in range(0, len(array), CHUNK):  # rows may be on disk, more of them than memory holds
                 total.update(np.ascontiguousarray(array[start : start + CHUNK]).data)
         return total.hexdigest()
+
+
+def _last(rows: NDArray[Any], fill: int) -> NDArray[np.int64]:
+    """Return the position of the last entry of each row that isn't ``fill``; 0 where there is none."""
+    real = rows != fill
+    found: NDArray[np.int64] = np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
+    return found
 
 
 class Task(ABC):

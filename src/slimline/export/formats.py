@@ -120,7 +120,7 @@ def measure(
     """
     runtime = plugins.find("runtimes", "onnxruntime")(path.parent, 1, file=path.name)
     try:
-        found = benchmark.in_batches(runtime.run, rows.inputs)
+        found = benchmark.of_split(runtime.run, rows)
     finally:
         runtime.close()
     decided = [task.decided(out, signature) for out in (expected, found)]
