@@ -68,6 +68,12 @@ def test_a_file_of_yours_is_never_overwritten(repository: Path) -> None:
     assert project.differences(repository)
 
 
+def test_another_init_says_what_to_do_about_params(repository: Path) -> None:
+    project.lay_out(repository, task="digits", recipe="smallest", limit=None)
+    with pytest.raises(ParamsError, match=r"params\.yaml: exists and differs; edit it, or remove it and init again"):
+        project.lay_out(repository, task="digits", recipe="int8", limit=None)
+
+
 @pytest.mark.parametrize(("task", "recipe"), [("digit", "int8"), ("digits", "smaller")])
 def test_unknown_choices_name_the_near_miss(repository: Path, task: str, recipe: str) -> None:
     with pytest.raises(ParamsError, match="Did you mean"):

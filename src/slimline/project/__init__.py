@@ -86,9 +86,12 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     )
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
-            raise ParamsError(
-                f"{folder / path}: exists and differs; 'slimline init --update' shows how. Nothing was written"
+            way = (
+                "edit it, or remove it and init again"
+                if path == Path("params.yaml")
+                else "'slimline init --update' shows how"
             )
+            raise ParamsError(f"{folder / path}: exists and differs; {way}. Nothing was written")
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
