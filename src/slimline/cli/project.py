@@ -17,9 +17,7 @@ def init(
     recipe: Annotated[
         str, typer.Option(help="int8 trains no student; small leaves out factorize; smallest runs all.")
     ] = "smallest",
-    limit: Annotated[
-        Optional[int], typer.Option(min=1, help="Try the chain on so many rows of each split first.")
-    ] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Try the chain on so many rows a split.")] = None,  # noqa: UP045
     model: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
