@@ -49,9 +49,13 @@ def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray
     return in_batches(predictor.predict, inputs)
 
 
-def of_split(run: Callable[[Arrays], Arrays], split: Split) -> NDArray[Any]:
-    """Return the first output of ``run`` for every row of ``split``, N first."""
-    return split.outputs(lambda inputs: next(iter(run(inputs).values())))
+def of_split(run: Callable[[Arrays], Arrays], split: Split, at_once: int | None = None) -> NDArray[Any]:
+    """Return the first output of ``run`` for every row of ``split``, N first.
+
+    Batches are answered ``at_once``, by default as many as there are cores: a model that is served by one thread is
+    asked from all of them, and answers as it does by one.
+    """
+    return split.outputs(lambda inputs: next(iter(run(inputs).values())), at_once or len(os.sched_getaffinity(0)))
 
 
 def in_batches(run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -59,13 +60,17 @@ class Split:
             }
         return inputs, self.targets[rows]
 
-    def outputs(self, run: Callable[[dict[str, NDArray[Any]]], NDArray[Any]]) -> NDArray[Any]:
-        """Return what ``run`` gives for every row, N first.
+    def outputs(self, run: Callable[[dict[str, NDArray[Any]]], NDArray[Any]], at_once: int = 1) -> NDArray[Any]:
+        """Return what ``run`` gives for every row, N first; ``at_once`` threads call it.
 
         Rows of several lengths go together with others as long, so that next to nothing is filled up.
         """
         batches = list(self._batches())
-        found = np.concatenate([run(self[rows][0]) for rows in batches])
+        if at_once > 1:
+            with ThreadPoolExecutor(at_once) as pool:
+                found = np.concatenate(list(pool.map(lambda rows: run(self[rows][0]), batches)))
+        else:
+            found = np.concatenate([run(self[rows][0]) for rows in batches])
         if self.padding is None:
             return found
         ordered = np.empty_like(found)
