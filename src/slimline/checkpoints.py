@@ -16,6 +16,7 @@ from slimline.errors import ArtifactError
 
 NESTED = ("state_dict", "model_state_dict", "model", "weights")
 SAFE = ".safetensors"
+COUNTED = "num_batches_tracked"  # by BatchNorm; nothing here reads it
 PRETRAINING = ("cls", "lm_head", "discriminator_predictions", "sop_classifier")  # heads of transformers for no labels
 
 
@@ -25,7 +26,7 @@ def load(model: nn.Module, source: str) -> list[str]:
     A folder or a name that is no file goes to the model's own ``load_pretrained``, if it has one. In a file the names
     may carry one common prefix (``model.``, ``net.module.``), the last layer may stand beside the rest under another,
     and what doesn't belong to the model is left out, as is a last layer for another number of outputs. Raises
-    ArtifactError naming the file, and the tensor that is missing or of another shape.
+    ArtifactError naming the file, and the tensor of another shape, or the first where more than a head is missing.
     """
     path = Path(source)
     if not path.is_file():
@@ -46,13 +47,28 @@ def load(model: nn.Module, source: str) -> list[str]:
             raise ArtifactError(
                 f"{path}: tensor {name}: {list(tensor.shape)}, the model takes {list(state[name].shape)}"
             )
-    missing = [name for name in state if name not in tensors]
-    if len(missing) == len(state):
+    missing = [name for name in state if name not in tensors and not name.endswith(COUNTED)]
+    if not tensors:
         names = ", ".join(list(held)[:3])
         raise ArtifactError(f"{path}: none of its tensors ({names}, …) belongs to the model ({next(iter(state))}, …)")
+    _check_missing(model, missing, path)
     kept = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
     model.load_state_dict(kept, strict=False)
     return missing
+
+
+def _check_missing(model: nn.Module, missing: list[str], path: Path) -> None:
+    """Raise ArtifactError where a file lacks more than the last layer and what the model's ``heads`` say.
+
+    Those are what the names of tensors begin with that stand after the network, and may be learnt anew.
+    """
+    state = model.state_dict()
+    heads: tuple[str, ...] = getattr(model, "heads", ())
+    if broken := [name for name in missing if _layer(name) != _last_layer(state) and not name.startswith(heads)]:
+        raise ArtifactError(
+            f"{path}: it has no {broken[0]} ({len(missing)} of {len(state)} tensors are missing), and nothing but a "
+            "last layer is learnt anew: give a file of the whole network"
+        )
 
 
 def lacking(model: nn.Module, source: str) -> list[str]:
