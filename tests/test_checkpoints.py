@@ -209,6 +209,23 @@ def test_what_does_not_fit_is_named(tmp_path: Path, write: Any, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "blocked"),
+    [
+        (lambda: {"state_dict": Cnn(width=4).state_dict(), "best": np.float64(0.5)}, r"numpy\S*\.scalar"),
+        (lambda: {"state_dict": Cnn(width=4).state_dict(), "mean": np.zeros(3)}, r"numpy\S*\._reconstruct"),
+        (lambda: Cnn(width=4), r"slimline\.models\.cnn\.Cnn"),
+        (lambda: {"state_dict": {}, "args": Path("x")}, r"pathlib\S*\.\w*Path"),
+    ],
+    ids=["a scalar of numpy", "an array", "a whole module", "a path"],
+)
+def test_what_keeps_a_pickle_from_being_read_is_named(tmp_path: Path, content: Any, blocked: str) -> None:
+    torch.save(content(), tmp_path / "best.ckpt")
+    said = rf"^\S+best\.ckpt: it holds {blocked} beside tensors, and no objects are made: save its state_dict alone$"
+    with pytest.raises(ArtifactError, match=said):
+        checkpoints.load(Cnn(width=4), str(tmp_path / "best.ckpt"))
+
+
 LABELS = ["acq", "earn", "ship"]
 
 

@@ -5,6 +5,7 @@ Nothing in them is run: pickles are read as weights only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,13 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickles raise anything
-        reason = " ".join(str(error).split())
-        hint = "; it holds objects beside tensors: save its state_dict alone" if "Unsupported" in reason else ""
-        raise ArtifactError(f"{path}: can't be read as weights: {reason[:160]}{hint}") from error
+        reason = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()).partition("WeightsUnpickler error: ")
+        if blocked := re.search(r"GLOBAL ([\w.]+)", reason[2]):
+            raise ArtifactError(
+                f"{path}: it holds {blocked[1]} beside tensors, and no objects are made: save its state_dict alone"
+            ) from error
+        hint = "; it holds objects beside tensors: save its state_dict alone" if "Unsupported" in reason[2] else ""
+        raise ArtifactError(f"{path}: can't be read as weights: {(reason[2] or reason[0])[:160]}{hint}") from error
     for key in NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
