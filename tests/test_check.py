@@ -92,6 +92,12 @@ def test_a_file_that_lacks_more_than_the_last_layer_is_refused(folder: Folder) -
     assert re.match(message, folder.mistake())
 
 
+@pytest.mark.parametrize("name", ["heads", "neurons"])
+def test_parts_that_a_model_does_not_have_are_told_before_training(folder: Folder, name: str) -> None:
+    folder.document["prune"]["methods"] = [{"name": name}]
+    assert folder.mistake() == f"params.yaml: prune.methods.0: {name} found no {name} in this model"
+
+
 def test_a_list_of_losses_passes(folder: Folder) -> None:
     hint = {"name": "hint", "layers": {"3": "stages.0"}}
     folder.document["distill"]["model"] = {"name": "resnet", "args": {"depth": 8}}

@@ -194,14 +194,17 @@ def write_family(folder: Path, family: str, kind: str, **more: Any) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["Model", "ForSequenceClassification"])
+@pytest.mark.parametrize(
+    ("kind", "recipe"), [("Model", "small"), ("ForSequenceClassification", "small"), ("Model", "smallest")]
+)
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_layers_of_every_family_are_found(family: str, kind: str) -> None:
+def test_layers_of_every_family_are_found(family: str, kind: str, recipe: str) -> None:
     write_table(Path("t.csv"), ROWS)
     model = write_family(Path("m"), family, kind, id2label=dict(enumerate(LABELS)))
-    document = laid_out(model, "t.csv", "small")
+    document = laid_out(model, "t.csv", recipe)
     assert document["teacher"]["training"] is None or kind == "Model"
     assert list(document["distill"]["keep"].values()) == [[0, 3]]
+    assert (recipe == "smallest") == any(each["name"] == "neurons" for each in document["prune"]["methods"])
     checked(document)
 
 
