@@ -208,6 +208,18 @@ def test_layers_of_every_family_are_found(family: str, kind: str, recipe: str) -
     checked(document)
 
 
+def test_a_folder_of_checkpoints_says_which_to_take() -> None:
+    """What a Trainer's output_dir is after training, unless save_model wrote into it."""
+    write_table(Path("t.csv"), ROWS)
+    for step in (500, 1000, 60):
+        write_encoder(Path(f"runs/checkpoint-{step}"))
+    Path("runs/checkpoint-2000").mkdir()
+    with pytest.raises(
+        DataError, match=r"^--model: runs: no config\.json in it; take runs/checkpoint-1000, the newest"
+    ):
+        laid_out("runs", "t.csv")
+
+
 def test_a_model_that_shares_its_layers_keeps_them() -> None:
     write_table(Path("t.csv"), ROWS)
     model = write_family(Path("m"), "Albert", "Model")

@@ -209,7 +209,11 @@ def configuration(model: str) -> dict[str, Any]:
     """Return a model's config.json, from its folder or the hub."""
     path = Path(model, "config.json")
     if Path(model).is_dir() and not path.is_file():
-        raise DataError(f"--model: {model}: no config.json in it; a folder saved by transformers is expected")
+        saved = [each.parent for each in Path(model).glob("checkpoint-*/config.json") if _step(each.parent) >= 0]
+        hint = "a folder saved by transformers is expected"
+        if saved:
+            hint = f"take {max(saved, key=_step)}, the newest checkpoint in it"
+        raise DataError(f"--model: {model}: no config.json in it; {hint}")
     if not path.is_file():
         hub.check_name(model, "--model: ")
         from huggingface_hub import hf_hub_download
@@ -221,6 +225,12 @@ def configuration(model: str) -> dict[str, Any]:
             raise DataError(f"--model: {model}: no such folder, and the hub doesn't give it: {reason}") from error
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def _step(checkpoint: Path) -> int:
+    """Return the N of a folder checkpoint-N, and -1 for another."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def max_length(model: str, described: Described, most: int) -> int:
