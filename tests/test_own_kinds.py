@@ -208,6 +208,25 @@ def test_layers_of_every_family_are_found(family: str, kind: str, recipe: str) -
     checked(document)
 
 
+@pytest.mark.parametrize(
+    ("family", "most"), [("Bert", 66), ("DistilBert", 66), ("Roberta", 65), ("XLMRoberta", 65), ("MPNet", 64)]
+)
+def test_texts_longer_than_a_model_takes_are_refused(family: str, most: int) -> None:
+    """RoBERTa's kin give positions out from behind that of padding."""
+    write_table(Path("t.csv"), ROWS)
+    model = write_family(Path("m"), family, "Model")
+    message = rf"^--max-length: {most + 1}: m takes texts of at most {most} tokens \(of its 66 positions\)$"
+    with pytest.raises(ParamsError, match=message):
+        laid_out(model, "t.csv", max_length=most + 1)
+    document = laid_out(model, "t.csv", max_length=most)
+    checked(document)
+    document["task"]["args"]["max_length"] = most + 1
+    message = rf"^params\.yaml: teacher\.model: it can't take a row of length {most + 1}, the most of this task: "
+    with pytest.raises(ParamsError, match=message) as caught:
+        checked(document)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_of_checkpoints_says_which_to_take() -> None:
     """What a Trainer's output_dir is after training, unless save_model wrote into it."""
     write_table(Path("t.csv"), ROWS)

@@ -39,7 +39,7 @@ def text_params(
     labels, has_head, _ = own_head.of(described.labels, settings)
     args: dict[str, Any] = {"data": None, "tokenizer": model}  # whoever knows the project's folder writes the paths
     args |= {"text": described.text if len(described.text) == 2 else described.text[0]}
-    length = max_length(model, described, int(settings.get("max_position_embeddings", 512)))
+    length = max_length(model, described, positions(model)[0] or LONGEST)
     document["task"]["args"] = args | {"max_length": length} | _rows_args(described, labels)
     document["limit"] = limit
     classes = len(labels) or 1
@@ -241,7 +241,32 @@ def max_length(model: str, described: Described, most: int) -> int:
     if not found:
         raise ParamsError("--data: no row in it")
     wanted = found[min(len(found) - 1, int(SHARE * len(found)))]
-    return min(16 * math.ceil(wanted / 16), LONGEST, most - most % 16)
+    return min(16 * math.ceil(wanted / 16), LONGEST, (most - most % 16) or most)
+
+
+def check_length(model: str, length: int) -> None:
+    """Raise ParamsError where texts of ``length`` tokens are more than a model takes."""
+    most, held = positions(model)
+    if most is not None and length > most:
+        raise ParamsError(
+            f"--max-length: {length}: {model} takes texts of at most {most} tokens (of its {held} positions)"
+        )
+
+
+def positions(model: str) -> tuple[int | None, int]:
+    """Return how many tokens an encoder takes, None where nothing bounds them, and how many positions it holds.
+
+    RoBERTa's kin give out positions from behind that of padding, so the first ones are no text's.
+    """
+    from torch import nn
+
+    network = _without_memory(model, "mean")
+    held = getattr(network.body.config, "max_position_embeddings", None)
+    if not isinstance(held, int) or held < 1:
+        return None, 0
+    tables = [each for each in network.modules() if isinstance(each, nn.Embedding) and each.num_embeddings == held]
+    before = [each.padding_idx + 1 for each in tables if each.padding_idx is not None]
+    return held - max(before, default=0), held
 
 
 def spread(layers: int, kept: int) -> list[int]:
@@ -252,18 +277,21 @@ def spread(layers: int, kept: int) -> list[int]:
 
 
 def _layers(model: str, pooling: str) -> tuple[int, str | None]:
-    """Return how many layers an encoder has and where they stand in ``hf-encoder``; None: in no list of so many.
-
-    It is built without memory for its weights.
-    """
-    import torch
+    """Return how many layers an encoder has and where they stand in ``hf-encoder``; None: in no list of so many."""
     from torch import nn
 
-    with torch.device("meta"):
-        network = plugins.find("models", "hf-encoder", where="--model")(source=model, pooling=pooling)
+    network = _without_memory(model, pooling)
     settings = network.body.config
     if settings.is_encoder_decoder:
         raise ParamsError(f"--model: {model}: {settings.model_type} writes texts; an encoder (BERT, …) is expected")
     count = int(settings.num_hidden_layers)
     lists = (name for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count)
     return count, next(lists, None)
+
+
+def _without_memory(model: str, pooling: str) -> Any:
+    """Return an encoder that is built without memory for its weights."""
+    import torch
+
+    with torch.device("meta"):
+        return plugins.find("models", "hf-encoder", where="--model")(source=model, pooling=pooling)
