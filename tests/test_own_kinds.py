@@ -244,7 +244,9 @@ def test_a_model_that_shares_its_layers_keeps_them() -> None:
     model = write_family(Path("m"), "Albert", "Model")
     with pytest.raises(ParamsError, match="--recipe: 'small': m has no list of layers, so none of them can go; take"):
         laid_out(model, "t.csv", "small")
-    checked(laid_out(model, "t.csv", "int8"))
+    document = laid_out(model, "t.csv", "int8")
+    assert all(each["name"] != "neurons" for each in document["prune"]["methods"]), "called twice, so none is found"
+    checked(document)
 
 
 def test_a_model_that_writes_texts_is_refused() -> None:

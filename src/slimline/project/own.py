@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from slimline import hub, plugins, trimming, vocabulary
-from slimline.errors import DataError, ParamsError
+from slimline.errors import DataError, ParamsError, SlimlineError
 from slimline.project import own_head, own_weights
 from slimline.project.own_data import Described
 
@@ -193,16 +193,33 @@ def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
     trims = recipe != "int8" and vocabulary.kind(model) in trimming.KINDS
     if trims:
         document["task"]["args"]["vocabulary"] = "train"
+    narrows = _has_neurons(model)
     if recipe == "smallest":
-        prune["methods"] = [words, neurons] if trims else [neurons]
+        if not (trims or narrows):
+            raise ParamsError(f"--recipe: {recipe!r}: neither pieces nor neurons of {model} can go; take small")
+        prune["methods"] = [*([words] if trims else []), *([neurons] if narrows else [])]
         quantize["recovery"]["epochs"] = 1
     elif trims:
         prune["methods"] = [words]
         prune["recovery"]["epochs"] = 0
-    else:
-        prune["methods"] = [neurons]
+    else:  # nothing runs this stage, but it has to fit the model
+        prune["methods"] = [neurons if narrows else {"name": "magnitude", "ratio": 0.5}]
         quantize["from"] = "teacher" if recipe == "int8" else "distill"
         export["stages"] = list(dict.fromkeys(["teacher", quantize["from"], "quantize"]))
+
+
+def _has_neurons(model: str) -> bool:
+    """Return whether ``prune: neurons`` finds any in an encoder: in two of its layers, since all are alike."""
+    import torch
+
+    from slimline import encoder_parts
+
+    build = plugins.find("models", "hf-encoder", where="--model")
+    with suppress(RuntimeError, ValueError, IndexError, TypeError, SlimlineError):
+        network = build(source=model, config={"num_hidden_layers": 2}).eval()
+        ids = torch.full((2, 8), network.pad_id + 1)
+        return bool(encoder_parts.feed_forwards(network, {"input_ids": ids}))
+    return True  # 'slimline check' looks at the whole
 
 
 def configuration(model: str) -> dict[str, Any]:
