@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from slimline import check, engines, params
 from slimline.errors import ParamsError, SlimlineError
+from slimline.models.resnet import ResNet
 from slimline.tasks.text import text
 
 BIG = {"from": "teacher", "model": {"name": "cnn"}, "training": {"epochs": 1, "lr": 0.01}}
@@ -74,6 +77,25 @@ def test_recall_by_label_is_no_budget_of_numbers(document: dict[str, Any]) -> No
         ParamsError, match=r"^params\.yaml: budget\.min_recall\.a: recall is .* max_drop\.rmse instead$"
     ):
         recall_budget(document, "a", out, y, answer="number", tolerance=0.1)
+
+
+def test_a_file_that_lacks_more_than_the_last_layer_is_refused(folder: Folder) -> None:
+    """It was trained from, with random numbers in the layers that it lacks."""
+    teacher = folder.document["teacher"]
+    state = ResNet(**teacher["model"]["args"]).state_dict()
+    torch.save({name: each for name, each in state.items() if not name.startswith("fc.")}, "body.pt")
+    torch.save({name: each for name, each in state.items() if name.startswith("fc.")}, "last.pt")
+    teacher["weights"] = "body.pt"
+    folder.check()
+    teacher["weights"] = "last.pt"
+    message = rf"^params\.yaml: teacher\.weights: last\.pt: it has no conv\.weight \(\d\d of {len(state)} tensors"
+    assert re.match(message, folder.mistake())
+
+
+@pytest.mark.parametrize("name", ["heads", "neurons"])
+def test_parts_that_a_model_does_not_have_are_told_before_training(folder: Folder, name: str) -> None:
+    folder.document["prune"]["methods"] = [{"name": name}]
+    assert folder.mistake() == f"params.yaml: prune.methods.0: {name} found no {name} in this model"
 
 
 def test_a_list_of_losses_passes(folder: Folder) -> None:

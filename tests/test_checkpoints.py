@@ -143,6 +143,47 @@ def test_what_is_missing_is_named(trained: Cnn, tmp_path: Path) -> None:
     assert checkpoints.load(Cnn(width=4), str(tmp_path / "body.pt")) == ["11.weight", "11.bias"]
 
 
+@pytest.mark.parametrize(
+    ("gone", "first", "count"),
+    [("3.", "3.weight", 1), (("0.", "1.", "3.", "4.", "6.", "7."), "0.weight", 15), (("7.", "11."), "7.weight", 6)],
+    ids=["a layer", "all but the last", "the last two"],
+)
+def test_a_part_of_a_network_is_no_start(trained: Cnn, tmp_path: Path, gone: Any, first: str, count: int) -> None:
+    state = trained.state_dict()
+    torch.save({name: tensor for name, tensor in state.items() if not name.startswith(gone)}, tmp_path / "part.pt")
+    message = rf"^\S+part\.pt: it has no {first} \({count} of {len(state)} tensors are missing\), and .* a last layer"
+    with pytest.raises(ArtifactError, match=message):
+        checkpoints.load(Cnn(width=4), str(tmp_path / "part.pt"))
+
+
+@pytest.mark.parametrize("family", ["Bert", "Electra", "DistilBert", "DebertaV2", "ModernBert"])
+def test_a_whole_head_of_an_encoder_may_be_missing(tmp_path: Path, family: str) -> None:
+    """With the pooler that some have inside the encoder; the same from a folder."""
+    pytest.importorskip("transformers")
+    from slimline.models.hf_encoder import HfEncoder
+    from tests.test_own_kinds import write_family
+
+    folder = write_family(tmp_path / "m", family, "Model")
+    model = HfEncoder(folder, pooling="head", classes=3)
+    encoder = {name: each for name, each in model.state_dict().items() if f".{model.body.base_model_prefix}." in name}
+    torch.save({name: each for name, each in encoder.items() if ".pooler." not in name}, tmp_path / "encoder.pt")
+    missing = checkpoints.load(model, str(tmp_path / "encoder.pt"))
+    assert missing == [name for name in model.state_dict() if name not in encoder or ".pooler." in name]
+    fresh = checkpoints.load(model, folder)
+    assert fresh == [name for name in missing if ".bert.pooler." not in name], "the folder has BERT's pooler"
+    torch.save(dict(list(encoder.items())[2:]), tmp_path / "part.pt")
+    with pytest.raises(ArtifactError, match=rf"part\.pt: it has no {next(iter(encoder))} "):
+        checkpoints.load(model, str(tmp_path / "part.pt"))
+
+
+def test_counts_of_batches_are_no_weights(tmp_path: Path) -> None:
+    """Files of other frameworks, and old ones, have none."""
+    norm = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    state = {name: each for name, each in norm.state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "net.pt")
+    assert checkpoints.load(norm, str(tmp_path / "net.pt")) == []
+
+
 class Foreign:
     """What a pickle might run."""
 
@@ -166,6 +207,23 @@ def test_what_does_not_fit_is_named(tmp_path: Path, write: Any, message: str) ->
         checkpoints.load(Cnn(width=4), str(path))
     assert "weights.pt" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "blocked"),
+    [
+        (lambda: {"state_dict": Cnn(width=4).state_dict(), "best": np.float64(0.5)}, r"numpy\S*\.scalar"),
+        (lambda: {"state_dict": Cnn(width=4).state_dict(), "mean": np.zeros(3)}, r"numpy\S*\._reconstruct"),
+        (lambda: Cnn(width=4), r"slimline\.models\.cnn\.Cnn"),
+        (lambda: {"state_dict": {}, "args": Path("x")}, r"pathlib\S*\.\w*Path"),
+    ],
+    ids=["a scalar of numpy", "an array", "a whole module", "a path"],
+)
+def test_what_keeps_a_pickle_from_being_read_is_named(tmp_path: Path, content: Any, blocked: str) -> None:
+    torch.save(content(), tmp_path / "best.ckpt")
+    said = rf"^\S+best\.ckpt: it holds {blocked} beside tensors, and no objects are made: save its state_dict alone$"
+    with pytest.raises(ArtifactError, match=said):
+        checkpoints.load(Cnn(width=4), str(tmp_path / "best.ckpt"))
 
 
 LABELS = ["acq", "earn", "ship"]

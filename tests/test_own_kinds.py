@@ -194,15 +194,49 @@ def write_family(folder: Path, family: str, kind: str, **more: Any) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["Model", "ForSequenceClassification"])
+@pytest.mark.parametrize(
+    ("kind", "recipe"), [("Model", "small"), ("ForSequenceClassification", "small"), ("Model", "smallest")]
+)
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_layers_of_every_family_are_found(family: str, kind: str) -> None:
+def test_layers_of_every_family_are_found(family: str, kind: str, recipe: str) -> None:
     write_table(Path("t.csv"), ROWS)
     model = write_family(Path("m"), family, kind, id2label=dict(enumerate(LABELS)))
-    document = laid_out(model, "t.csv", "small")
+    document = laid_out(model, "t.csv", recipe)
     assert document["teacher"]["training"] is None or kind == "Model"
     assert list(document["distill"]["keep"].values()) == [[0, 3]]
+    assert (recipe == "smallest") == any(each["name"] == "neurons" for each in document["prune"]["methods"])
     checked(document)
+
+
+@pytest.mark.parametrize(
+    ("family", "most"), [("Bert", 66), ("DistilBert", 66), ("Roberta", 65), ("XLMRoberta", 65), ("MPNet", 64)]
+)
+def test_texts_longer_than_a_model_takes_are_refused(family: str, most: int) -> None:
+    """RoBERTa's kin give positions out from behind that of padding."""
+    write_table(Path("t.csv"), ROWS)
+    model = write_family(Path("m"), family, "Model")
+    message = rf"^--max-length: {most + 1}: m takes texts of at most {most} tokens \(of its 66 positions\)$"
+    with pytest.raises(ParamsError, match=message):
+        laid_out(model, "t.csv", max_length=most + 1)
+    document = laid_out(model, "t.csv", max_length=most)
+    checked(document)
+    document["task"]["args"]["max_length"] = most + 1
+    message = rf"^params\.yaml: teacher\.model: it can't take a row of length {most + 1}, the most of this task: "
+    with pytest.raises(ParamsError, match=message) as caught:
+        checked(document)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_checkpoints_says_which_to_take() -> None:
+    """What a Trainer's output_dir is after training, unless save_model wrote into it."""
+    write_table(Path("t.csv"), ROWS)
+    for step in (500, 1000, 60):
+        write_encoder(Path(f"runs/checkpoint-{step}"))
+    Path("runs/checkpoint-2000").mkdir()
+    with pytest.raises(
+        DataError, match=r"^--model: runs: no config\.json in it; take runs/checkpoint-1000, the newest"
+    ):
+        laid_out("runs", "t.csv")
 
 
 def test_a_model_that_shares_its_layers_keeps_them() -> None:
@@ -210,7 +244,9 @@ def test_a_model_that_shares_its_layers_keeps_them() -> None:
     model = write_family(Path("m"), "Albert", "Model")
     with pytest.raises(ParamsError, match="--recipe: 'small': m has no list of layers, so none of them can go; take"):
         laid_out(model, "t.csv", "small")
-    checked(laid_out(model, "t.csv", "int8"))
+    document = laid_out(model, "t.csv", "int8")
+    assert all(each["name"] != "neurons" for each in document["prune"]["methods"]), "called twice, so none is found"
+    checked(document)
 
 
 def test_a_model_that_writes_texts_is_refused() -> None:

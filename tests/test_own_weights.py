@@ -10,8 +10,9 @@ import torch
 import yaml
 from torch import nn
 
-from slimline import params, project
+from slimline import checkpoints, params, project
 from slimline.errors import ParamsError
+from slimline.models.hf_encoder import HfEncoder
 from slimline.models.resnet import ResNet
 from slimline.project import Own
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
@@ -77,14 +78,69 @@ def test_an_encoder_in_a_file(tmp_path: Path, kept: str, pooling: str) -> None:
     assert ("measured as it is" if pooling == "head" else "trained from it") in said
 
 
+BESIDE = [
+    ("encoder.", "classifier"), ("net.encoder.", "net.classifier"), ("net.encoder.", "classifier"),
+    ("encoder._orig_mod.", "classifier"), ("bert.", "classifier"), ("backbone.", "head"),
+    ("model.backbone.", "model.head"), ("backbone.", "head.1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("net", "head"), BESIDE, ids=[f"{net}* + {head}.*" for net, head in BESIDE])
+def test_an_encoder_with_a_head_beside_it_is_the_whole_model(tmp_path: Path, net: str, head: str) -> None:
+    """What a LightningModule written by hand holds: an encoder under a name, and a Linear under another."""
+    file = tmp_path / "last.ckpt"
+    layer, own = nn.Linear(32, len(LABELS)), encoder_in(tmp_path / "m")
+    state = {f"{net}{name}": each for name, each in own.items()}
+    state |= {f"{head}.{name}": each for name, each in layer.state_dict().items()}
+    torch.save({"state_dict": state | {"criterion.weight": torch.ones(len(LABELS))}, "epoch": 3}, file)
+    asked = Own(str(tmp_path / "m"), write_table(tmp_path / "t.csv", texts(60)), weights=file)
+    document, said = laid_out(asked, tmp_path)
+    assert document["teacher"]["model"]["args"]["pooling"] == "mean"
+    assert document["teacher"]["training"] is None
+    assert "has all of the model" in said
+    model = HfEncoder(str(tmp_path / "m"), classes=len(LABELS))
+    assert checkpoints.load(model, str(file)) == []
+    assert torch.equal(model.classifier.weight, layer.weight)
+    assert all(torch.equal(each, own[name]) for name, each in model.body.state_dict().items())
+
+
+HEADS = {
+    "two of the shape": {"head": (32, 3), "aux": (32, 3)}, "more layers": {"head.0": (32, 32), "head.2": (32, 3)},
+    "another width": {"classifier": (64, 3)}, "of a pretraining": {"cls.seq_relationship": (32, 3)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_a_head_that_may_be_another_is_not_taken(tmp_path: Path, heads: dict[str, tuple[int, int]]) -> None:
+    state = {f"encoder.{name}": each for name, each in encoder_in(tmp_path / "m").items()}
+    for head, sizes in heads.items():
+        state |= {f"{head}.{name}": each for name, each in nn.Linear(*sizes).state_dict().items()}
+    torch.save(state, tmp_path / "last.pt")
+    model = HfEncoder(str(tmp_path / "m"), classes=3)
+    assert checkpoints.load(model, str(tmp_path / "last.pt")) == ["classifier.weight", "classifier.bias"]
+
+
+def encoder_in(folder: Path) -> dict[str, torch.Tensor]:
+    """Save an encoder's configuration and tokenizer, and return the tensors of one."""
+    from transformers import BertModel
+
+    torch.manual_seed(7)
+    network = BertModel(configuration(max_position_embeddings=64), add_pooling_layer=False)
+    network.config.save_pretrained(folder)
+    write_tokenizer(folder)
+    found: dict[str, torch.Tensor] = network.state_dict()
+    return found
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda path: None, "no such file; a state dict, a checkpoint or safetensors is expected"),
         (lambda path: path.write_text("no weights"), "can't be read as weights"),
         (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "none of its tensors"),
+        (lambda path: torch.save(resnet(3).fc.state_dict(prefix="fc."), path), r"it has no conv\.weight \(\d+ of \d+"),
     ],
-    ids=["missing", "no weights", "another model's"],
+    ids=["missing", "no weights", "another model's", "a part"],
 )
 def test_what_are_no_weights_of_the_model_is_told(pictures: Path, tmp_path: Path, write: Any, message: str) -> None:
     write(tmp_path / "net.pt")

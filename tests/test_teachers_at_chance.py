@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimline import label_order, number_scale, params
-from slimline.errors import DataError
+from slimline.errors import DataError, ParamsError
+from slimline.models.cnn import Cnn
 from slimline.stage import Stage
 from tests.encoders import LABELS, WORDS, texts, write_table, write_tokenizer
 
@@ -140,17 +141,33 @@ class Counts(nn.Module):
 Teach = Callable[[dict[str, Any], Tensor, list[tuple[str, str]]], None]
 
 
+def teacher_script(project: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("teacher_script", project / "stages" / "teacher.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_the_stage_does_not_train_from_a_part_of_a_network(
+    document: dict[str, Any], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Cnn()[-1].state_dict(prefix="11."), "last.pt")
+    teacher = {"model": {"name": "cnn"}, "weights": "last.pt", "training": {"epochs": 1, "lr": 0.01}}
+    Path("params.yaml").write_text(yaml.safe_dump({**document, "teacher": teacher}))
+    with pytest.raises(ParamsError, match=rf"^{WHERE}: last\.pt: it has no 0\.weight \(15 of 20 tensors are missing"):
+        teacher_script(project).main(Stage("teacher", params.load(), None))
+
+
 @pytest.fixture
 def teach(document: dict[str, Any], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Teach:
     """Run the teacher stage on rows with a model of these weights [tokens × outputs]."""
     pytest.importorskip("tokenizers")
     monkeypatch.chdir(tmp_path)
     write_tokenizer(tmp_path / "model")
-    spec = importlib.util.spec_from_file_location("teacher_script", project / "stages" / "teacher.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = teacher_script(project)
 
     def run(args: dict[str, Any], says: Tensor, rows: list[tuple[str, str]]) -> None:
         write_table(tmp_path / "t.csv", rows)

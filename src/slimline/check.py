@@ -155,10 +155,9 @@ def _named(settings: Params, path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list[str]:
     """Load the data, build each model, and run it on one row; hold formats and methods against task and models."""
-    import torch
 
     from slimline import artifact
-    from slimline.task import SPLITS, call, tensors
+    from slimline.task import SPLITS, tensors
 
     task = artifact.build_task(artifact.Named(settings.task.name, settings.task.args), f"{path}: task")
     splits = task.splits()
@@ -173,13 +172,10 @@ def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list
         model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), f"{where}.model")
         if plugin is settings.teacher.model and settings.teacher.weights is not None:
             _check_weights(model, settings, path)
-        try:
-            with torch.inference_mode():
-                out = call(model.eval(), row)
-        except Exception as error:  # a model's forward raises what it likes
-            raise ParamsError(
-                f"{where}.model: it can't take this task's input: {' '.join(str(error).split())}"
-            ) from error
+        out = _answers(model, row, f"{where}.model: it can't take this task's input")
+        for axis, most in task.signature().get("axes", {}).items():
+            longest = _stretched(row, task.signature(), axis, most)
+            _answers(model, longest, f"{where}.model: it can't take a row of {axis} {most}, the most of this task")
         if list(out.shape[1:]) != want:
             raise ParamsError(f"{where}.model.args: outputs {list(out.shape[1:])} a row, the task wants {want}")
     _check_budget(settings, task, out.float().numpy(), splits["validation"][slice(0, 2)][1], path)
@@ -191,6 +187,30 @@ def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list
     limit = f", at most {settings.limit} used" if settings.limit else ""
     rows = f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"
     return [rows, *(f"data: {note}" for note in task.notes)]
+
+
+def _answers(model: Any, row: Any, said: str) -> Any:
+    """Return what a model answers. Raises ParamsError that begins with ``said`` where it can't."""
+    import torch
+
+    from slimline.task import call
+
+    try:
+        with torch.inference_mode():
+            return call(model.eval(), row)
+    except Exception as error:  # a model's forward raises what it likes
+        raise ParamsError(f"{said}: {' '.join(str(error).split())}") from error
+
+
+def _stretched(row: Any, signature: dict[str, Any], axis: str, most: int) -> Any:
+    """Return one row of ``most`` positions along ``axis``, each the first: a row's end may be padding."""
+    found = {name: tensor[:1] for name, tensor in row.items()}
+    for spec in signature["inputs"]:
+        for at, named in enumerate(spec["shape"]):
+            if named == axis:
+                first = found[spec["name"]].narrow(at, 0, 1)
+                found[spec["name"]] = first.repeat_interleave(most, at)
+    return found
 
 
 def _check_formats(exporters: dict[str, Any], task: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ Nothing in them is run: pickles are read as weights only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from slimline.errors import ArtifactError
 
 NESTED = ("state_dict", "model_state_dict", "model", "weights")
 SAFE = ".safetensors"
+COUNTED = "num_batches_tracked"  # by BatchNorm; nothing here reads it
+PRETRAINING = ("cls", "lm_head", "discriminator_predictions", "sop_classifier")  # heads of transformers for no labels
 
 
 def load(model: nn.Module, source: str) -> list[str]:
     """Load ``source`` into ``model`` and return the names of tensors that it has none for, which need training.
 
     A folder or a name that is no file goes to the model's own ``load_pretrained``, if it has one. In a file the names
-    may carry one common prefix (``model.``, ``net.module.``), and what doesn't belong to the model is left out, as is
-    a last layer for another number of outputs. Raises ArtifactError naming the file, and the tensor that is missing or
-    of another shape.
+    may carry one common prefix (``model.``, ``net.module.``), the last layer may stand beside the rest under another,
+    and what doesn't belong to the model is left out, as is a last layer for another number of outputs. Raises
+    ArtifactError naming the file, and the tensor of another shape, or the first where more than a head is missing.
     """
     path = Path(source)
     if not path.is_file():
@@ -34,24 +37,39 @@ def load(model: nn.Module, source: str) -> list[str]:
         path = _in_folder(path)
     state = model.state_dict()
     held = read(path)
-    tensors = unprefixed(held, state.keys())
-    last = next(reversed(state)).rpartition(".")[0]
+    tensors = unprefixed(held, state)
+    last = _last_layer(state)
     for name, tensor in list(tensors.items()):
         if tensor.shape == state[name].shape:
             continue
-        if name.rpartition(".")[0] == last and tensor.shape[1:] == state[name].shape[1:]:
+        if _layer(name) == last and tensor.shape[1:] == state[name].shape[1:]:
             del tensors[name]
         else:
             raise ArtifactError(
                 f"{path}: tensor {name}: {list(tensor.shape)}, the model takes {list(state[name].shape)}"
             )
-    missing = [name for name in state if name not in tensors]
-    if len(missing) == len(state):
+    missing = [name for name in state if name not in tensors and not name.endswith(COUNTED)]
+    if not tensors:
         names = ", ".join(list(held)[:3])
         raise ArtifactError(f"{path}: none of its tensors ({names}, …) belongs to the model ({next(iter(state))}, …)")
+    _check_missing(model, missing, path)
     kept = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
     model.load_state_dict(kept, strict=False)
     return missing
+
+
+def _check_missing(model: nn.Module, missing: list[str], path: Path) -> None:
+    """Raise ArtifactError where a file lacks more than the last layer and what the model's ``heads`` say.
+
+    Those are what the names of tensors begin with that stand after the network, and may be learnt anew.
+    """
+    state = model.state_dict()
+    heads: tuple[str, ...] = getattr(model, "heads", ())
+    if broken := [name for name in missing if _layer(name) != _last_layer(state) and not name.startswith(heads)]:
+        raise ArtifactError(
+            f"{path}: it has no {broken[0]} ({len(missing)} of {len(state)} tensors are missing), and nothing but a "
+            "last layer is learnt anew: give a file of the whole network"
+        )
 
 
 def lacking(model: nn.Module, source: str) -> list[str]:
@@ -73,9 +91,13 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickles raise anything
-        reason = " ".join(str(error).split())
-        hint = "; it holds objects beside tensors: save its state_dict alone" if "Unsupported" in reason else ""
-        raise ArtifactError(f"{path}: can't be read as weights: {reason[:160]}{hint}") from error
+        reason = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()).partition("WeightsUnpickler error: ")
+        if blocked := re.search(r"GLOBAL ([\w.]+)", reason[2]):
+            raise ArtifactError(
+                f"{path}: it holds {blocked[1]} beside tensors, and no objects are made: save its state_dict alone"
+            ) from error
+        hint = "; it holds objects beside tensors: save its state_dict alone" if "Unsupported" in reason[2] else ""
+        raise ArtifactError(f"{path}: can't be read as weights: {(reason[2] or reason[0])[:160]}{hint}") from error
     for key in NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -90,10 +112,12 @@ def read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def unprefixed(tensors: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
+def unprefixed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors for the names of ``wanted``, without the prefix under which most of those stand among them.
 
     Where the model holds another network (many of ``wanted`` begin as the first does), files of that one are read too.
+    What such a model has beside the network may then stand beside it in the file, under any shorter prefix, and its
+    last layer under any name, where one layer alone there has its shapes.
     """
     first = next(iter(wanted))
     outer, _, rest = first.partition(".")
@@ -108,7 +132,52 @@ def unprefixed(tensors: Mapping[str, Tensor], wanted: Any) -> dict[str, Tensor]:
 
     own, prefix = max(sorted(choices), key=found)
     names = {name: f"{prefix}{name.removeprefix(own)}" for name in wanted}
-    return {name: tensors[theirs] for name, theirs in names.items() if theirs in tensors}
+    taken = {name: tensors[theirs] for name, theirs in names.items() if theirs in tensors}
+    beside = [name for name in wanted if name not in taken and not (own and name.startswith(own))]
+    for shorter in _outer(prefix):
+        other = {_layer(name) for name in beside if _shape(tensors, f"{shorter}{name}") != wanted[name].shape}
+        whole = [name for name in beside if _layer(name) not in other]
+        taken = {name: tensors[f"{shorter}{name}"] for name in whole} | taken
+    last = [name for name in wanted if _layer(name) == _last_layer(wanted)]
+    if prefix and [name for name in wanted if name not in taken] == last:
+        taken |= _left_over(tensors, prefix, {name: wanted[name].shape for name in last})
+    return taken
+
+
+def _left_over(tensors: Mapping[str, Tensor], prefix: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Return the tensors of the one layer outside ``prefix`` that has these ``shapes`` {name: of a layer's tensor}.
+
+    None where several have, where the head that it belongs to has more layers, or is one of a pretraining.
+    """
+    outside = [name for name in tensors if not name.startswith(prefix)]
+    found = []
+    for layer in {_layer(name) for name in outside} - {""}:
+        theirs = {name: f"{layer}.{name.rpartition('.')[2]}" for name in shapes}
+        outer = next(each for each in _outer(prefix) if layer.startswith(each))
+        head = layer.removeprefix(outer).partition(".")[0]
+        whole = {name for name in outside if name.startswith(f"{outer}{head}.")}
+        fits = all(_shape(tensors, theirs[name]) == shape for name, shape in shapes.items())
+        if fits and whole == set(theirs.values()) and head not in PRETRAINING:
+            found.append({name: tensors[each] for name, each in theirs.items()})
+    return found[0] if len(found) == 1 else {}
+
+
+def _outer(prefix: str) -> list[str]:
+    """Return the prefixes around one, the longest first: for ``net.encoder.`` those are ``net.`` and none."""
+    parts = prefix.split(".")[:-2]
+    return ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts), -1, -1)] if prefix else []
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _last_layer(state: Mapping[str, Tensor]) -> str:
+    return _layer(list(state)[-1])
 
 
 def _in_folder(folder: Path) -> Path:

@@ -3,13 +3,15 @@
 Found by running the model on real rows, not by names: attention is a module that knows its head size and has three
 linear layers of that many outputs times the heads; the layer that reads them comes next. A feed-forward pair are two
 linear layers called one after the other of which the second reads, channel by channel, what the first says: shown by
-disturbing one channel.
+disturbing one channel. The first may give the two halves of a gate (GLU: Shazeer 2020, arXiv:2002.05202), each as wide
+as what the second reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -64,20 +66,22 @@ def attentions(model: nn.Module, inputs: dict[str, Tensor]) -> list[Attention]:
 
 
 def feed_forwards(model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
-    """Return the neurons between each pair of linear layers of a plain model, in the order of the calls."""
+    """Return the neurons between each pair of linear layers of a plain model, in the order of the calls.
+
+    A neuron of a gate owns a position in each half of the first layer.
+    """
     order = called_once(model, inputs)
     taken = {each for attention in attentions(model, inputs) for each in attention.projections}
-    pairs = [
-        (a, b)
-        for a, b in pairwise(order)
-        if a not in taken and _linear(model, a).out_features == _linear(model, b).in_features
-    ]
-    kept = [pair for pair in pairs if reads_by_channel(model, inputs, *pair)]
-    return [
-        Group([(a, "out", owned), (b, "in", owned)], len(owned))
-        for a, b in kept
-        for owned in [[[j] for j in range(_linear(model, a).out_features)]]
-    ]
+    found = []
+    for a, b in pairwise(order):
+        channels = _linear(model, b).in_features
+        parts = next((each for each in (1, 2) if _linear(model, a).out_features == each * channels), 0)
+        firsts = [part * channels for part in range(parts)]  # what channel 0 of b's input may come from
+        if a in taken or not firsts or not all(reads_by_channel(model, inputs, a, b, first) for first in firsts):
+            continue
+        owned = [[first + j for first in firsts] for j in range(channels)]
+        found.append(Group([(a, "out", owned), (b, "in", [[j] for j in range(channels)])], channels))
+    return found
 
 
 def called_once(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
@@ -87,19 +91,19 @@ def called_once(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
     return [name for name in order if order.count(name) == 1]
 
 
-def reads_by_channel(model: nn.Module, inputs: dict[str, Tensor], a: str, b: str) -> bool:
-    """Return whether channel 0 of the input of ``b``, and no other, changes with that of the output of ``a``."""
+def reads_by_channel(model: nn.Module, inputs: dict[str, Tensor], a: str, b: str, channel: int = 0) -> bool:
+    """Return whether channel 0 of the input of ``b``, and no other, changes with ``channel`` of the output of ``a``."""
     before = _input_of(model, inputs, b, a, lambda out: out)
-    after = _input_of(model, inputs, b, a, _disturb)
+    after = _input_of(model, inputs, b, a, partial(_disturb, channel=channel))
     if before is None or after is None or before.shape != after.shape:
         return False
     changed = (before != after).flatten(0, -2).any(0)
     return bool(changed[0]) and not bool(changed[1:].any())
 
 
-def _disturb(out: Tensor) -> Tensor:
+def _disturb(out: Tensor, channel: int) -> Tensor:
     out = out.clone()
-    out[..., 0] += 1.0 + out[..., 0].abs()
+    out[..., channel] += 1.0 + out[..., channel].abs()
     return out
 
 

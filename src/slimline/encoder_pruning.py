@@ -50,6 +50,11 @@ class EncoderPruning(Method):
                 raise MethodError(f"{where}.{key}: it is read with importance: movement, not {self.importance}")
         check_ratio(self.ratio, self.max_ratio, where)
 
+    def check_model(self, model: nn.Module, batches: Batches, context: Context) -> None:
+        self.check(context.where)
+        found = self._found(plain(model, share=True), next(iter(batches()))[0], context)
+        Limits(self.multiple, self.max_ratio).check([group.channels for group in found], context.where)
+
     def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
         del batches, context
         return model

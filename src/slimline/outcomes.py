@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -83,13 +83,8 @@ class OneLabel(Classification, Outcome):
             raise DataError(f"{where}: label {empty[0]!r} has no training row ({len(empty)} such in task.args.labels)")
 
     def fit(self, targets: NDArray[Any]) -> None:
-        if self.class_weights == "balanced":
-            counts = np.bincount(targets, minlength=self.width)
-            self._weights = torch.tensor(len(targets) / (self.width * counts), dtype=torch.float32)
-        elif self.class_weights is not None:
-            if isinstance(self.class_weights, str) or len(self.class_weights) != self.width:
-                raise DataError(f"task.args.class_weights: 'balanced' or {self.width} numbers, one a label")
-            self._weights = torch.tensor(list(self.class_weights), dtype=torch.float32)
+        counts = np.bincount(targets, minlength=self.width)
+        self._weights = _weights(self.class_weights, self.width, lambda: len(targets) / (self.width * counts))
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(out, y, self._weight_of(out))
@@ -106,7 +101,8 @@ class ManyLabels(Outcome):
 
     A file holds them in one column: a JSON list, or text with ``separator`` between labels. ``threshold`` is the
     probability above which a label is answered; ``fitted`` gives each label its own, by the F1 of the exported model on
-    validation rows. Trainings go by one half.
+    validation rows. Trainings go by one half. ``class_weights`` multiply the loss of a label where it holds;
+    ``balanced``: by rows without it / rows with it.
     """
 
     described = "any of several labels"
@@ -115,6 +111,8 @@ class ManyLabels(Outcome):
     labels: Sequence[str] = ()
     separator: str = ","
     threshold: float | str = FITTED
+    class_weights: str | Sequence[float] | None = None
+    _weights: Tensor | None = None
     decides = True
 
     @property
@@ -144,8 +142,13 @@ class ManyLabels(Outcome):
         if empty := [name for at, name in enumerate(self.labels) if not targets[:, at].any()]:
             raise DataError(f"{where}: label {empty[0]!r} has no training row ({len(empty)} such in task.args.labels)")
 
+    def fit(self, targets: NDArray[Any]) -> None:
+        found = (np.asarray(targets) > 0).sum(0)  # one at least, by check_training
+        self._weights = _weights(self.class_weights, self.width, lambda: (len(targets) - found).clip(1) / found)
+
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(out, y)
+        weights = None if self._weights is None else self._weights.to(out)
+        return F.binary_cross_entropy_with_logits(out, y, pos_weight=weights)
 
     def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
         answers, truth = self.answer(out), y > 0
@@ -234,6 +237,17 @@ class Number(Outcome):
 
     def agree(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray(np.abs(a - b) <= self.tolerance)
+
+
+def _weights(
+    given: str | Sequence[float] | None, width: int, balanced: Callable[[], NDArray[np.float64]]
+) -> Tensor | None:
+    """Return a weight for each of ``width`` labels [labels], or None. Raises DataError where there are not so many."""
+    if given is None:
+        return None
+    if given != "balanced" and (isinstance(given, str) or len(given) != width):
+        raise DataError(f"task.args.class_weights: 'balanced' or {width} numbers, one a label")
+    return torch.tensor(balanced() if given == "balanced" else list(given), dtype=torch.float32)
 
 
 def _index(value: Any, labels: Sequence[str]) -> int:

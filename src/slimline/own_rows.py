@@ -142,12 +142,18 @@ class ManyLabelsRows(OwnRows, ManyLabels):
     """Each row has any of ``labels``."""
 
     def __init__(
-        self, labels: Sequence[str], separator: str = ",", threshold: float | str = FITTED, **rest: Any
+        self,
+        labels: Sequence[str],
+        separator: str = ",",
+        threshold: float | str = FITTED,
+        class_weights: str | Sequence[float] | None = None,
+        **rest: Any,
     ) -> None:
         super().__init__(**rest)
         if threshold != FITTED and (isinstance(threshold, str) or not 0 < threshold < 1):
             raise ParamsError(f"task.args.threshold: {threshold!r}: a number between 0 and 1 is expected, or {FITTED}")
         self.labels, self.separator, self.threshold = _names(labels), separator, threshold
+        self.class_weights = class_weights
         if split := next((name for name in self.labels if "," in name), None):
             raise ParamsError(f"task.args.labels: {split!r}: answers list labels by commas, so none may hold one")
 

@@ -54,6 +54,20 @@ class Block(nn.Module):
         return out
 
 
+class Gated(Block):
+    """Its feed-forward layer's halves are multiplied, as ModernBERT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, 2 * NEURONS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norms[0](x + self.attention(x))
+        value, gate = self.first(x).chunk(2, dim=-1)
+        out: Tensor = self.norms[1](x + self.second(nn.functional.gelu(value) * gate))
+        return out
+
+
 class Encoder(nn.Module):
     def __init__(self, blocks: int = 2) -> None:
         super().__init__()
@@ -142,6 +156,32 @@ def test_the_same_score_as_gates_would_give(encoder: Encoder, ids: Tensor) -> No
     torch.testing.assert_close(found.float(), gates.grad.abs().view(HEADS, SIZE).sum(1), atol=1e-6, rtol=1e-3)
 
 
+def test_neurons_of_gated_layers_go_with_both_halves(
+    encoder: Encoder, ids: Tensor, compressed: Callable[..., tuple[nn.Module, Any]]
+) -> None:
+    gated = nn.ModuleList(Gated() for _ in range(2))
+    with torch.no_grad():
+        for block in gated:
+            block.get_parameter("second.weight")[:, 10:26] = 0.0
+    encoder.blocks = gated.eval()
+    before = encoder(ids)
+    model, plan = compressed(Neurons(ratio=0.25, scope="layer", multiple=8), encoder)
+    torch.testing.assert_close(model(ids), before, atol=1e-5, rtol=1e-4)
+    assert "blocks.1.first: 48 of 64 neurons kept" in plan.notes
+    sizes = {name: model.get_submodule(f"blocks.0.{name}").weight.shape for name in ("first", "second")}
+    assert sizes == {"first": (96, WIDTH), "second": (WIDTH, 48)}
+
+
+def test_layers_of_which_one_half_is_unread_are_not_gated(encoder: Encoder, ids: Tensor) -> None:
+    class Half(Gated):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.norms[1](self.second(self.first(x).chunk(2, dim=-1)[0]))
+            return out
+
+    encoder.blocks = nn.ModuleList([Half()])
+    assert encoder_parts.feed_forwards(encoder, {"ids": ids}) == []
+
+
 @pytest.mark.parametrize("method", [Heads(), Neurons()], ids=["heads", "neurons"])
 def test_replaying_the_edit_gives_the_same_structure(
     encoder: Encoder, ids: Tensor, method: EncoderPruning, compressed: Callable[..., tuple[nn.Module, Any]]
@@ -190,7 +230,7 @@ def test_a_share_or_widths_that_cant_be_are_refused(
         compressed(Neurons(multiple=64), encoder)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "modernbert"])
 def test_encoders_of_transformers(kind: str, ids: Tensor, compressed: Callable[..., tuple[nn.Module, Any]]) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the extra hf")
     sizes = {
@@ -199,6 +239,10 @@ def test_encoders_of_transformers(kind: str, ids: Tensor, compressed: Callable[.
         "electra": {
             "hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
             "intermediate_size": 64,
+        },
+        "modernbert": {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+            "pad_token_id": 0,
         },
     }  # fmt: skip
     config = transformers.AutoConfig.for_model(kind, vocab_size=VOCABULARY, num_labels=3, **sizes[kind])
@@ -214,10 +258,11 @@ def test_encoders_of_transformers(kind: str, ids: Tensor, compressed: Callable[.
 
     torch.manual_seed(0)
     model: nn.Module = Wrapped().eval()
-    for method, parts in (
-        (Heads(ratio=0.5, scope="layer"), "2 of 4 heads"),
-        (Neurons(ratio=0.5, scope="layer"), "32 of 64"),
-    ):
+    methods: dict[EncoderPruning, str] = {Heads(ratio=0.5, scope="layer"): "2 of 4 heads"}
+    if kind == "modernbert":  # queries, keys and values are one layer
+        methods = {}
+    methods[Neurons(ratio=0.5, scope="layer")] = "32 of 64"
+    for method, parts in methods.items():
         before = copy.deepcopy(model)
         model, plan = compressed(method, model)
         assert sum(parts in note for note in plan.notes) == 2, plan.notes

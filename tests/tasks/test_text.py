@@ -243,6 +243,36 @@ def test_class_weights_count_each_class_the_same(folder: Path) -> None:
     assert torch.allclose(pull, pull.mean().expand(3), rtol=1e-4)
 
 
+def several(folder: Path, **args: Any) -> Text:
+    """Return the task of texts each second of which is of two labels, ``money`` of a few alone."""
+    marks = ["sport,science", "sport", "science", "sport,science", "science,money", ""]
+    rows = [(a, marks[at % 6]) for at, (a, _) in enumerate(texts(600))]
+    data = str(write_table(folder / "t.csv", rows))
+    return text(data=data, tokenizer="model", labels=list(LABELS), max_length=16, answer="many", **args)
+
+
+def test_class_weights_make_a_label_count_as_much_as_its_absence(folder: Path) -> None:
+    task = several(folder, class_weights="balanced")
+    targets = torch.from_numpy(task.splits()["train"].targets)
+    assert len(set(targets.mean(0).tolist())) > 1
+    out = torch.zeros(len(targets), 3, requires_grad=True)
+    task.loss(out, targets).backward()
+    assert out.grad is not None
+    pulls = torch.where(targets > 0, out.grad, 0).sum(0)
+    torch.testing.assert_close(pulls, -torch.where(targets > 0, 0, out.grad).sum(0), rtol=1e-4, atol=0)
+
+
+def test_class_weights_of_many_labels_are_those_of_their_rows(folder: Path) -> None:
+    task = several(folder, class_weights=[1, 4, 2.5])
+    task.splits()
+    out, y = torch.tensor([[0.3, -1.0, 2.0], [0.1, 0.4, -0.2]]), torch.tensor([[1.0, 1, 0], [0, 0, 1]])
+    p, weights = torch.sigmoid(out), torch.tensor([1, 4, 2.5])
+    expected = -(weights * y * p.log() + (1 - y) * (1 - p).log()).mean()
+    torch.testing.assert_close(task.loss(out, y), expected)
+    with pytest.raises(DataError, match=r"task\.args\.class_weights: 'balanced' or 3 numbers, one a label"):
+        several(folder, class_weights=[1, 2]).splits()
+
+
 WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no such column": (
         lambda f: write_table(f / "t.csv", texts(30)), {"label": "lable"},

@@ -71,6 +71,15 @@ class HfEncoder(nn.Module):
             pooled = (hidden * weights).sum(1) / weights.sum(1)
         return cast(Tensor, self.classifier(self.dropout(pooled)))
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the names of tensors begin with that stand after the encoder, and may be learnt anew."""
+        if self.pooling != "head":
+            return ("classifier.",)
+        base = str(self.body.base_model_prefix)
+        after = (name for name, _ in self.body.named_children() if name != base)
+        return (*(f"body.{name}." for name in after), f"body.{base}.pooler.")
+
     @torch.no_grad()
     def load_pretrained(self, source: str) -> list[str]:
         """Take the weights of a model's folder or its name on the hub; return the names of tensors it has none for.
@@ -88,7 +97,7 @@ class HfEncoder(nn.Module):
                 raise ArtifactError(f"{source}: {' '.join(str(error).split())[:300]}") from error
         lost = {str(name) for name in report["missing_keys"]} | {str(key[0]) for key in report["mismatched_keys"]}
         own, given = self.body.state_dict(), _linear(found).state_dict()
-        head = [name for name in own if name in lost and name.startswith(("classifier", "score", "pre_classifier"))]
+        head = [name for name in own if name in lost and f"body.{name}".startswith(self.heads)]
         if broken := sorted((lost & own.keys()) - set(head)):
             raise ArtifactError(f"{source}: tensor {broken[0]} is missing or of another shape ({len(broken)} in all)")
         self.body.load_state_dict({name: given[name] for name in own})

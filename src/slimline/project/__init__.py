@@ -209,6 +209,7 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         document = pages.text_params(own.model, described, recipe, limit, own.weights)
         document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
         if own.max_length is not None:
+            pages.check_length(own.model, own.max_length)
             document["task"]["args"]["max_length"] = own.max_length
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
     if own.weights is not None:

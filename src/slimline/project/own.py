@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from slimline import hub, plugins, trimming, vocabulary
-from slimline.errors import DataError, ParamsError
+from slimline.errors import DataError, ParamsError, SlimlineError
 from slimline.project import own_head, own_weights
 from slimline.project.own_data import Described
 
@@ -39,7 +39,7 @@ def text_params(
     labels, has_head, _ = own_head.of(described.labels, settings)
     args: dict[str, Any] = {"data": None, "tokenizer": model}  # whoever knows the project's folder writes the paths
     args |= {"text": described.text if len(described.text) == 2 else described.text[0]}
-    length = max_length(model, described, int(settings.get("max_position_embeddings", 512)))
+    length = max_length(model, described, positions(model)[0] or LONGEST)
     document["task"]["args"] = args | {"max_length": length} | _rows_args(described, labels)
     document["limit"] = limit
     classes = len(labels) or 1
@@ -193,23 +193,44 @@ def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
     trims = recipe != "int8" and vocabulary.kind(model) in trimming.KINDS
     if trims:
         document["task"]["args"]["vocabulary"] = "train"
+    narrows = _has_neurons(model)
     if recipe == "smallest":
-        prune["methods"] = [words, neurons] if trims else [neurons]
+        if not (trims or narrows):
+            raise ParamsError(f"--recipe: {recipe!r}: neither pieces nor neurons of {model} can go; take small")
+        prune["methods"] = [*([words] if trims else []), *([neurons] if narrows else [])]
         quantize["recovery"]["epochs"] = 1
     elif trims:
         prune["methods"] = [words]
         prune["recovery"]["epochs"] = 0
-    else:
-        prune["methods"] = [neurons]
+    else:  # nothing runs this stage, but it has to fit the model
+        prune["methods"] = [neurons if narrows else {"name": "magnitude", "ratio": 0.5}]
         quantize["from"] = "teacher" if recipe == "int8" else "distill"
         export["stages"] = list(dict.fromkeys(["teacher", quantize["from"], "quantize"]))
+
+
+def _has_neurons(model: str) -> bool:
+    """Return whether ``prune: neurons`` finds any in an encoder: in two of its layers, since all are alike."""
+    import torch
+
+    from slimline import encoder_parts
+
+    build = plugins.find("models", "hf-encoder", where="--model")
+    with suppress(RuntimeError, ValueError, IndexError, TypeError, SlimlineError):
+        network = build(source=model, config={"num_hidden_layers": 2}).eval()
+        ids = torch.full((2, 8), network.pad_id + 1)
+        return bool(encoder_parts.feed_forwards(network, {"input_ids": ids}))
+    return True  # 'slimline check' looks at the whole
 
 
 def configuration(model: str) -> dict[str, Any]:
     """Return a model's config.json, from its folder or the hub."""
     path = Path(model, "config.json")
     if Path(model).is_dir() and not path.is_file():
-        raise DataError(f"--model: {model}: no config.json in it; a folder saved by transformers is expected")
+        saved = [each.parent for each in Path(model).glob("checkpoint-*/config.json") if _step(each.parent) >= 0]
+        hint = "a folder saved by transformers is expected"
+        if saved:
+            hint = f"take {max(saved, key=_step)}, the newest checkpoint in it"
+        raise DataError(f"--model: {model}: no config.json in it; {hint}")
     if not path.is_file():
         hub.check_name(model, "--model: ")
         from huggingface_hub import hf_hub_download
@@ -223,6 +244,12 @@ def configuration(model: str) -> dict[str, Any]:
     return found
 
 
+def _step(checkpoint: Path) -> int:
+    """Return the N of a folder checkpoint-N, and -1 for another."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
 def max_length(model: str, described: Described, most: int) -> int:
     """Return a length (a multiple of 16) that most of the texts fit into."""
     from slimline.tokens import lengths
@@ -231,7 +258,32 @@ def max_length(model: str, described: Described, most: int) -> int:
     if not found:
         raise ParamsError("--data: no row in it")
     wanted = found[min(len(found) - 1, int(SHARE * len(found)))]
-    return min(16 * math.ceil(wanted / 16), LONGEST, most - most % 16)
+    return min(16 * math.ceil(wanted / 16), LONGEST, (most - most % 16) or most)
+
+
+def check_length(model: str, length: int) -> None:
+    """Raise ParamsError where texts of ``length`` tokens are more than a model takes."""
+    most, held = positions(model)
+    if most is not None and length > most:
+        raise ParamsError(
+            f"--max-length: {length}: {model} takes texts of at most {most} tokens (of its {held} positions)"
+        )
+
+
+def positions(model: str) -> tuple[int | None, int]:
+    """Return how many tokens an encoder takes, None where nothing bounds them, and how many positions it holds.
+
+    RoBERTa's kin give out positions from behind that of padding, so the first ones are no text's.
+    """
+    from torch import nn
+
+    network = _without_memory(model, "mean")
+    held = getattr(network.body.config, "max_position_embeddings", None)
+    if not isinstance(held, int) or held < 1:
+        return None, 0
+    tables = [each for each in network.modules() if isinstance(each, nn.Embedding) and each.num_embeddings == held]
+    before = [each.padding_idx + 1 for each in tables if each.padding_idx is not None]
+    return held - max(before, default=0), held
 
 
 def spread(layers: int, kept: int) -> list[int]:
@@ -242,18 +294,21 @@ def spread(layers: int, kept: int) -> list[int]:
 
 
 def _layers(model: str, pooling: str) -> tuple[int, str | None]:
-    """Return how many layers an encoder has and where they stand in ``hf-encoder``; None: in no list of so many.
-
-    It is built without memory for its weights.
-    """
-    import torch
+    """Return how many layers an encoder has and where they stand in ``hf-encoder``; None: in no list of so many."""
     from torch import nn
 
-    with torch.device("meta"):
-        network = plugins.find("models", "hf-encoder", where="--model")(source=model, pooling=pooling)
+    network = _without_memory(model, pooling)
     settings = network.body.config
     if settings.is_encoder_decoder:
         raise ParamsError(f"--model: {model}: {settings.model_type} writes texts; an encoder (BERT, …) is expected")
     count = int(settings.num_hidden_layers)
     lists = (name for name, part in network.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count)
     return count, next(lists, None)
+
+
+def _without_memory(model: str, pooling: str) -> Any:
+    """Return an encoder that is built without memory for its weights."""
+    import torch
+
+    with torch.device("meta"):
+        return plugins.find("models", "hf-encoder", where="--model")(source=model, pooling=pooling)
