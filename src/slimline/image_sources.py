@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from slimline import tables
+from slimline import image_names, tables
 from slimline.errors import DataError, near_miss
 from slimline.labelled_rows import PARTS, SAID
-from slimline.tables import ARCHIVES, IMAGES
+from slimline.tables import ARCHIVES
 
 DAMAGED = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 
@@ -125,9 +125,11 @@ def store(path: Path) -> Store:
 
 def by_folder(files: Store) -> list[Item]:
     """Return the images of CLASS/… or SPLIT/CLASS/…; a folder around them all doesn't count."""
-    images = [name for name in files.names() if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"]
+    names = files.names()
+    images = [name for name in names if image_names.is_image(name) and "/._" not in f"/{name}"]
     if not images:
-        raise DataError(f"{files.path}: no image in it ({', '.join(IMAGES)})")
+        why = image_names.left_out(names) or "none has a suffix of the formats that Pillow reads"
+        raise DataError(f"{files.path}: no image in it ({why})")
     paths = [PurePosixPath(name).parts for name in images]
     while all(len(each) > 2 for each in paths) and len({each[0] for each in paths}) == 1:
         paths = [each[1:] for each in paths]
@@ -141,6 +143,12 @@ def by_folder(files: Store) -> list[Item]:
         Item(name, each[1] if split else each[0], PARTS[each[0].lower()] if split else "")
         for name, each in zip(images, paths, strict=True)
     ]
+
+
+def left_out(files: Store) -> list[str]:
+    """Return lines on the files in class folders that ``by_folder`` leaves out, other than usual side files."""
+    line = image_names.left_out(files.names())
+    return [line] if line else []
 
 
 def _are_parts(root: Path, images: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:

@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimline import manifest
+from slimline import image_names, manifest
 from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -56,7 +55,7 @@ class _Images(Table):
 
     def __init__(self, path: Path, files: list[str]) -> None:
         if not files:
-            raise DataError(f"{path}: no image in it ({', '.join(IMAGES)})")
+            raise DataError(f"{path}: no image in it, by the suffixes of the formats that Pillow reads")
         self._files = files
         super().__init__(path, [PATH], len(files))
 
@@ -71,8 +70,8 @@ class _Folder(_Images):
     """The images under a folder, sorted by path, relative to the folder."""
 
     def __init__(self, path: Path) -> None:
-        found = (each.relative_to(path).as_posix() for each in path.rglob("*") if each.suffix.lower() in IMAGES)
-        super().__init__(path, sorted(found))
+        found = (each for each in path.rglob("*") if image_names.is_image(each.name) and each.is_file())
+        super().__init__(path, sorted(each.relative_to(path).as_posix() for each in found))
 
     def image(self, path: str) -> Path | bytes:
         return self.path / path
@@ -86,7 +85,7 @@ class _Archive(_Images):
 
         self._store = image_sources.Archive(path)
         names = self._store.names()
-        super().__init__(path, [name for name in names if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"])
+        super().__init__(path, [name for name in names if image_names.is_image(name) and "/._" not in f"/{name}"])
 
     def image(self, path: str) -> Path | bytes:
         try:

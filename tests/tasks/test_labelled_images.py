@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimline import image_sources, listed_files, preprocess
+from slimline import image_sources, listed_files, preprocess, tables
 from slimline.errors import DataError, ParamsError
 from slimline.file_index import FILE, FileIndex
 from slimline.manifest import sha256
@@ -267,6 +267,53 @@ def test_every_kind_of_picture_is_read(content: bytes, value: int | None) -> Non
     assert array.shape == (1, 8, 8, 3)
     if value is not None:
         assert np.abs(array.astype(int) - value).max() <= 1
+
+
+SUFFIXES = ["avif", "jp2", "jfif", "jpe", "ppm", "pgm", "tga", "ico", "qoi", "apng", "JPEG"]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folders", "zip"])
+def test_files_of_any_picture_format_are_images_of_class_folders(tmp_path: Path, packed: bool) -> None:
+    root = tmp_path / "p"
+    for label in ("red", "blue"):
+        (root / label).mkdir(parents=True)
+        for index, suffix in enumerate(SUFFIXES):
+            shown = picture(label, index)
+            (shown.convert("L") if suffix == "pgm" else shown).save(root / label / f"{index}.{suffix}")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+            for path in sorted(root.rglob("*.*")):
+                archive.write(path, path.relative_to(root))
+        root = tmp_path / "p.zip"
+    files = image_sources.store(root)
+    items = image_sources.by_folder(files)
+    assert len(items) == 2 * len(SUFFIXES)
+    assert len(preprocess.decode_image(list(image_sources.pictures(files, items)))) == len(items)
+    assert tables.read(root).total == len(items)
+
+
+def test_what_is_no_picture_is_left_out_and_named(folder: Path) -> None:
+    for name in ("red/Thumbs.db", "red/README", "red/notes.txt", "red/.DS_Store", "blue/list.csv", "top.mat"):
+        (folder / name).write_bytes(b"beside")
+    task = make(folder)
+    task.splits()
+    assert (task.notes, own_data.left_out(folder)) == ([], [])
+    (folder / "red/000.png").unlink()  # other rows: the notes are made with them
+    for name in ("red/b.heic", "red/a.heic", "blue/c.h5", "blue/scan"):
+        (folder / name).write_bytes(b"left out")
+    task = make(folder)
+    assert sum(map(len, task.splits().values())) == 119
+    said = "4 files left out, such as blue/c.h5: Pillow reads no files without a suffix, .h5, .heic"
+    assert (task.notes, own_data.left_out(folder)) == ([said], [said])
+
+
+def test_a_class_of_no_picture_says_why(folder: Path) -> None:
+    (folder / "black").mkdir()
+    (folder / "black/a.heic").write_bytes(b"left out")
+    with pytest.raises(
+        DataError, match=r"black: a class folder .*\(1 file left out, such as black/a\.heic: Pillow rea"
+    ):
+        own_data.classes(folder)
 
 
 def test_a_photograph_is_turned_upright() -> None:

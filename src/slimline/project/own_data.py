@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from slimline import tables
+from slimline import image_names, tables
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.labelled_rows import PARTS, listed
 
@@ -154,11 +154,21 @@ def classes(data: Path) -> dict[str, int] | None:
         return None
     items = image_sources.by_folder(image_sources.store(data))
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
-        raise DataError(f"{empty[0]}: a class folder without an image in it; put some there, or remove it")
+        held = image_sources.Folder(empty[0]).names()
+        why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
+        said = f" ({why})" if why else ""
+        raise DataError(f"{empty[0]}: a class folder without an image in it{said}; put some there, or remove it")
     found = Counter(str(item.label) for item in items)
     if len(found) == 1:
         raise DataError(f"{data}: one class alone, {next(iter(found))!r}; a folder for each of two or more is expected")
     return dict(sorted(found.items()))
+
+
+def left_out(data: Path) -> list[str]:
+    """Return lines on the files that class folders, or an archive of such, hold beside images; none for a table."""
+    from slimline import image_sources
+
+    return [] if image_sources.is_table(data) else image_sources.left_out(image_sources.store(data))
 
 
 def _rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
