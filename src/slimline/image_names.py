@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import PurePosixPath
 
@@ -27,25 +27,43 @@ def is_image(name: str) -> bool:
     return _suffix(name) in suffixes()
 
 
-def left_out(names: Iterable[str]) -> str:
-    """Return one line on the files that are no pictures by their names, "" where there are none but usual side files.
+def is_hidden(name: str) -> bool:
+    """Return whether a path leads through a folder that starts with . or __, or to a file that starts with a dot.
 
-    ``names`` are paths; a file in no folder doesn't count.
+    Editors, notebooks and archivers leave such: .ipynb_checkpoints, __MACOSX, ._a.png.
     """
-    found = [name for name in names if "/" in name and not is_image(name) and not _is_beside(name)]
+    *folders, base = PurePosixPath(name).parts
+    return base.startswith(".") or any(each.startswith((".", "__")) and each != ".." for each in folders)
+
+
+def left_out(names: Iterable[str]) -> list[str]:
+    """Return a line on the files that are no pictures by their names, and one on hidden pictures.
+
+    ``names`` are paths; a file in no folder doesn't count, nor do usual side files and what macOS adds to archives.
+    """
+    names = [name for name in names if "/" in name]
+    lines = _strange([name for name in names if not is_hidden(name) and not is_image(name) and not _is_beside(name)])
+    shadows = [name for name in names if is_hidden(name) and is_image(name) and "/._" not in name]
+    if shadows:
+        images = "image" if len(shadows) == 1 else "images"
+        lines.append(f"{len(shadows):,} {images} left out, such as {min(shadows)}: hidden, by names with . or __ first")
+    return lines
+
+
+def _strange(found: Sequence[str]) -> list[str]:
     if not found:
-        return ""
+        return []
     kinds = sorted({_suffix(name) for name in found})
     named = ", ".join(
         [*(kind or "files without a suffix" for kind in kinds[:SHOWN]), *(["…"] if kinds[SHOWN:] else [])]
     )
     files = "file" if len(found) == 1 else "files"
-    return f"{len(found):,} {files} left out, such as {min(found)}: Pillow reads no {named}"
+    return [f"{len(found):,} {files} left out, such as {min(found)}: Pillow reads no {named}"]
 
 
 def _is_beside(name: str) -> bool:
     base = name.rpartition("/")[2].lower()
-    return _suffix(base) in SIDE_FILES or PurePosixPath(base).stem in SIDE_NAMES or base.startswith(".")
+    return _suffix(base) in SIDE_FILES or PurePosixPath(base).stem in SIDE_NAMES
 
 
 def _suffix(name: str) -> str:

@@ -124,11 +124,11 @@ def store(path: Path) -> Store:
 
 
 def by_folder(files: Store) -> list[Item]:
-    """Return the images of CLASS/… or SPLIT/CLASS/…; a folder around them all doesn't count."""
+    """Return the images of CLASS/… or SPLIT/CLASS/…; a folder around them all doesn't count, nor do hidden ones."""
     names = files.names()
-    images = [name for name in names if image_names.is_image(name) and "/._" not in f"/{name}"]
+    images = [name for name in names if image_names.is_image(name) and not image_names.is_hidden(name)]
     if not images:
-        why = image_names.left_out(names) or "none has a suffix of the formats that Pillow reads"
+        why = "; ".join(image_names.left_out(names)) or "none has a suffix of the formats that Pillow reads"
         raise DataError(f"{files.path}: no image in it ({why})")
     paths = [PurePosixPath(name).parts for name in images]
     while all(len(each) > 2 for each in paths) and len({each[0] for each in paths}) == 1:
@@ -147,8 +147,7 @@ def by_folder(files: Store) -> list[Item]:
 
 def left_out(files: Store) -> list[str]:
     """Return lines on the files in class folders that ``by_folder`` leaves out, other than usual side files."""
-    line = image_names.left_out(files.names())
-    return [line] if line else []
+    return image_names.left_out(files.names())
 
 
 def _are_parts(root: Path, images: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:

@@ -71,7 +71,8 @@ class _Folder(_Images):
 
     def __init__(self, path: Path) -> None:
         found = (each for each in path.rglob("*") if image_names.is_image(each.name) and each.is_file())
-        super().__init__(path, sorted(each.relative_to(path).as_posix() for each in found))
+        names = (each.relative_to(path).as_posix() for each in found)
+        super().__init__(path, sorted(name for name in names if not image_names.is_hidden(name)))
 
     def image(self, path: str) -> Path | bytes:
         return self.path / path
@@ -84,8 +85,8 @@ class _Archive(_Images):
         from slimline import image_sources
 
         self._store = image_sources.Archive(path)
-        names = self._store.names()
-        super().__init__(path, [name for name in names if image_names.is_image(name) and "/._" not in f"/{name}"])
+        names = (name for name in self._store.names() if image_names.is_image(name))
+        super().__init__(path, [name for name in names if not image_names.is_hidden(name)])
 
     def image(self, path: str) -> Path | bytes:
         try:

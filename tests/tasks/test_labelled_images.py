@@ -307,6 +307,28 @@ def test_what_is_no_picture_is_left_out_and_named(folder: Path) -> None:
     assert (task.notes, own_data.left_out(folder)) == ([said], [said])
 
 
+HIDDEN = [".ipynb_checkpoints/0.png", "__MACOSX/red/._000.png", "red/.cache/a.png", "red/._000.png", ".trash/x/b.png"]
+
+
+@pytest.mark.parametrize("write", [None, write_zip, write_tar], ids=["folders", "zip", "tar"])
+def test_hidden_folders_and_files_are_no_classes_nor_images(
+    folder: Path, tmp_path: Path, write: Callable[[Path, Path], Path] | None
+) -> None:
+    for name in HIDDEN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture("red", 0).save(folder / name)
+    data = folder if write is None else write(folder, tmp_path / ("all.zip" if write is write_zip else "all.tar.gz"))
+    assert own_data.classes(data) == dict.fromkeys(LABELS, 40)
+    assert tables.read(data).total == 120
+    first = f"{'' if write is None else 'pictures/'}.ipynb_checkpoints/0.png"
+    assert own_data.left_out(data) == [f"3 images left out, such as {first}: hidden, by names with . or __ first"]
+
+
+def test_a_file_of_a_class_may_start_with_two_lines(folder: Path) -> None:
+    picture("red", 99).save(folder / "red/__99.png")
+    assert own_data.classes(folder) == {"blue": 40, "green": 40, "red": 41}
+
+
 def test_a_class_of_no_picture_says_why(folder: Path) -> None:
     (folder / "black").mkdir()
     (folder / "black/a.heic").write_bytes(b"left out")

@@ -156,7 +156,7 @@ def classes(data: Path) -> dict[str, int] | None:
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
         held = image_sources.Folder(empty[0]).names()
         why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
-        said = f" ({why})" if why else ""
+        said = f" ({'; '.join(why)})" if why else ""
         raise DataError(f"{empty[0]}: a class folder without an image in it{said}; put some there, or remove it")
     found = Counter(str(item.label) for item in items)
     if len(found) == 1:
