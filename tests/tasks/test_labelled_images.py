@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from slimline import image_sources, listed_files, preprocess, tables
 from slimline.errors import DataError, ParamsError
@@ -246,6 +246,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 GREY = Image.fromarray(np.full((8, 8), 100, np.uint8))
 DEEP = Image.fromarray(np.full((8, 8), 100 * 256, np.uint16))
 CLEAR = Image.fromarray(np.concatenate([np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8, 1), np.uint8)], 2))
+FLOATS = Image.fromarray(np.full((8, 8), 100, np.float32))
+SHARES = Image.fromarray(np.full((8, 8), 100 / 255, np.float32))
+LAB = ImageCms.applyTransform(
+    GREY.convert("RGB"),
+    ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"),
+)
 PALETTE = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).quantize(4)
 
 
@@ -257,14 +263,18 @@ PALETTE = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).quantize(4)
         pytest.param(encoded(CLEAR, "PNG"), 255, id="transparent"),
         pytest.param(encoded(PALETTE, "GIF"), 100, id="palette"),
         pytest.param(encoded(GREY.convert("RGB"), "WEBP", lossless=True), 100, id="webp"),
+        pytest.param(encoded(FLOATS, "TIFF"), 100, id="floats"),
+        pytest.param(encoded(SHARES, "TIFF"), 100, id="floats up to 1"),
+        pytest.param(encoded(LAB, "TIFF"), 100, id="lab"),
         pytest.param(encoded(GREY.convert("1"), "TIFF"), None, id="one bit"),
         pytest.param(encoded(GREY.convert("CMYK"), "JPEG"), None, id="cmyk"),
     ],
 )
-def test_every_kind_of_picture_is_read(content: bytes, value: int | None) -> None:
-    steps = images(data="x", labels=LABELS, size=[8, 8])._to_pixels
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_kind_of_picture_is_read(content: bytes, value: int | None, mode: str) -> None:
+    steps = images(data="x", labels=LABELS, size=[8, 8], mode=mode)._to_pixels
     (array,) = preprocess.run({"format": 1, "input": "image", "steps": steps}, [content], trust=None).values()
-    assert array.shape == (1, 8, 8, 3)
+    assert array.shape == (1, 8, 8, len(mode))
     if value is not None:
         assert np.abs(array.astype(int) - value).max() <= 1
 
@@ -356,6 +366,12 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "loose": (lambda f: picture("red", 0).save(f / "a.png") or f, {}, r"a.png lies in no class folder"),
     "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png: unknown label 'blue'"),
     "empty class": (lambda f: f, {"labels": [*LABELS, "black"]}, r"label 'black' has no training row"),
+    "floats": (
+        lambda f: Image.fromarray(np.array([[-3.2, 812]], np.float32)).save(f / "red/x.tif") or f, {},
+        r"red/x.tif: can't be decoded: float pixels from -3.2 to 812: save them as 8 or 16 bits"),
+    "no numbers": (
+        lambda f: Image.fromarray(np.array([[np.nan, 1]], np.float32)).save(f / "red/x.tif") or f, {},
+        r"red/x.tif: can't be decoded: float pixels from nan to nan: save them as 8 or 16 bits"),
     "no archive": (lambda f: (f / "a.zip").write_bytes(b"PK") and f / "a.zip", {}, r"a.zip: not an archive"),
     "not there": (
         lambda f: write_manifest(f, [["red/999.png", "red"]], ["path", "label"]), {}, r"row 1: 'red/999.png': no such"),
