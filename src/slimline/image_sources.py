@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from slimline import image_names, tables
 from slimline.errors import DataError, near_miss
-from slimline.labelled_rows import PARTS, SAID
+from slimline.labelled_rows import PARTS, SAID, group_of
 from slimline.tables import ARCHIVES
 
 DAMAGED = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
@@ -203,7 +203,7 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None) ->
             if split and part not in PARTS:
                 raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split; it says {SAID}")
             label, named = found[columns[1]][at], str(found[columns[0]][at])
-            items.append(Item(named, label, PARTS.get(part, ""), str(found[group][at]) if group else ""))
+            items.append(Item(named, label, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
     if not items:
         raise DataError(f"{path}: no row in it")
     return items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 import tarfile
 import zipfile
@@ -219,6 +220,20 @@ def test_a_manifest_says_label_split_and_group(folder: Path) -> None:
         for pair in range(20):
             files = [(folder / label / f"{index:03}.png").read_bytes() for index in (2 * pair, 2 * pair + 1)]
             assert len({where[row.tobytes()] for row in task.inputs_of(files)["image"]}) == 1
+
+
+def test_listed_images_without_a_group_are_groups_of_their_own(folder: Path) -> None:
+    lines = [{"path": f"{label}/{index:03}.png", "label": label} for label in LABELS for index in range(40)]
+    groups = [*["one"] * 10, *["", None] * 55]
+    (folder / "t.jsonl").write_text(
+        "".join(json.dumps(line | {"who": who}) + "\n" for line, who in zip(lines, groups, strict=True))
+    )
+    task = make(folder / "t.jsonl", group="who")
+    assert {name: len(split) for name, split in task.splits().items()} == {
+        name: len(split) for name, split in make(folder).splits().items()
+    }
+    where = {int(row): part for part in SPLITS for row in task.rows_of(part)}
+    assert len({where[at] for at in range(10)}) == 1
 
 
 def test_what_is_stored_is_what_serving_makes(folder: Path) -> None:
