@@ -202,8 +202,13 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None) ->
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:
                 raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split; it says {SAID}")
-            label, named = found[columns[1]][at], str(found[columns[0]][at])
-            items.append(Item(named, label, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
+            label, named = found[columns[1]][at], found[columns[0]][at]
+            if isinstance(named, bytes | dict):
+                raise DataError(
+                    f"{path}: row {len(items) + 1}: column {columns[0]!r}: an image itself, not the path of its file; "
+                    "write the images to files and list these"
+                )
+            items.append(Item(str(named), label, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
     if not items:
         raise DataError(f"{path}: no row in it")
     return items

@@ -25,14 +25,15 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
-PATH, FILE_NAME = "path", "file_name"  # of images; the second is what Hugging Face's imagefolder calls it
+PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name
+PATH = PATHS[0]
 FIELD = 1 << 26  # letters of a value: Python's own bound, 131,072, is a few pages of text
 csv.field_size_limit(max(csv.field_size_limit(), FIELD))
 
 
 def path_column(names: Sequence[str]) -> str:
-    """Return the column that names images' files: ``path``, or ``file_name`` where that is there instead."""
-    return FILE_NAME if FILE_NAME in names and PATH not in names else PATH
+    """Return the column that names images' files: the first of ``PATHS`` that is there, ``path`` where none is."""
+    return next((each for each in PATHS if each in names), PATH)
 
 
 class Table:

@@ -139,12 +139,27 @@ def test_a_number_stands_for_all_channels_and_both_sides(folder: Path) -> None:
         make(folder, size=[1, 2, 3])
 
 
-def test_a_manifest_may_say_file_name(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["file_name", "filepath", "filename", "image", "img"])
+def test_a_manifest_may_have_other_names_for_paths(folder: Path, name: str) -> None:
     rows = [[f"{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
-    assert all_rows(make(write_manifest(folder, rows, ["file_name", "label"]))) == all_rows(make(folder))
+    assert all_rows(make(write_manifest(folder, rows, [name, "label"]))) == all_rows(make(folder))
     found = own_data.describe_images(folder / "list.csv")
-    assert (found.text, found.labels) == (["file_name"], LABELS)
+    assert (found.text, found.labels) == ([name], LABELS)
     assert len(listed_files.named_files(folder / "list.csv")) == 120
+
+
+def test_a_path_comes_before_what_else_may_name_a_file(folder: Path) -> None:
+    names = ["red/000.png", "blue/000.png", "red/001.png", "blue/001.png"]
+    write_manifest(folder, [["7", name, name.split("/")[0]] for name in names], ["image", "path", "label"])
+    assert own_data.describe_images(folder / "list.csv").text == ["path"]
+    assert listed_files.named_files(folder / "list.csv") == names
+
+
+def test_images_in_a_table_itself_are_told(folder: Path) -> None:
+    line = {"image": {"bytes": "…", "path": "0.png"}, "label": "red"}
+    (folder / "t.jsonl").write_text(f"{json.dumps(line)}\n")
+    with pytest.raises(DataError, match=r"t\.jsonl: row 1: column 'image': an image itself, not the path of its file"):
+        make(folder / "t.jsonl").splits()
 
 
 def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,8 @@ def describe_images(data: Path, columns: Columns = Columns()) -> Described:
     path = tables.path_column(table.names)
     if path not in table.names:
         raise DataError(
-            f"{data}: no column {tables.PATH!r}, which names each image's file; it has: {_names(table)}. For texts, "
-            "--model takes an encoder: its folder, or its name on the hub"
+            f"{data}: no column {tables.PATH!r} (or {', '.join(tables.PATHS[1:])}), which names each image's file; it "
+            f"has: {_names(table)}. For texts, --model takes an encoder: its folder, or its name on the hub"
         )
     if columns.group is None and GROUP in table.names:
         columns = replace(columns, group=GROUP)
