@@ -349,6 +349,14 @@ def test_an_empty_class_folder_is_told() -> None:
         laid_out("resnet", "p")
 
 
+def test_init_says_which_files_of_class_folders_are_no_pictures() -> None:
+    labelled_images()
+    Path("p/red/a.heic").write_bytes(b"left out")
+    document = laid_out("resnet", "p")
+    lines = list(project._notes(yaml.safe_dump(document), "digits", Own("resnet", Path("p"))))
+    assert "found: p: 1 file left out, such as red/a.heic: Pillow reads no .heic" in lines
+
+
 def test_a_single_class_folder_is_told() -> None:
     labelled_images()
     with pytest.raises(DataError, match=r"p/red: \S+ lies in no class folder; put it into one"):

@@ -74,6 +74,35 @@ def test_labels_that_do_not_fit_are_told(
     assert "\n" not in str(caught.value)
 
 
+WHOLE, FRACTIONS = [str(at) for at in range(29)], [f"{at / 4}" for at in range(29)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "wrong"),
+    [
+        pytest.param([*map(str, range(59))], "1,200", id="distinct in all rows"),
+        pytest.param([*map(str, range(59))], "nan", id="distinct and nan"),
+        pytest.param(WHOLE, "n/a", id="a sign for what is missing"),
+        pytest.param(WHOLE, "NaN", id="not a number"),
+        pytest.param(FRACTIONS, "four", id="fractions"),
+    ],
+)
+def test_one_wrong_cell_among_numbers_is_named(tmp_path: Path, labels: list[str], wrong: str) -> None:
+    cells = [*labels[:7], wrong, *labels[7:]]
+    message = (
+        rf"t\.csv: row 8: column 'label': '{wrong}' is no number, and {len(labels)} of {len(cells)} .*--answer num"
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        described(tmp_path / "t.csv", cells)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_and_a_word_may_be_labels(tmp_path: Path) -> None:
+    found = described(tmp_path / "t.csv", [*WHOLE, "other"])
+    assert (found.answer, len(found.labels)) == ("one", 30)
+    assert described(tmp_path / "t.csv", [*FRACTIONS, "other"], answer="one").answer == "one"
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

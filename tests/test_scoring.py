@@ -134,16 +134,22 @@ def write_csv(path: Path, columns: dict[str, list[Any]]) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("name", "column"), [("picture", "picture"), ("filepath", ()), ("img", ())])
 def test_csv_with_paths(
-    release: Path, folder: Path, expected: tuple[list[str], NDArray[np.float32]], tmp_path: Path
+    release: Path,
+    folder: Path,
+    expected: tuple[list[str], NDArray[np.float32]],
+    tmp_path: Path,
+    name: str,
+    column: str | tuple[str, ...],
 ) -> None:
     shutil.copytree(folder, tmp_path / "pictures")
     names = [f"pictures/{'inner/' if index % 2 else ''}{index:03}.png" for index in range(150)]
-    source = write_csv(tmp_path / "in.csv", {"id": list(range(150)), "picture": names})
-    scoring.score(release, source, tmp_path / "out.csv", column="picture")
+    source = write_csv(tmp_path / "in.csv", {"id": list(range(150)), name: names})
+    scoring.score(release, source, tmp_path / "out.csv", column=column)
     found = rows(tmp_path / "out.csv")
     assert found["id"] == [str(index) for index in range(150)]
-    assert found["picture"] == names
+    assert found[name] == names
     same(found, expected, list(range(150)))
 
 
@@ -215,7 +221,7 @@ def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: 
         (b'id,image\n1,"a.png\n', "line 2: unexpected end of data"),
         (
             b"id,picture\n1,a.png\n",
-            "no column for image, and none called text, path, file_name, file, raw; it has id, picture",
+            "no column for image, and none called text, .*raw, filepath, filename, image, img; it has id, picture",
         ),
     ],
     ids=["empty", "twice", "no row", "short row", "encoding", "quote", "column"],

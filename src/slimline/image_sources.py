@@ -8,15 +8,17 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from slimline import tables
+from slimline import image_names, tables
 from slimline.errors import DataError, near_miss
-from slimline.labelled_rows import PARTS, SAID
-from slimline.tables import ARCHIVES, IMAGES
+from slimline.labelled_rows import PARTS, SAID, group_of
+from slimline.tables import ARCHIVES
 
+UTF_8 = 1 << 11  # the flag of an archive's entry whose name says that it is UTF-8
 DAMAGED = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 
 
@@ -75,14 +77,13 @@ class Archive:
     def _held(self) -> dict[str, str]:
         """The files' names, and what the archive calls them."""
         if self._zip is not None:
-            held = [each.filename for each in self._zip.infolist() if not each.is_dir()]
-        else:
-            try:
-                held = [each.name for each in self._tar.getmembers() if each.isfile()]
-                _check_end(self._tar)
-            except DAMAGED as error:
-                self._tar.close()
-                raise DataError(f"{self.path}: damaged, or not whole: {error}; pack it again") from error
+            return {_plain(_name(each)): each.filename for each in self._zip.infolist() if not each.is_dir()}
+        try:
+            held = [each.name for each in self._tar.getmembers() if each.isfile()]
+            _check_end(self._tar)
+        except DAMAGED as error:
+            self._tar.close()
+            raise DataError(f"{self.path}: damaged, or not whole: {error}; pack it again") from error
         return {_plain(each): each for each in held}
 
     def read(self, name: str) -> bytes:
@@ -101,6 +102,15 @@ def _check_end(archive: tarfile.TarFile) -> None:
     archive.fileobj.seek(archive.offset)
     if len(archive.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it has no end")
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """Return a file's name in UTF-8, which Linux's and macOS's zip write without saying so."""
+    if entry.flag_bits & UTF_8:
+        return entry.filename
+    with suppress(UnicodeError):
+        return entry.filename.encode("cp437").decode("utf-8")
+    return entry.filename
 
 
 def _plain(name: str) -> str:
@@ -124,10 +134,12 @@ def store(path: Path) -> Store:
 
 
 def by_folder(files: Store) -> list[Item]:
-    """Return the images of CLASS/… or SPLIT/CLASS/…; a folder around them all doesn't count."""
-    images = [name for name in files.names() if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"]
+    """Return the images of CLASS/… or SPLIT/CLASS/…; a folder around them all doesn't count, nor do hidden ones."""
+    names = files.names()
+    images = [name for name in names if image_names.is_image(name) and not image_names.is_hidden(name)]
     if not images:
-        raise DataError(f"{files.path}: no image in it ({', '.join(IMAGES)})")
+        why = "; ".join(image_names.left_out(names)) or "none has a suffix of the formats that Pillow reads"
+        raise DataError(f"{files.path}: no image in it ({why})")
     paths = [PurePosixPath(name).parts for name in images]
     while all(len(each) > 2 for each in paths) and len({each[0] for each in paths}) == 1:
         paths = [each[1:] for each in paths]
@@ -141,6 +153,11 @@ def by_folder(files: Store) -> list[Item]:
         Item(name, each[1] if split else each[0], PARTS[each[0].lower()] if split else "")
         for name, each in zip(images, paths, strict=True)
     ]
+
+
+def left_out(files: Store) -> list[str]:
+    """Return lines on the files in class folders that ``by_folder`` leaves out, other than usual side files."""
+    return image_names.left_out(files.names())
 
 
 def _are_parts(root: Path, images: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
@@ -195,8 +212,13 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None) ->
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:
                 raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split; it says {SAID}")
-            label, named = found[columns[1]][at], str(found[columns[0]][at])
-            items.append(Item(named, label, PARTS.get(part, ""), str(found[group][at]) if group else ""))
+            label, named = found[columns[1]][at], found[columns[0]][at]
+            if isinstance(named, bytes | dict):
+                raise DataError(
+                    f"{path}: row {len(items) + 1}: column {columns[0]!r}: an image itself, not the path of its file; "
+                    "write the images to files and list these"
+                )
+            items.append(Item(str(named), label, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
     if not items:
         raise DataError(f"{path}: no row in it")
     return items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,12 +43,27 @@ def listed(cell: str) -> list[str]:
     return ["" if each is None else str(each) for each in found]
 
 
+def group_of(cell: Any) -> str:
+    """Return the group that a cell names, "" where it is blank: no text, null, or not a number."""
+    missing = cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return "" if missing or not str(cell).strip() else str(cell)
+
+
+def _group_codes(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each group; a row without one is a group of its own."""
+    names, codes = np.unique(np.array(groups), return_inverse=True)
+    codes = codes.reshape(-1).astype(np.int64)
+    alone = np.flatnonzero(np.array(groups) == "")
+    codes[alone] = len(names) + np.arange(len(alone))
+    return codes
+
+
 @dataclass(frozen=True)
 class Source:
     """Where rows come from: one file, or {train: file, test: file, validation: file}.
 
     ``split`` is a column that says train, validation, calibration or test; ``group`` one whose equal values never
-    straddle splits.
+    straddle splits; a blank one is no group.
     """
 
     data: str | Mapping[str, str]
@@ -69,7 +85,7 @@ class Source:
 
 @dataclass
 class Read:
-    """What was read of all rows: file and number (or name) of each, its fixed part ("" is none), its group."""
+    """What was read of all rows: file and number (or name) of each, its fixed part and its group ("" is none)."""
 
     files: list[Path] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
@@ -113,7 +129,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
                         )
                     read.parts[first + at] = PARTS[str(value).strip().lower()]
             if source.group:
-                read.groups += [str(value) for value in found[source.group]]
+                read.groups += map(group_of, found[source.group])
             yield first, found
         if len(read.parts) == read.starts[-1]:
             raise DataError(f"{path}: no row in it")
@@ -130,7 +146,7 @@ def parts(
     """
     codes = [same]
     if read.groups:
-        codes.append(np.unique(np.array(read.groups), return_inverse=True)[1].reshape(-1).astype(np.int64))
+        codes.append(_group_codes(read.groups))
     groups = splitting.joined(*codes)
     fixed = np.array(read.parts)
     kept = np.ones(len(fixed), bool)

@@ -48,8 +48,9 @@ class Outcome(Task):
         """Return one number a row: rows of the same are dealt to the splits in proportion."""
         raise NotImplementedError
 
-    def check_training(self, targets: NDArray[Any], where: str) -> None:
-        """Raise DataError where the training rows can't teach what is asked; ``where`` names the file."""
+    def has(self, targets: NDArray[Any], label: int) -> NDArray[np.bool_]:
+        """Return which rows have a label, by its place among ``labels``."""
+        raise NotImplementedError
 
     def fit(self, targets: NDArray[Any]) -> None:
         """Learn from the training targets what the loss needs (weights of classes)."""
@@ -78,9 +79,8 @@ class OneLabel(Classification, Outcome):
     def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(targets, np.int64)
 
-    def check_training(self, targets: NDArray[Any], where: str) -> None:
-        if empty := [name for at, name in enumerate(self.labels) if not (targets == at).any()]:
-            raise DataError(f"{where}: label {empty[0]!r} has no training row ({len(empty)} such in task.args.labels)")
+    def has(self, targets: NDArray[Any], label: int) -> NDArray[np.bool_]:
+        return np.asarray(targets == label)
 
     def fit(self, targets: NDArray[Any]) -> None:
         counts = np.bincount(targets, minlength=self.width)
@@ -138,12 +138,11 @@ class ManyLabels(Outcome):
     def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
         return np.where(targets.any(1), targets.argmax(1), -1).astype(np.int64)
 
-    def check_training(self, targets: NDArray[Any], where: str) -> None:
-        if empty := [name for at, name in enumerate(self.labels) if not targets[:, at].any()]:
-            raise DataError(f"{where}: label {empty[0]!r} has no training row ({len(empty)} such in task.args.labels)")
+    def has(self, targets: NDArray[Any], label: int) -> NDArray[np.bool_]:
+        return np.asarray(targets[:, label] > 0)
 
     def fit(self, targets: NDArray[Any]) -> None:
-        found = (np.asarray(targets) > 0).sum(0)  # one at least, by check_training
+        found = (np.asarray(targets) > 0).sum(0)  # one at least: rows are refused that lack one
         self._weights = _weights(self.class_weights, self.width, lambda: (len(targets) - found).clip(1) / found)
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from slimline.labelled_rows import Read
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
-VERSION = 3  # of the prepared rows: raise it when the same settings give others
+VERSION = 4  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
 
 
@@ -119,7 +119,7 @@ class OwnRows(Outcome):
         same = row_files.equal_rows(list(kept.values()))
         parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
         notes += self.remarks(kept)
-        self.check_training(targets[parts["train"]], str(read.files[0]))
+        self._check_training(targets, parts["train"], read)
         for part, rows in parts.items():
             for name, array in kept.items():
                 row_files.select(array, rows, scratch / f"{part}.{name}.npy")
@@ -128,6 +128,18 @@ class OwnRows(Outcome):
             np.save(scratch / f"{part}.rows.npy", rows)
         row_files.drop_appended(scratch, kept)
         manifest.write_json(scratch / "meta.json", {"parts": list(parts), "notes": notes})
+
+    def _check_training(self, targets: NDArray[Any], rows: NDArray[np.int64], read: Read) -> None:
+        """Raise DataError, naming a row of another split that has it, where a label has no training row."""
+        names = self.labels or ()
+        lost = [at for at in range(len(names)) if not self.has(targets[rows], at).any()]
+        if lost:
+            elsewhere = np.flatnonzero(self.has(targets, lost[0]))
+            where = read.where(int(elsewhere[0])) if len(elsewhere) else read.files[0]
+            near = near_miss(names[lost[0]], [name for at, name in enumerate(names) if at not in lost])
+            raise DataError(
+                f"{where}: label {names[lost[0]]!r} has no training row ({len(lost)} such in task.args.labels).{near}"
+            )
 
 
 class OneLabelRows(OwnRows, OneLabel):

@@ -128,18 +128,36 @@ def decode_image(
 
 
 def _converted(picture: Any, mode: str, background: int | None, *, upright: bool) -> Any:
-    """Return a picture in another mode, turned and without transparency where asked; 16-bit greys are scaled."""
+    """Return a picture in another mode, turned and without transparency where asked; 16-bit greys are scaled.
+
+    So are floats from 0 to 1; from 0 to 255 they stay. Raises DataError for others.
+    """
     from PIL import Image, ImageOps
 
     if upright:
         picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # convert would clip them at 255
         picture = Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    elif picture.mode == "F":
+        picture = _of_floats(picture)
+    elif picture.mode == "LAB":  # Pillow knows no way from it to grey
+        picture = picture.convert("RGB")
     if background is not None and (picture.mode in {"RGBA", "LA", "PA"} or "transparency" in picture.info):
         whole = picture.convert("RGBA")
         ground = Image.new("RGBA", whole.size, (background, background, background, 255))
         picture = Image.alpha_composite(ground, whole)
     return picture.convert(mode)
+
+
+def _of_floats(picture: Any) -> Any:
+    """Return a picture of floats as one whose pixels are from 0 to 255."""
+    from PIL import Image
+
+    pixels = np.asarray(picture)
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= 255):  # what is no number is neither
+        raise DataError(f"float pixels from {low:g} to {high:g}: save them as 8 or 16 bits")
+    return picture if high > 1 else Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
 
 
 def resize(values: Sequence[NDArray[np.uint8]], *, size: Sequence[int]) -> list[NDArray[np.uint8]]:

@@ -17,9 +17,10 @@ from slimline import manifest, preprocess, tables
 from slimline.answers import Answers
 from slimline.errors import DataError, InputError
 from slimline.predictor import Arrays, Predictor
-from slimline.tables import Columns, Table
+from slimline.tables import PATHS, Columns, Table
 
 RAW = ("text", "path", "file_name", "file", "raw")
+IMAGES = tuple(dict.fromkeys([*RAW, *PATHS]))
 
 
 def score(
@@ -88,11 +89,12 @@ class Feed:
             return list(named)
         if all(spec["name"] in names for spec in self.inputs) and self._holds_numbers():
             return []
-        for columns in (self.document.get("columns"), [self.document["input"]], *([each] for each in RAW)):
+        usual = IMAGES if self.images else RAW
+        for columns in (self.document.get("columns"), [self.document["input"]], *([each] for each in usual)):
             if columns and all(each in names for each in columns):
                 return list(columns)
         wanted = ", ".join(spec["name"] for spec in self.inputs)
-        known = ", ".join([*(self.document.get("columns") or []), *RAW])
+        known = ", ".join([*(self.document.get("columns") or []), *usual])
         raise DataError(
             f"{self.table.path}: no column for {wanted}, and none called {known}; it has {', '.join(names)}: "
             "name the one with the raw input with --column"

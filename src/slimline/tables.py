@@ -17,23 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimline import manifest
+from slimline import image_names, manifest
 from slimline.errors import DataError
 
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
-PATH, FILE_NAME = "path", "file_name"  # of images; the second is what Hugging Face's imagefolder calls it
+PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name
+PATH = PATHS[0]
 FIELD = 1 << 26  # letters of a value: Python's own bound, 131,072, is a few pages of text
 csv.field_size_limit(max(csv.field_size_limit(), FIELD))
 
 
 def path_column(names: Sequence[str]) -> str:
-    """Return the column that names images' files: ``path``, or ``file_name`` where that is there instead."""
-    return FILE_NAME if FILE_NAME in names and PATH not in names else PATH
+    """Return the column that names images' files: the first of ``PATHS`` that is there, ``path`` where none is."""
+    return next((each for each in PATHS if each in names), PATH)
 
 
 class Table:
@@ -56,7 +56,7 @@ class _Images(Table):
 
     def __init__(self, path: Path, files: list[str]) -> None:
         if not files:
-            raise DataError(f"{path}: no image in it ({', '.join(IMAGES)})")
+            raise DataError(f"{path}: no image in it, by the suffixes of the formats that Pillow reads")
         self._files = files
         super().__init__(path, [PATH], len(files))
 
@@ -71,8 +71,9 @@ class _Folder(_Images):
     """The images under a folder, sorted by path, relative to the folder."""
 
     def __init__(self, path: Path) -> None:
-        found = (each.relative_to(path).as_posix() for each in path.rglob("*") if each.suffix.lower() in IMAGES)
-        super().__init__(path, sorted(found))
+        found = (each for each in path.rglob("*") if image_names.is_image(each.name) and each.is_file())
+        names = (each.relative_to(path).as_posix() for each in found)
+        super().__init__(path, sorted(name for name in names if not image_names.is_hidden(name)))
 
     def image(self, path: str) -> Path | bytes:
         return self.path / path
@@ -85,8 +86,8 @@ class _Archive(_Images):
         from slimline import image_sources
 
         self._store = image_sources.Archive(path)
-        names = self._store.names()
-        super().__init__(path, [name for name in names if name.lower().endswith(IMAGES) and "/._" not in f"/{name}"])
+        names = (name for name in self._store.names() if image_names.is_image(name))
+        super().__init__(path, [name for name in names if not image_names.is_hidden(name)])
 
     def image(self, path: str) -> Path | bytes:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 import tarfile
 import zipfile
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
-from slimline import image_sources, listed_files, preprocess
+from slimline import image_sources, listed_files, preprocess, tables
 from slimline.errors import DataError, ParamsError
 from slimline.file_index import FILE, FileIndex
 from slimline.manifest import sha256
@@ -51,6 +52,19 @@ def write_zip(folder: Path, target: Path) -> Path:
         for path in sorted(folder.rglob("*.png")):
             archive.write(path, f"pictures/{path.relative_to(folder)}")
     return target
+
+
+def test_names_in_a_zip_are_utf_8_even_where_it_does_not_say_so(tmp_path: Path) -> None:
+    (write_folders(tmp_path / "pictures", 2) / "red").rename(tmp_path / "pictures/größer")
+    whole = write_zip(tmp_path / "pictures", tmp_path / "said.zip").read_bytes()
+    flag = re.compile(rb"(PK\x03\x04..|PK\x01\x02....)\x00\x08", re.DOTALL)
+    (tmp_path / "p.zip").write_bytes(flag.sub(rb"\g<1>\x00\x00", whole))
+    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+        assert not any("größer" in name for name in archive.namelist())
+    store = image_sources.store(tmp_path / "p.zip")
+    assert {name.split("/")[-2] for name in store.names()} == {"größer", "green", "blue"}
+    assert all(store.read(name).startswith(b"\x89PNG") for name in store.names())
+    assert image_sources.store(tmp_path / "said.zip").names() == store.names()
 
 
 def write_tar(folder: Path, target: Path) -> Path:
@@ -138,12 +152,27 @@ def test_a_number_stands_for_all_channels_and_both_sides(folder: Path) -> None:
         make(folder, size=[1, 2, 3])
 
 
-def test_a_manifest_may_say_file_name(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["file_name", "filepath", "filename", "image", "img"])
+def test_a_manifest_may_have_other_names_for_paths(folder: Path, name: str) -> None:
     rows = [[f"{label}/{index:03}.png", label] for label in LABELS for index in range(40)]
-    assert all_rows(make(write_manifest(folder, rows, ["file_name", "label"]))) == all_rows(make(folder))
+    assert all_rows(make(write_manifest(folder, rows, [name, "label"]))) == all_rows(make(folder))
     found = own_data.describe_images(folder / "list.csv")
-    assert (found.text, found.labels) == (["file_name"], LABELS)
+    assert (found.text, found.labels) == ([name], LABELS)
     assert len(listed_files.named_files(folder / "list.csv")) == 120
+
+
+def test_a_path_comes_before_what_else_may_name_a_file(folder: Path) -> None:
+    names = ["red/000.png", "blue/000.png", "red/001.png", "blue/001.png"]
+    write_manifest(folder, [["7", name, name.split("/")[0]] for name in names], ["image", "path", "label"])
+    assert own_data.describe_images(folder / "list.csv").text == ["path"]
+    assert listed_files.named_files(folder / "list.csv") == names
+
+
+def test_images_in_a_table_itself_are_told(folder: Path) -> None:
+    line = {"image": {"bytes": "…", "path": "0.png"}, "label": "red"}
+    (folder / "t.jsonl").write_text(f"{json.dumps(line)}\n")
+    with pytest.raises(DataError, match=r"t\.jsonl: row 1: column 'image': an image itself, not the path of its file"):
+        make(folder / "t.jsonl").splits()
 
 
 def test_folders_may_name_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +250,20 @@ def test_a_manifest_says_label_split_and_group(folder: Path) -> None:
             assert len({where[row.tobytes()] for row in task.inputs_of(files)["image"]}) == 1
 
 
+def test_listed_images_without_a_group_are_groups_of_their_own(folder: Path) -> None:
+    lines = [{"path": f"{label}/{index:03}.png", "label": label} for label in LABELS for index in range(40)]
+    groups = [*["one"] * 10, *["", None] * 55]
+    (folder / "t.jsonl").write_text(
+        "".join(json.dumps(line | {"who": who}) + "\n" for line, who in zip(lines, groups, strict=True))
+    )
+    task = make(folder / "t.jsonl", group="who")
+    assert {name: len(split) for name, split in task.splits().items()} == {
+        name: len(split) for name, split in make(folder).splits().items()
+    }
+    where = {int(row): part for part in SPLITS for row in task.rows_of(part)}
+    assert len({where[at] for at in range(10)}) == 1
+
+
 def test_what_is_stored_is_what_serving_makes(folder: Path) -> None:
     task = make(folder)
     expected = preprocess.run(task.preprocess(), [picture("red", 7).tobytes() and (folder / "red/007.png")], trust=None)
@@ -246,6 +289,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 GREY = Image.fromarray(np.full((8, 8), 100, np.uint8))
 DEEP = Image.fromarray(np.full((8, 8), 100 * 256, np.uint16))
 CLEAR = Image.fromarray(np.concatenate([np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8, 1), np.uint8)], 2))
+FLOATS = Image.fromarray(np.full((8, 8), 100, np.float32))
+SHARES = Image.fromarray(np.full((8, 8), 100 / 255, np.float32))
+LAB = ImageCms.applyTransform(
+    GREY.convert("RGB"),
+    ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"),
+)
 PALETTE = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).quantize(4)
 
 
@@ -257,16 +306,89 @@ PALETTE = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).quantize(4)
         pytest.param(encoded(CLEAR, "PNG"), 255, id="transparent"),
         pytest.param(encoded(PALETTE, "GIF"), 100, id="palette"),
         pytest.param(encoded(GREY.convert("RGB"), "WEBP", lossless=True), 100, id="webp"),
+        pytest.param(encoded(FLOATS, "TIFF"), 100, id="floats"),
+        pytest.param(encoded(SHARES, "TIFF"), 100, id="floats up to 1"),
+        pytest.param(encoded(LAB, "TIFF"), 100, id="lab"),
         pytest.param(encoded(GREY.convert("1"), "TIFF"), None, id="one bit"),
         pytest.param(encoded(GREY.convert("CMYK"), "JPEG"), None, id="cmyk"),
     ],
 )
-def test_every_kind_of_picture_is_read(content: bytes, value: int | None) -> None:
-    steps = images(data="x", labels=LABELS, size=[8, 8])._to_pixels
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_kind_of_picture_is_read(content: bytes, value: int | None, mode: str) -> None:
+    steps = images(data="x", labels=LABELS, size=[8, 8], mode=mode)._to_pixels
     (array,) = preprocess.run({"format": 1, "input": "image", "steps": steps}, [content], trust=None).values()
-    assert array.shape == (1, 8, 8, 3)
+    assert array.shape == (1, 8, 8, len(mode))
     if value is not None:
         assert np.abs(array.astype(int) - value).max() <= 1
+
+
+SUFFIXES = ["avif", "jp2", "jfif", "jpe", "ppm", "pgm", "tga", "ico", "qoi", "apng", "JPEG"]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folders", "zip"])
+def test_files_of_any_picture_format_are_images_of_class_folders(tmp_path: Path, packed: bool) -> None:
+    root = tmp_path / "p"
+    for label in ("red", "blue"):
+        (root / label).mkdir(parents=True)
+        for index, suffix in enumerate(SUFFIXES):
+            shown = picture(label, index)
+            (shown.convert("L") if suffix == "pgm" else shown).save(root / label / f"{index}.{suffix}")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+            for path in sorted(root.rglob("*.*")):
+                archive.write(path, path.relative_to(root))
+        root = tmp_path / "p.zip"
+    files = image_sources.store(root)
+    items = image_sources.by_folder(files)
+    assert len(items) == 2 * len(SUFFIXES)
+    assert len(preprocess.decode_image(list(image_sources.pictures(files, items)))) == len(items)
+    assert tables.read(root).total == len(items)
+
+
+def test_what_is_no_picture_is_left_out_and_named(folder: Path) -> None:
+    for name in ("red/Thumbs.db", "red/README", "red/notes.txt", "red/.DS_Store", "blue/list.csv", "top.mat"):
+        (folder / name).write_bytes(b"beside")
+    task = make(folder)
+    task.splits()
+    assert (task.notes, own_data.left_out(folder)) == ([], [])
+    (folder / "red/000.png").unlink()  # other rows: the notes are made with them
+    for name in ("red/b.heic", "red/a.heic", "blue/c.h5", "blue/scan"):
+        (folder / name).write_bytes(b"left out")
+    task = make(folder)
+    assert sum(map(len, task.splits().values())) == 119
+    said = "4 files left out, such as blue/c.h5: Pillow reads no files without a suffix, .h5, .heic"
+    assert (task.notes, own_data.left_out(folder)) == ([said], [said])
+
+
+HIDDEN = [".ipynb_checkpoints/0.png", "__MACOSX/red/._000.png", "red/.cache/a.png", "red/._000.png", ".trash/x/b.png"]
+
+
+@pytest.mark.parametrize("write", [None, write_zip, write_tar], ids=["folders", "zip", "tar"])
+def test_hidden_folders_and_files_are_no_classes_nor_images(
+    folder: Path, tmp_path: Path, write: Callable[[Path, Path], Path] | None
+) -> None:
+    for name in HIDDEN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture("red", 0).save(folder / name)
+    data = folder if write is None else write(folder, tmp_path / ("all.zip" if write is write_zip else "all.tar.gz"))
+    assert own_data.classes(data) == dict.fromkeys(LABELS, 40)
+    assert tables.read(data).total == 120
+    first = f"{'' if write is None else 'pictures/'}.ipynb_checkpoints/0.png"
+    assert own_data.left_out(data) == [f"3 images left out, such as {first}: hidden, by names with . or __ first"]
+
+
+def test_a_file_of_a_class_may_start_with_two_lines(folder: Path) -> None:
+    picture("red", 99).save(folder / "red/__99.png")
+    assert own_data.classes(folder) == {"blue": 40, "green": 40, "red": 41}
+
+
+def test_a_class_of_no_picture_says_why(folder: Path) -> None:
+    (folder / "black").mkdir()
+    (folder / "black/a.heic").write_bytes(b"left out")
+    with pytest.raises(
+        DataError, match=r"black: a class folder .*\(1 file left out, such as black/a\.heic: Pillow rea"
+    ):
+        own_data.classes(folder)
 
 
 def test_a_photograph_is_turned_upright() -> None:
@@ -287,6 +409,12 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "loose": (lambda f: picture("red", 0).save(f / "a.png") or f, {}, r"a.png lies in no class folder"),
     "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png: unknown label 'blue'"),
     "empty class": (lambda f: f, {"labels": [*LABELS, "black"]}, r"label 'black' has no training row"),
+    "floats": (
+        lambda f: Image.fromarray(np.array([[-3.2, 812]], np.float32)).save(f / "red/x.tif") or f, {},
+        r"red/x.tif: can't be decoded: float pixels from -3.2 to 812: save them as 8 or 16 bits"),
+    "no numbers": (
+        lambda f: Image.fromarray(np.array([[np.nan, 1]], np.float32)).save(f / "red/x.tif") or f, {},
+        r"red/x.tif: can't be decoded: float pixels from nan to nan: save them as 8 or 16 bits"),
     "no archive": (lambda f: (f / "a.zip").write_bytes(b"PK") and f / "a.zip", {}, r"a.zip: not an archive"),
     "not there": (
         lambda f: write_manifest(f, [["red/999.png", "red"]], ["path", "label"]), {}, r"row 1: 'red/999.png': no such"),

@@ -105,6 +105,23 @@ def test_groups_never_straddle(folder: Path) -> None:
         assert len(where) == 1
 
 
+@pytest.mark.parametrize("blank", [None, "", " ", float("nan")], ids=["null", "empty", "space", "nan"])
+def test_rows_without_a_group_are_groups_of_their_own(folder: Path, blank: Any) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    found = texts(200)
+    known = 7.0 if blank != blank else "seven"  # noqa: PLR0124  (what is no number isn't itself)
+    who = [known if at < 20 else blank for at in range(200)]
+    columns = {"text": [a for a, _ in found], "label": [b for _, b in found], "who": who}
+    parquet.write_table(pa.table(columns), folder / "t.parquet")
+    task = make(str(folder / "t.parquet"), group="who")
+    shares = {name: len(split) for name, split in task.splits().items()}
+    assert shares == pytest.approx({"train": 120, "validation": 20, "calibration": 20, "test": 40}, abs=1)
+    where = {int(row): part for part in SPLITS for row in task.rows_of(part)}
+    assert len({where[at] for at in range(20)}) == 1
+
+
 def test_given_files_stay_what_they_are_and_leaks_go(folder: Path) -> None:
     train, test = texts(200), texts(60, seed=1)
     data = {
@@ -271,6 +288,18 @@ def test_class_weights_of_many_labels_are_those_of_their_rows(folder: Path) -> N
     torch.testing.assert_close(task.loss(out, y), expected)
     with pytest.raises(DataError, match=r"task\.args\.class_weights: 'balanced' or 3 numbers, one a label"):
         several(folder, class_weights=[1, 2]).splits()
+
+
+def test_a_label_of_other_splits_alone_is_told_by_its_row(folder: Path) -> None:
+    rows = [(text, label, "test" if at % 5 == 0 else "train") for at, (text, label) in enumerate(texts(60))]
+    rows[10] = (rows[10][0], "sprot", "test")
+    write_table(folder / "t.csv", rows, ("text", "label", "split"))
+    asked = {"data": str(folder / "t.csv"), "split": "split", "labels": [*LABELS, "sprot"]}
+    message = (
+        r"t\.csv: row 11: label 'sprot' has no training row \(1 such in task.args.labels\)\. Did you mean 'sport'\?"
+    )
+    with pytest.raises(DataError, match=message):
+        text(tokenizer=str(folder / "model"), **asked).splits()
 
 
 WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {

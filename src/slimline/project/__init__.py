@@ -119,14 +119,11 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
         yield f"found: {_found(document['task'])}"
         if size := document["task"]["args"].get("size"):
             yield f"size: images are brought to {size[0]}×{size[1]} pixels; --size H W takes another"
+        yield from _left_out(document["task"]["name"], own.data)
         if document["task"]["name"] == "text":
-            from slimline.labelled_rows import PARTS
             from slimline.project import own as pages
-            from slimline.project import own_data, own_head
+            from slimline.project import own_head
 
-            if left := own_data.unused(own.data):
-                named = ", ".join(str(path) for path in left)
-                yield f"found: {named}: left out, since a table in a folder is called {', '.join(PARTS)}"
             if own.weights is None:
                 yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
         if own.weights is not None:
@@ -143,6 +140,18 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
             )
     elif task == "fashion-mnist":
         yield "data: set task.args.source in params.yaml to a folder with the four Fashion-MNIST idx.gz files"
+
+
+def _left_out(task: str, data: Path) -> Iterator[str]:
+    """Yield what of the data is no part of the task."""
+    from slimline.labelled_rows import PARTS
+    from slimline.project import own_data
+
+    if task == "images":
+        yield from (f"found: {data}: {note}" for note in own_data.left_out(data))
+    elif left := own_data.unused(data):
+        named = ", ".join(str(path) for path in left)
+        yield f"found: {named}: left out, since a table in a folder is called {', '.join(PARTS)}"
 
 
 def _trains_in_bf16(document: dict[str, Any]) -> bool:

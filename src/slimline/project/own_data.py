@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from slimline import tables
+from slimline import image_names, tables
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.labelled_rows import PARTS, listed
 
@@ -23,6 +23,9 @@ PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "an
 SPLIT, GROUP = "split", "group"
 KINDS = ["one", "many", "number"]
 SEPARATORS = (",", ";", "|")  # between labels in one cell
+FEW = 20  # so many distinct whole numbers can be labels
+NEARLY = 0.95  # so large a share of numbers, and the rest are mistakes
+NO_VALUE = {"nan", "n/a", "na", "null", "none", "nil", "-", "--", "?", "inf", "-inf"}
 MANY = 1000  # so many distinct values are no list of labels
 SAMPLE = 2000
 SHOWN = 40  # letters of a column's name
@@ -83,8 +86,8 @@ def describe_images(data: Path, columns: Columns = Columns()) -> Described:
     path = tables.path_column(table.names)
     if path not in table.names:
         raise DataError(
-            f"{data}: no column {tables.PATH!r}, which names each image's file; it has: {_names(table)}. For texts, "
-            "--model takes an encoder: its folder, or its name on the hub"
+            f"{data}: no column {tables.PATH!r} (or {', '.join(tables.PATHS[1:])}), which names each image's file; it "
+            f"has: {_names(table)}. For texts, --model takes an encoder: its folder, or its name on the hub"
         )
     if columns.group is None and GROUP in table.names:
         columns = replace(columns, group=GROUP)
@@ -154,11 +157,21 @@ def classes(data: Path) -> dict[str, int] | None:
         return None
     items = image_sources.by_folder(image_sources.store(data))
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
-        raise DataError(f"{empty[0]}: a class folder without an image in it; put some there, or remove it")
+        held = image_sources.Folder(empty[0]).names()
+        why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
+        said = f" ({'; '.join(why)})" if why else ""
+        raise DataError(f"{empty[0]}: a class folder without an image in it{said}; put some there, or remove it")
     found = Counter(str(item.label) for item in items)
     if len(found) == 1:
         raise DataError(f"{data}: one class alone, {next(iter(found))!r}; a folder for each of two or more is expected")
     return dict(sorted(found.items()))
+
+
+def left_out(data: Path) -> list[str]:
+    """Return lines on the files that class folders, or an archive of such, hold beside images; none for a table."""
+    from slimline import image_sources
+
+    return [] if image_sources.is_table(data) else image_sources.left_out(image_sources.store(data))
 
 
 def _rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -252,16 +265,34 @@ class _Values:
         numbers = {value: number for value in values if (number := _number(value)) is not None}
         all_numbers = len(numbers) == len(values)
         fractions = any(number != int(number) for number in numbers.values())
-        if kind == "number" or (kind is separator is None and all_numbers and (len(values) > 20 or fractions)):
+        if kind == "number" or (kind is separator is None and all_numbers and (len(values) > FEW or fractions)):
             return self._as_number(numbers, column, fractions=fractions)
+        too_many = len(values) > MANY or len(values) * 2 > rows
+        if kind is separator is None:
+            self._check_nearly_numbers(numbers, column, no_labels=too_many or fractions)
         separator, lists = self._separator(path, column, kind, separator)
         if separator is not None:
             parts = {value: self._parts(value, column, separator, lists=lists) for value in values}
             return _Answer("many", sorted(self._labels(parts, path, column)), separator=separator)
-        if len(values) > MANY or len(values) * 2 > rows:
+        if too_many:
             raise DataError(f"{path}: {column}: {len(values)} distinct values in {rows} rows are no labels")
         names = self._labels({value: [value] for value in values}, path, column)
         return _Answer("one", sorted(names, key=float if all_numbers else str))
+
+    def _check_nearly_numbers(self, numbers: Mapping[str, float], column: str, *, no_labels: bool) -> None:
+        """Raise DataError for the first value that is no number where nearly all of many are.
+
+        With ``no_labels`` these numbers can hardly be labels; else all the rest must be signs for what is missing.
+        """
+        wrong = [value for value in self.counts if value not in numbers]
+        if not wrong or len(self.counts) <= FEW or len(numbers) < NEARLY * len(self.counts):
+            return
+        if no_labels or all(value.lower() in NO_VALUE for value in wrong):
+            raise DataError(
+                f"{self._first[wrong[0]]}: {column}: {wrong[0]!r} is no number, and {len(numbers):,} of "
+                f"{len(self.counts):,} distinct values are; mend it, or take the row out, then --answer number "
+                "(--answer one or many, if they are labels)"
+            )
 
     def _as_number(self, numbers: Mapping[str, float], column: str, *, fractions: bool) -> _Answer:
         """Return a number, right within a tenth of the range, but a half at least where all are whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,10 @@ class Images(OwnRows):
 
     def settings(self) -> list[Any]:
         return [self.size, self.mode, self.label, self.split, self.group]
+
+    def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
+        del kept
+        return [] if image_sources.is_table(self.data) else image_sources.left_out(self._items[0])
 
     @cached_property
     def _items(self) -> tuple[Store, list[Item]]:
