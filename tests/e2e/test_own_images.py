@@ -24,10 +24,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root.mkdir()
     write_zip(write_folders(root.parent / "pictures", 60), root / "pictures.zip")
     torch.manual_seed(0)
-    torch.save({"state_dict": {f"net.{k}": v for k, v in ResNet(classes=1000).state_dict().items()}}, root / "net.ckpt")
+    torch.save(
+        {"state_dict": {f"net.{k}": v for k, v in ResNet(classes=1000, channels=3).state_dict().items()}},
+        root / "net.ckpt",
+    )
     own = ("--model", "resnet", "--weights", "net.ckpt", "--data", "pictures.zip", "--size", "32", "32")
     made = initialized(root, *own, "--recipe", "small")
-    made.edit("params.yaml", "runtime: onnxruntime, threads: 1", "runtime: auto, threads: 2")
+    made.edit("params.yaml", "runtime: onnxruntime\n  threads: 1", "runtime: auto\n  threads: 2")
+    made.edit("params.yaml", "batch_size: 64", "batch_size: 8")  # few images: else hardly a step
     made.run("slimline", "check")
     made.repro()
     return made

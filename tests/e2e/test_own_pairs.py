@@ -21,9 +21,8 @@ Pair = tuple[str, str, str]
 
 
 def pairs(count: int, seed: int) -> list[Pair]:
-    """Return (a text, one that answers it, the answer's label): the first text alone says nothing of it."""
-    first, second = texts(count, seed), texts(count, seed + 1)[::-1]
-    return [(a, b, label) for (a, _), (b, label) in zip(first, second, strict=True)]
+    """Return (a text, another on the same topic, the topic)."""
+    return [(a, b, label) for (a, label), (b, _) in zip(texts(count, seed), texts(count, seed + 1), strict=True)]
 
 
 @pytest.fixture(scope="module")
