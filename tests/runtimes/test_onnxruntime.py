@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +54,7 @@ def test_shared_rows_are_answered_in_their_order(cnn: Cnn, task: Digits, tmp_pat
     shared.close()
 
 
-@pytest.mark.parametrize("bad", [0, 3], ids=["in its caller's share", "in another's"])
+@pytest.mark.parametrize("bad", [0, 3], ids=["in the first share", "in the last"])
 def test_a_mistake_in_any_share_is_the_callers(text_release: Path, bad: int) -> None:
     ids = np.ones((4, 2), np.int64)
     ids[bad] = 99_999_999
@@ -59,3 +62,26 @@ def test_a_mistake_in_any_share_is_the_callers(text_release: Path, bad: int) -> 
     with pytest.raises(InputError, match="the model can't take these values"):
         runtime.run({"input_ids": ids})
     assert runtime.run({"input_ids": np.ones((4, 2), np.int64)})["logits"].shape[0] == 4
+
+
+def test_threads_that_share_rows_keep_to_cores_of_their_own(cnn: Cnn, task: Digits, tmp_path: Path) -> None:
+    export(cnn, task.signature(), tmp_path, {})
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core is nobody's own")
+    runtime = OnnxRuntimeRows(tmp_path, 2)
+    together = threading.Barrier(2)
+    run = runtime._runtime.run
+
+    def seen(inputs: dict[str, Any]) -> dict[str, Any]:
+        kept.append(os.sched_getaffinity(0))
+        together.wait(10)  # each share has a thread
+        return run(inputs)
+
+    kept: list[set[int]] = []
+    runtime._runtime.run = seen  # type: ignore[method-assign]
+    runtime.run({"image": np.zeros((4, 1, 8, 8), np.float32)})
+    first, second = kept
+    assert first.isdisjoint(second)
+    assert first | second == cores == os.sched_getaffinity(0)
+    runtime.close()

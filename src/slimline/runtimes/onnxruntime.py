@@ -57,13 +57,15 @@ class OnnxRuntime:
 class OnnxRuntimeRows:
     """Shares the rows of a batch out among ``threads`` threads (None: one a core); each runs its own rows alone.
 
-    A single row takes one thread. Ranges that a model finds as it runs are those of a share of the batch.
+    A single row takes one thread. Ranges that a model finds as it runs are those of a share of the batch. The threads
+    keep to cores of their own: the kernel wakes several on the core of whoever wakes them, one after the other.
     """
 
     def __init__(self, directory: Path, threads: int | None, file: str = "model.onnx") -> None:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._runtime = OnnxRuntime(directory, 1, file)
-        self._pool = ThreadPoolExecutor(max(self._threads - 1, 1), "onnxruntime-rows")
+        which = itertools.count()
+        self._pool = ThreadPoolExecutor(self._threads, "onnxruntime-rows", lambda: _keep_to(next(which), self._threads))
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Raises InputError as OnnxRuntime does."""
@@ -72,13 +74,16 @@ class OnnxRuntimeRows:
         if shares < 2:
             return self._runtime.run(inputs)
         bounds = [rows * at // shares for at in range(shares + 1)]
-        first, *others = (
-            {name: array[start:end] for name, array in inputs.items()} for start, end in itertools.pairwise(bounds)
-        )
-        running = [self._pool.submit(self._runtime.run, share) for share in others]
-        found = [self._runtime.run(first), *(each.result() for each in running)]
+        parts = ({name: array[at:end] for name, array in inputs.items()} for at, end in itertools.pairwise(bounds))
+        found = list(self._pool.map(self._runtime.run, parts))
         return {name: np.concatenate([share[name] for share in found]) for name in found[0]}
 
     def close(self) -> None:
         self._pool.shutdown()
         self._runtime.close()
+
+
+def _keep_to(which: int, of: int) -> None:
+    """Let the calling thread, one ``of`` so many, run on its share of the cores alone."""
+    if own := sorted(os.sched_getaffinity(0))[which::of]:
+        os.sched_setaffinity(0, own)
