@@ -23,8 +23,8 @@ def main(stage: Stage) -> None:
     target, confidence = params.target, params.budget.confidence
     stages, exported, ran, base = {}, {}, {}, None
 
-    def decided(predictor: Predictor, rows: Split, at_once: int | None = None) -> NDArray[Any]:
-        return task.decided(benchmark.of_split(predictor.predict, rows, at_once), predictor.signature)
+    def decided(predictor: Predictor, rows: Split) -> NDArray[Any]:
+        return task.decided(benchmark.of_split(predictor.predict, rows, predictor.runtime_name), predictor.signature)
 
     bar = tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None)
     for name in bar:
@@ -41,7 +41,7 @@ def main(stage: Stage) -> None:
         stages[name] = row
         if name in speed["engines"]:
             engine = Predictor(EXPORTS / name, runtime="tensorrt")
-            on_gpu = decided(engine, test, at_once=1)
+            on_gpu = decided(engine, test)
             engine.close()
             ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
     document = {

@@ -94,9 +94,10 @@ def answered(scratch: Path, stage: Stage, rows: Split) -> NDArray[Any]:
 
     Outputs that aren't finite are an ExportError.
     """
-    runtime = plugins.find("runtimes", runtime_choice.default(stage.params.target.runtime))(scratch, 1)
+    name = runtime_choice.default(stage.params.target.runtime)
+    runtime = plugins.find("runtimes", name)(scratch, 1)
     try:
-        out = benchmark.of_split(runtime.run, rows)
+        out = benchmark.of_split(runtime.run, rows, name)
     finally:
         runtime.close()
     wild = int((~np.isfinite(out.reshape(len(out), -1)).all(axis=1)).sum())

@@ -89,7 +89,9 @@ def validated(stage: Stage, predictors: Mapping[tuple[str, str], Predictor]) -> 
     """Return {(stage, runtime): whether its answers on validation rows keep the budget's max_drop}."""
     task, rows, limits = stage.task, stage.splits["validation"], stage.params.budget.max_drop
     values = {
-        pair: task.metrics(task.decided(benchmark.of_split(predictor.predict, rows), predictor.signature), rows.targets)
+        pair: task.metrics(
+            task.decided(benchmark.of_split(predictor.predict, rows, pair[1]), predictor.signature), rows.targets
+        )
         for pair, predictor in tqdm(predictors.items(), desc="validation answers", unit="export", disable=None)
     }
     first = next(runtime for _, runtime in predictors)

@@ -20,6 +20,12 @@ def test_auto_measures_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert runtime_choice.candidates("auto", 1) == ["onnxruntime", "openvino", "openvino-bf16"]
 
 
+def test_only_runtimes_that_are_known_to_take_several_callers_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 1, 2})
+    assert [runtime_choice.callers(each) for each in ("onnxruntime", "openvino-bf16")] == [3, 3]
+    assert [runtime_choice.callers(each) for each in ("tensorrt", "triton", "somebody's")] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(("bf16", "count"), [("bf16", 4), ("f32", 3)])
 def test_a_runtime_that_computes_as_another_does_is_not_timed_again(bf16: str, count: int) -> None:
     every = ["onnxruntime", "onnxruntime-rows", "openvino", "openvino-bf16"]

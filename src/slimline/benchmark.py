@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline import intervals, plugins
+from slimline import intervals, plugins, runtime_choice
 from slimline.predictor import Arrays, Predictor
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray
     return in_batches(predictor.predict, inputs)
 
 
-def of_split(run: Callable[[Arrays], Arrays], split: Split, at_once: int | None = None) -> NDArray[Any]:
-    """Return the first output of ``run`` for every row of ``split``, N first.
+def of_split(run: Callable[[Arrays], Arrays], split: Split, runtime: str) -> NDArray[Any]:
+    """Return the first output of ``run``, which ``runtime`` answers, for every row of ``split``, N first.
 
-    Batches are answered ``at_once``, by default as many as there are cores: a model that is served by one thread is
-    asked from all of them, and answers as it does by one.
+    Where the runtime takes several callers, a model that is served by one thread is asked from all cores, and answers
+    each as it does by one.
     """
-    return split.outputs(lambda inputs: next(iter(run(inputs).values())), at_once or len(os.sched_getaffinity(0)))
+    return split.outputs(lambda inputs: next(iter(run(inputs).values())), runtime_choice.callers(runtime))
 
 
 def in_batches(run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:

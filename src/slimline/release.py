@@ -53,7 +53,9 @@ def build(
             runtime = measured["stages"][stage].get("runtime", "auto")
             predictor = Predictor(folder, runtime, threads=1)
             golden[f"output/{stage}"] = goldens.outputs(predictor, head.inputs)
-            answers[f"output/{stage}"] = benchmark.of_split(predictor.predict, references).astype(np.float32)
+            answers[f"output/{stage}"] = benchmark.of_split(
+                predictor.predict, references, predictor.runtime_name
+            ).astype(np.float32)
             predictor.close()
         golden |= {f"input/{name}": array for name, array in head.inputs.items()}
         np.savez_compressed(scratch / "golden.npz", targets=head.targets, **golden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from statistics import geometric_mean
@@ -31,6 +32,11 @@ def candidates(runtime: str, threads: int) -> list[str]:
         return [runtime]
     others = (name for name, package in OTHERS.items() if find_spec(package))
     return [DEFAULT, *(name for name in others if threads > 1 or name != BY_ROWS)]
+
+
+def callers(runtime: str) -> int:
+    """Return how many threads may ask a runtime at once: one a core of those that take several, else one."""
+    return len(os.sched_getaffinity(0)) if runtime in {DEFAULT, *OTHERS} else 1
 
 
 def precision(runtime: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import benchmark, metrics, params, plugins
+from slimline import benchmark, metrics, params, plugins, runtime_choice
 from slimline.errors import ExportError, ParamsError
 from slimline.params import Configured, Export, Target
 from slimline.task import Split, Task
@@ -120,7 +120,7 @@ def measure(
     """
     runtime = plugins.find("runtimes", "onnxruntime")(path.parent, 1, file=path.name)
     try:
-        found = benchmark.of_split(runtime.run, rows)
+        found = benchmark.of_split(runtime.run, rows, runtime_choice.DEFAULT)
     finally:
         runtime.close()
     decided = [task.decided(out, signature) for out in (expected, found)]
