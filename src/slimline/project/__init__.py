@@ -132,7 +132,9 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
             model = document["teacher"]["model"]
             if model["name"] == "hf-encoder":  # its folder is told from within the project
                 model["args"]["source"] = own.model
-            yield f"found: {own_weights.said(own.weights, own_weights.lacks(own.weights, **model), labels)}"
+            trained = document["teacher"]["training"]  # None: the file was found whole
+            missing = own_weights.lacks(own.weights, **model) if trained else []
+            yield f"found: {own_weights.said(own.weights, missing, labels)}"
         if _trains_in_bf16(document):
             yield (
                 "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for "
