@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,7 +23,7 @@ from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage, compression
-from slimline.task import Task
+from slimline.task import Split, Task
 from slimline.training import Epoch
 
 
@@ -69,6 +70,20 @@ class Undecided(Method):
 @contextmanager
 def _no_curves(name: str, *, resume: bool = False) -> Iterator[Any]:
     yield lambda _: None
+
+
+def test_batches_hold_rows_of_like_length_and_each_row_once() -> None:
+    lengths = np.random.default_rng(0).integers(1, 50, 1000)
+    ids = np.where(np.arange(50) < lengths[:, None], 1 + np.arange(1000)[:, None], 0)
+    split = Split({"ids": ids}, np.arange(1000), padding=("ids", 0))
+    batches = Stage("quantize", params.load(), None).batches(split)
+    seen = [(inputs["ids"], y) for inputs, y in batches()]
+    assert sorted(torch.cat([y for _, y in seen]).tolist()) == list(range(1000))
+    assert all((x[:, 0] == y + 1).all() for x, y in seen)
+    assert sum(x.numel() for x, _ in seen) < 1.1 * lengths.sum()
+    widths = [x.shape[1] for x, _ in seen]
+    assert widths != sorted(widths)  # whoever looks at the first few sees long ones too
+    assert all(torch.equal(x, again["ids"]) for (x, _), (again, _) in zip(seen, batches(), strict=True))
 
 
 @pytest.mark.parametrize(("method", "kept"), [(Halve, True), (Lasso, True), (Undecided, False)])

@@ -9,32 +9,45 @@ one's is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from slimline import measure
-from slimline.method import Batches, Context, Method, compress
+from slimline import measure, progress
+from slimline.method import Batches, Context, Method, Plan, compress
 from slimline.sensitivity import Sensitivity
 
 GAIN = 1.02  # below it the first of the two stays
 
 
-def choose(
-    methods: Mapping[str, Method], model: nn.Module, batches: Batches, context: Context
-) -> tuple[str, list[str]]:
-    """Return which of ``methods`` {kind: method} is taken, and why; the choice is recorded and replayed.
+def plan(methods: Mapping[str, Method], model: nn.Module, batches: Batches, context: Context) -> Plan:
+    """Return the plan of that of ``methods`` {kind: method} which is taken; the choice is recorded and replayed.
 
     Each method's ``max_loss`` is how much higher its validation loss may be than the other's.
     """
-    choice: dict[str, Any] = context.decisions.choose("ranges", lambda: _measured(methods, model, batches, context))
-    return str(choice["taken"]), [str(choice["why"])]
+    plans: dict[str, Plan] = {}
+
+    def measured() -> dict[str, Any]:
+        made = {}
+        with progress.steps("ranges", len(methods) + 1) as begin:
+            for kind, method in methods.items():
+                begin(kind)
+                made[kind], plans[kind] = compress(method, model, batches, context)
+            begin("validation loss")
+            sensitivity = Sensitivity(model, context)
+            rises = {kind: sensitivity.rise(each) for kind, each in made.items()}
+        return _chosen(methods, made, rises, context)
+
+    choice: dict[str, Any] = context.decisions.choose("ranges", measured)
+    taken = str(choice["taken"])
+    found = plans.get(taken) or methods[taken].plan(model, batches, context)
+    return replace(found, notes=[*found.notes, str(choice["why"])])
 
 
-def _measured(methods: Mapping[str, Method], model: nn.Module, batches: Batches, context: Context) -> dict[str, Any]:
-    made = {kind: compress(method, model, batches, context)[0] for kind, method in methods.items()}
-    sensitivity = Sensitivity(model, context)
-    rises = {kind: sensitivity.rise(each) for kind, each in made.items()}
+def _chosen(
+    methods: Mapping[str, Method], made: Mapping[str, nn.Module], rises: Mapping[str, float], context: Context
+) -> dict[str, Any]:
     samples = measure.models(made, context.task.signature(), context.calibration, context.target)
     times = {kind: {batch: each.p50 for batch, each in by_batch.items()} for kind, by_batch in samples.items()}
     first, second = methods

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from slimline import artifact, manifest, masks, params, pipeline, plugins, times
@@ -76,11 +77,17 @@ class Stage:
         return model, described, manifest.digest(folder)
 
     def batches(self, split: Split) -> Batches:
-        """Return a function that yields (inputs, targets) over ``split`` in order, starting over at each call."""
+        """Return a function that yields (inputs, targets) over ``split``, the same at each call.
+
+        Rows of several lengths go together with others as long, and those batches in random order.
+        """
+        rows = list(split.batches(BATCH))
+        if split.padding is not None:
+            np.random.default_rng(self.params.seed).shuffle(rows)
 
         def each() -> Iterator[tuple[dict[str, Any], Any]]:
-            for start in range(0, len(split), BATCH):
-                inputs, y = split[slice(start, start + BATCH)]
+            for chosen in rows:
+                inputs, y = split[chosen]
                 yield tensors(inputs), next(iter(tensors({"y": y}).values()))
 
         return each

@@ -65,7 +65,7 @@ class Split:
 
         Rows of several lengths go together with others as long, so that next to nothing is filled up.
         """
-        batches = list(self._batches())
+        batches = list(self.batches(BATCH))
         if at_once > 1:
             with ThreadPoolExecutor(at_once) as pool:
                 found = np.concatenate(list(pool.map(lambda rows: run(self[rows][0]), batches)))
@@ -77,16 +77,17 @@ class Split:
         ordered[np.concatenate(batches)] = found
         return ordered
 
-    def _batches(self) -> Iterator[Any]:
+    def batches(self, rows: int) -> Iterator[Any]:
+        """Yield which rows go together, ``rows`` at most: in their order, or the shortest first."""
         if self.padding is None:
-            yield from (slice(at, at + BATCH) for at in range(0, len(self), BATCH))
+            yield from (slice(at, at + rows) for at in range(0, len(self), rows))
             return
         name, fill = self.padding
         last = np.concatenate([_last(self.inputs[name][at : at + CHUNK], fill) for at in range(0, len(self), CHUNK)])
         order = np.argsort(last, kind="stable")
         start = 0
         while start < len(order):
-            widths = last[order[start : start + BATCH]] + 1  # ascending
+            widths = last[order[start : start + rows]] + 1  # ascending
             fits = np.flatnonzero(widths * np.arange(1, len(widths) + 1) <= POSITIONS)
             end = start + (int(fits[-1]) + 1 if len(fits) else 1)
             yield order[start:end]

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from slimline import dynamic_ranges, measure
 from slimline.errors import MethodError
 from slimline.latency import Samples
-from slimline.method import Batches, Context
+from slimline.method import Batches, Context, Plan
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
 from slimline.quantization_keys import Override
@@ -62,8 +63,18 @@ def test_the_faster_of_the_two_that_is_as_good(
     order = iter(rises)
     monkeypatch.setattr(measure, "models", models)
     monkeypatch.setattr(Sensitivity, "rise", lambda self, changed: next(order))
-    kinds = {kind: Linear(ranges=kind) for kind in ("static", "dynamic")}  # type: ignore[arg-type]
-    assert dynamic_ranges.choose(kinds, cnn, batches, context())[0] == taken
+    planned: list[str] = []
+
+    class Counted(Linear):
+        def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
+            planned.append(self.ranges)
+            return super().plan(model, batches, context)
+
+    kinds = {kind: Counted(ranges=kind) for kind in ("static", "dynamic")}  # type: ignore[arg-type]
+    plan = dynamic_ranges.plan(kinds, cnn, batches, context())
+    assert planned == ["static", "dynamic"]  # what was made to be measured is kept
+    assert plan.edit == kinds[taken].plan(cnn, batches, context()).edit
+    assert f"{taken} ranges" in plan.notes[-1]
 
 
 @pytest.mark.parametrize(

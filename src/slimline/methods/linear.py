@@ -84,6 +84,4 @@ class Linear(Quantize):
             return super().plan(model, batches, context)
         self.check(context.where)
         kinds = {"static": replace(self, ranges="static"), "dynamic": replace(self, ranges="dynamic")}
-        taken, notes = dynamic_ranges.choose(kinds, model, batches, context)
-        plan = kinds[taken].plan(model, batches, context)
-        return replace(plan, notes=[*plan.notes, *notes])
+        return dynamic_ranges.plan(kinds, model, batches, context)
