@@ -18,7 +18,7 @@ from typing import Any
 
 TARGET = Path("metrics/memory.json")
 GOAL = 2.5
-ROWS, LENGTH, CLASSES = 8, 64, 8
+ROWS, LENGTH, CLASSES, WORDS = 8, 64, 8, 30522
 SIZES: dict[str, dict[str, int]] = {
     "MiniLM-L6": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
     "30M": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536},
@@ -34,17 +34,24 @@ MIB = 2**20
 
 def methods() -> dict[str, Callable[[], Any]]:
     """Return what makes each method, by the step's name; their modules are imported here."""
+    from slimline.methods.drop_layers import DropLayers
     from slimline.methods.heads import Heads
     from slimline.methods.linear import Linear
     from slimline.methods.neurons import Neurons
     from slimline.methods.svd import Svd
+    from slimline.methods.vocabulary import Vocabulary
     from slimline.ranks import Ratio
 
     return {
+        "distill: a third of the layers": lambda: DropLayers(keep={"body.encoder.layer": [0, 1]}),
+        "prune: vocabulary": Vocabulary,
         "prune: heads, magnitude": lambda: Heads(importance="l2", ratio=0.25),
+        "prune: heads, Taylor": lambda: Heads(ratio=0.25),
         "prune: neurons, magnitude": lambda: Neurons(importance="l2", ratio=0.5),
+        "prune: neurons, Taylor": lambda: Neurons(ratio=0.5),
         "quantize: linear, static": lambda: Linear(ranges="static"),
         "quantize: linear, dynamic": lambda: Linear(ranges="dynamic"),
+        "quantize: linear, the faster": lambda: Linear(ranges="auto"),
         "factorize: svd": lambda: Svd(rank=Ratio(0.25), refit=False),
     }
 
@@ -66,8 +73,35 @@ def encoder(size: str, folder: Path) -> Any:
     from slimline.models.hf_encoder import HfEncoder
 
     torch.manual_seed(0)
-    BertConfig(vocab_size=30522, pad_token_id=0, **SIZES[size]).save_pretrained(folder)
+    BertConfig(vocab_size=WORDS, pad_token_id=0, **SIZES[size]).save_pretrained(folder)
     return HfEncoder(str(folder), classes=CLASSES).eval()
+
+
+def texts(ids: Any, labels: Any, folder: Path) -> Any:
+    """Return the context of a task of random texts, whose tokenizer gives every third of the words."""
+    from slimline.decisions import Decisions
+    from slimline.method import Context
+    from slimline.params import Target
+    from slimline.task import Classification, Split
+
+    tokenizer = folder / "tokenizer.json"
+    words = {f"word{number}": number for number in range(0, WORDS, 3)}
+    tokenizer.write_text(json.dumps({"model": {"type": "WordPiece", "vocab": words}}), encoding="utf-8")
+
+    class Texts(Classification):
+        labels = tuple(f"label{number}" for number in range(CLASSES))
+
+        def splits(self) -> dict[str, Split]:
+            return {}
+
+        def signature(self) -> dict[str, Any]:
+            return SIGNATURE
+
+        def preprocess(self) -> dict[str, Any]:
+            return {"format": 1, "input": "input_ids", "steps": [{"op": "tokenize", "file": str(tokenizer)}]}
+
+    rows = Split({"input_ids": ids}, labels, padding=("input_ids", 0))
+    return Context(Texts(), rows, rows, Target(batch_sizes=[1, ROWS]), Decisions(None, {}), where="benchmark")
 
 
 def take(size: str, step: str) -> dict[str, int]:
@@ -76,14 +110,10 @@ def take(size: str, step: str) -> dict[str, int]:
     import torch
     import transformers  # noqa: F401
 
-    from slimline.decisions import Decisions
     from slimline.export.onnx import export
-    from slimline.method import Context, compress
-    from slimline.params import Target
+    from slimline.method import compress
 
     made = methods()
-    nothing: Any = None
-    context = Context(nothing, nothing, nothing, Target(), Decisions(None, {}), where="benchmark")
     with tempfile.TemporaryDirectory() as scratch:
         small = torch.nn.Linear(2, CLASSES)  # building and exporting import what they need as they go
         one = {"inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}], "outputs": SIGNATURE["outputs"]}
@@ -91,10 +121,11 @@ def take(size: str, step: str) -> dict[str, int]:
         before = resident()
         model = encoder(size, Path(scratch))
         size_of = sum(each.numel() * each.element_size() for each in model.parameters())
-        ids = torch.randint(1, 30522, (ROWS, LENGTH))
-        batches = [({"input_ids": ids}, torch.zeros(ROWS, dtype=torch.int64))]
+        ids = torch.randint(1, WORDS, (ROWS, LENGTH))
+        labels = torch.arange(ROWS) % CLASSES
         if step in made:
-            compress(made[step](), model, lambda: batches, context)
+            context = texts(ids.numpy(), labels.numpy(), Path(scratch))
+            compress(made[step](), model, lambda: [({"input_ids": ids}, labels)], context)
         else:
             export(model, SIGNATURE, Path(scratch), {})
     return {

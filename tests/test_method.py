@@ -40,6 +40,15 @@ def test_compress_leaves_the_model_and_returns_a_changed_copy(
     assert plan.edit == Edit("double", {}, 1)
 
 
+def test_a_copy_for_reading_shares_what_stays(batches: Batches, context: Callable[..., Context]) -> None:
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    compressed, _ = compress(Double(), model, batches, context(), share=True)
+    assert torch.equal(model.weight, before)
+    assert torch.equal(compressed.state_dict()["weight"], before * 2)
+    assert compressed.get_parameter("bias").data_ptr() == model.bias.data_ptr()
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [

@@ -33,7 +33,7 @@ def plan(methods: Mapping[str, Method], model: nn.Module, batches: Batches, cont
         with progress.steps("ranges", len(methods) + 1) as begin:
             for kind, method in methods.items():
                 begin(kind)
-                made[kind], plans[kind] = compress(method, model, batches, context)
+                made[kind], plans[kind] = compress(method, model, batches, context, share=True)
             begin("validation loss")
             sensitivity = Sensitivity(model, context)
             rises = {kind: sensitivity.rise(each) for kind, each in made.items()}

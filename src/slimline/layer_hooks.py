@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from slimline.method import Batches
 from slimline.task import call
+
+if TYPE_CHECKING:
+    from slimline.method import Batches
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from slimline.errors import MethodError
+from slimline.layers import sharing
 
 if TYPE_CHECKING:
     from slimline.decisions import Decisions
@@ -162,13 +163,29 @@ def check_rows(batches: Batches, where: str) -> None:
         raise MethodError(f"{where}: the calibration split has no rows")
 
 
-def compress(method: Method, model: nn.Module, batches: Batches, context: Context) -> tuple[nn.Module, Plan]:
-    """Plan on ``model`` and return a compressed copy with the plan. Raises MethodError when ``batches`` has none."""
+def compress(
+    method: Method, model: nn.Module, batches: Batches, context: Context, *, share: bool = False
+) -> tuple[nn.Module, Plan]:
+    """Plan on ``model`` and return a compressed copy with the plan. Raises MethodError when ``batches`` has none.
+
+    With ``share`` the copy holds the model's own numbers where they stay: it is for reading.
+    """
     check_rows(batches, context.where)
     plan = method.plan(model, batches, context)
-    compressed = method.apply(copy.deepcopy(model), plan.edit)
+    compressed = method.apply(sharing(model) if share else copy.deepcopy(model), plan.edit)
+    if share:
+        _unshare(compressed, model, plan.tensors)
     load_tensors(compressed, plan.tensors)
     return compressed, plan
+
+
+def _unshare(copied: nn.Module, model: nn.Module, names: Iterable[str]) -> None:
+    """Give tensors of these names that lie over the model's numbers their own."""
+    lent = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+    own = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
+    for name in set(names) & set(own):
+        if own[name].untyped_storage().data_ptr() in lent:
+            own[name].data = own[name].data.clone()
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

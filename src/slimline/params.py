@@ -9,7 +9,18 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from slimline import plugins
 from slimline.errors import ParamsError, near_miss
@@ -71,7 +82,8 @@ class Training(Section):
 
     ``views`` (None: a new one each epoch) is how many augmentations of the training set there are, ``mixup`` the share
     of them in which rows are blended in pairs (Zhang et al. 2018, arXiv:1710.09412; no label fits a blend, so it takes
-    a teacher: Beyer et al. 2022, arXiv:2106.05237).
+    a teacher: Beyer et al. 2022, arXiv:2106.05237). ``best`` is what the epoch that is kept has the best of on the
+    validation rows: the primary ``metric``, or the ``loss`` on outputs that is trained by, which says more of few rows.
     """
 
     epochs: Count
@@ -84,9 +96,16 @@ class Training(Section):
     views: Count | None = None
     mixup: Share = 0.0
     patience: Count | None = None
+    best: Literal["metric", "loss"] = "metric"
     channels_last: bool = False
     precision: Literal["no", "bf16", "fp16"] = "no"
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A key that came later, at its default, changes no recorded decision."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if (key, value) != ("best", "metric")}
 
 
 class Taught(Section):

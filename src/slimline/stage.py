@@ -303,6 +303,8 @@ def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], No
             live.log_metric("lr", epoch.lr)
             for name, value in epoch.validation.items():
                 live.log_metric(f"validation/{name}", value)
+            if epoch.validation_loss is not None:
+                live.log_metric("validation/loss", epoch.validation_loss)
             live.next_step()
             shown = " ".join(f"{name}={value:.4f}" for name, value in epoch.validation.items())
             took = time.monotonic() - started

@@ -142,6 +142,33 @@ class Frozen(Method):
                 parameter.zero_()
 
 
+def test_the_best_epoch_is_the_one_most_like_the_teacher_where_the_loss_decides(
+    run: Run, task: Digits, splits: dict[str, Split], tmp_path: Path
+) -> None:
+    teacher = fresh()
+    run(teacher, key="teacher")
+    cache = TeacherCache(teacher, task, splits["train"].head(200), "x", 3, tmp_path / "cache")
+    rows = splits["validation"].head(100)
+    y, wanted = torch.from_numpy(rows.targets), torch.from_numpy(metrics.outputs(teacher, rows))
+    losses: list[float] = []
+
+    def note(_: Epoch) -> None:
+        losses.append(float(SoftTargets()(task, torch.from_numpy(metrics.outputs(student, rows)), y, wanted)))
+
+    torch.manual_seed(6)
+    student = Cnn(width=4)
+    settings = FOUR.model_copy(update={"best": "loss", "batch_size": 30, "epochs": 6, "lr": 0.05})
+    history = run(student, settings, key="student", teacher=cache, on_epoch=note)
+    assert [each.validation_loss for each in history] == pytest.approx(losses, rel=1e-4)
+    note(history[-1])
+    assert losses[-1] == min(losses)
+
+
+def test_a_key_at_its_default_changes_no_recorded_decision() -> None:
+    assert "best" not in FOUR.model_dump()
+    assert FOUR.model_copy(update={"best": "loss"}).model_dump()["best"] == "loss"
+
+
 def test_patience_ends_a_run_that_stalls(run: Run) -> None:
     history = run(fresh(), FOUR.model_copy(update={"epochs": 10, "patience": 2}), methods=[Frozen()])
     assert len(history) == 3

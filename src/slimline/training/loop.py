@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,16 @@ from slimline.training.teacher_cache import TeacherCache, is_mixed, view_batch, 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind: mean training loss, validation metrics, the last learning rate."""
+    """What one epoch left behind: mean training loss, validation metrics, the last learning rate.
+
+    ``validation_loss`` is there where the best epoch is found by it.
+    """
 
     epoch: int
     loss: float
     validation: dict[str, float]
     lr: float
+    validation_loss: float | None = None
 
 
 def fit(
@@ -90,6 +95,9 @@ def fit(
         raise TrainingError(f"{where}: a loss with a regressor of its own trains in one process only")
     optimizer = optimizers.optimizer([model, objective.regressors], settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, steps * settings.epochs))
+    taught = [teacher, *others] if teacher else []
+    follows = objective if settings.best == "loss" else None
+    watched = _Watched(task, validation, follows, taught, settings.batch_size, accelerator.device)
     run = _Run(0, [], -1, copy.deepcopy(model.state_dict()))
     if saved := state.load():
         run = _restore(saved, model, optimizer, schedule, objective)
@@ -100,13 +108,13 @@ def fit(
         mean_loss = _train_epoch(
             model, prepared, task, train, settings, optimizer, schedule,
             accelerator=accelerator, objective=objective, seed=seed, run=run, where=where,
-            teachers=[teacher, *others] if teacher else [], methods=methods, steps=steps, state=state,
+            teachers=taught, methods=methods, steps=steps, state=state,
         )  # fmt: skip
-        measured = _measured(model, task, validation, accelerator)
-        record = Epoch(run.epoch, mean_loss, measured, schedule.get_last_lr()[0])
+        measured, validation_loss = _measured(model, watched, accelerator)
+        record = Epoch(run.epoch, mean_loss, measured, schedule.get_last_lr()[0], validation_loss)
         run.history.append(record)
-        best = run.history[run.best].validation[task.primary] if run.best >= 0 else None
-        if _settled(methods, run, settings, steps) and (best is None or task.better(measured[task.primary], best)):
+        best = run.history[run.best] if run.best >= 0 else None
+        if _settled(methods, run, settings, steps) and (best is None or watched.better(record, best)):
             run.best, run.best_weights = run.epoch, copy.deepcopy(model.state_dict())
         run.epoch += 1
         if accelerator.is_main_process:
@@ -213,17 +221,57 @@ def _batches(
         yield own if len(own) else batch[:1], accelerator.num_processes * len(own) / len(batch), len(batch)
 
 
-def _measured(model: nn.Module, task: Task, validation: Split, accelerator: Accelerator) -> dict[str, float]:
-    """Return the metrics that the first process measures, so that all keep the same epochs and stop at the same one.
+@dataclass
+class _Watched:
+    """The validation rows after each epoch: the task's metrics, and where ``objective`` is given its loss."""
+
+    task: Task
+    rows: Split
+    objective: Objective | None
+    teachers: Sequence[TeacherCache]
+    batch: int
+    device: torch.device
+
+    @cached_property
+    def _answers(self) -> list[NDArray[np.float32]]:
+        assert self.objective is not None  # noqa: S101  (asked for its loss alone)
+        if not self.objective.reads_outputs:
+            return []
+        return [each.of(self.rows, self.device) for each in self.teachers]
+
+    def measure(self, model: nn.Module) -> tuple[dict[str, float], float | None]:
+        out = metrics.outputs(model, self.rows)
+        found = self.task.metrics(out, self.rows.targets)
+        return found, None if self.objective is None else self._loss(self.objective, out)
+
+    @torch.no_grad()
+    def _loss(self, objective: Objective, out: NDArray[np.float32]) -> float:
+        total = 0.0
+        for start in range(0, len(out), self.batch):
+            rows = slice(start, start + self.batch)
+            y = torch.from_numpy(np.ascontiguousarray(self.rows.targets[rows]))
+            answers = [torch.from_numpy(each[rows]) for each in self._answers]
+            total += len(y) * objective.of_outputs(torch.from_numpy(out[rows]), y, answers)
+        return total / len(out)
+
+    def better(self, a: Epoch, b: Epoch) -> bool:
+        if a.validation_loss is not None and b.validation_loss is not None:
+            return a.validation_loss < b.validation_loss
+        return self.task.better(a.validation[self.task.primary], b.validation[self.task.primary])
+
+
+def _measured(model: nn.Module, watched: _Watched, accelerator: Accelerator) -> tuple[dict[str, float], float | None]:
+    """Return what the first process measures, so that all keep the same epochs and stop at the same one.
 
     Weights are alike in all of them, running statistics only once they are shared.
     """
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             buffer.copy_(broadcast(buffer.contiguous()))
-    found: list[dict[str, float]] = [metrics.evaluate(model, task, validation) if accelerator.is_main_process else {}]
+    found: list[Any] = [watched.measure(model) if accelerator.is_main_process else None]
     broadcast_object_list(found)
-    return found[0]
+    measured: tuple[dict[str, float], float | None] = found[0]
+    return measured
 
 
 def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:

@@ -160,6 +160,12 @@ class Objective:
                 values.append(term.weight * self._answer(term, out, y, answers))
         return sum(values[1:], values[0])
 
+    def of_outputs(self, out: Tensor, y: Tensor, answers: Sequence[Tensor]) -> float:
+        """Return the sum of the losses on outputs, or the task's own where there are none."""
+        pairs = zip(self.terms, self._pairs, strict=True)
+        values = [term.weight * self._answer(term, out, y, answers) for term, layers in pairs if not layers]
+        return float(sum(values)) if values else float(self.task.loss(out, y))
+
     def _ask(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run the teacher on a batch for the features that losses ask for."""
         if not self._hints:

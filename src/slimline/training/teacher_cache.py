@@ -7,6 +7,8 @@ through n of them, so a teacher answers each row n times in all, however many ep
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slimline import leftovers
+from slimline import leftovers, metrics
 from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
@@ -88,6 +90,21 @@ class TeacherCache:
         self.seed = seed
         self.folder = folder / key
 
+    def of(self, split: Split, device: torch.device | None = None) -> NDArray[np.float32]:
+        """Return the teacher's outputs on the rows of another split as they are, N first; they aren't kept."""
+        with self._at(device):
+            return metrics.outputs(self.teacher, split)
+
+    @contextmanager
+    def _at(self, device: torch.device | None) -> Iterator[None]:
+        """Have the teacher on ``device``, or where it is."""
+        home = next(self.teacher.parameters()).device
+        self.teacher.to(device or home)
+        try:
+            yield
+        finally:
+            self.teacher.to(home)
+
     def view(self, number: int, *, mixed: bool = False, device: torch.device | None = None) -> NDArray[np.float32]:
         """Return the teacher's outputs on view ``number``, N first; from disk when they were computed before.
 
@@ -97,13 +114,8 @@ class TeacherCache:
         os.utime(self.folder)
         path = self.folder / f"view-{number}{'-mixed' if mixed else ''}.npy"
         if not path.is_file():
-            view = view_of(self.task, len(self.split), self.seed, number, mixed=mixed)
-            home = next(self.teacher.parameters()).device
-            self.teacher.to(device or home)
-            try:
-                self._compute(path, view)
-            finally:
-                self.teacher.to(home)
+            with self._at(device):
+                self._compute(path, view_of(self.task, len(self.split), self.seed, number, mixed=mixed))
         cached: NDArray[np.float32] = np.load(path, mmap_mode="r")
         return cached
 
