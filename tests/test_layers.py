@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from slimline.layers import Add, calls, sharing
+from slimline.errors import MethodError
+from slimline.layers import Add, calls, not_named, sharing
 from slimline.models.resnet import ResNet
 
 
@@ -16,6 +18,16 @@ def test_calls_come_in_order_and_as_often_as_they_are_made() -> None:
     x = torch.zeros(1, 2)
     assert calls(model, ["a", "unread", "b"], lambda: model["b"](model["a"](model["b"](x)))) == ["b", "a", "b"]
     assert not model["a"]._forward_hooks
+
+
+def test_globs_leave_what_they_do_not_name_and_must_name_something() -> None:
+    names = ["stem", "a.0", "a.1"]
+    assert not_named(names, ["a.*"], "here.skip") == ["stem"]
+    assert not_named(names, [], "here.skip") == names
+    with pytest.raises(MethodError, match=r"^here\.skip: 'b\.\*' matches no layer; layers: stem, a\.0, a\.1$"):
+        not_named(names, ["a.*", "b.*"], "here.skip")
+    with pytest.raises(MethodError, match=r"'a' matches no convolution; layers: none$"):
+        not_named([], ["a"], "here.skip", "convolution")
 
 
 def test_a_sharing_copy_has_the_models_numbers_and_its_own_structure(resnet: ResNet) -> None:

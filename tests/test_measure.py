@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from slimline import latency, measure
+from slimline import latency, measure, plugins, runtime_choice
 from slimline.grids import Spec
 from slimline.latency import Samples
 from slimline.models.cnn import Cnn
 from slimline.params import Target
 from slimline.quantizers import quantize_layer
+from slimline.runtime_choice import BY_ROWS, DEFAULT
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 from tests.encoders import LABELS, texts, write_encoder, write_table
 
 TARGET = Target(batch_sizes=[1, 4])
+OPENVINO = ("openvino", "openvino-bf16")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,58 @@ def test_models_are_timed_as_exported(cnn: Cnn, task: Digits, splits: dict[str, 
     found = measure.models({"a": cnn, "b": Cnn(width=4)}, task.signature(), splits["calibration"], TARGET)
     assert set(found) == {"a", "b"}
     assert all(isinstance(found[name][batch], Samples) for name in found for batch in (1, 4))
+
+
+def test_models_are_timed_on_the_runtime_that_each_runs_best_on(
+    cnn: Cnn, task: Digits, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {f"a on {DEFAULT}": 4.0, f"a on {BY_ROWS}": 3.0, f"b on {DEFAULT}": 2.0, f"b on {BY_ROWS}": 5.0}
+    asked: list[dict[str, Any]] = []
+
+    def measured(models: Any, inputs: Any, **settings: Any) -> Any:
+        asked.append(settings)
+        for run in models.values():
+            run(inputs[1])
+        assert set(models) == seconds.keys()
+        return {job: {1: Samples(np.full((2, 2), took))} for job, took in seconds.items()}
+
+    monkeypatch.setattr(runtime_choice, "candidates", lambda _runtime, _threads: [DEFAULT, BY_ROWS])
+    monkeypatch.setattr(latency, "measure", measured)
+    target = Target(batch_sizes=[1, 4], runtime="auto", threads=2)
+    best, runtimes = measure.on_best({"a": cnn, "b": Cnn(width=4)}, task.signature(), splits["calibration"], target)
+    assert {name: by_batch[1].p50 for name, by_batch in best.items()} == {"a": 3.0, "b": 2.0}
+    assert runtimes == {"a": BY_ROWS, "b": DEFAULT}
+    assert len(asked) == 1, "within one measurement's time, interleaved"
+
+
+def test_on_a_runtime_that_computes_as_another_does_models_are_not_timed_again(
+    cnn: Cnn, task: Digits, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Openvino:
+        computes_in = "f32"
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def run(self, inputs: Any) -> Any:
+            return inputs
+
+        def close(self) -> None: ...
+
+    find = plugins.find
+    jobs: list[str] = []
+    monkeypatch.setattr(
+        plugins, "find", lambda kind, name, **more: Openvino if name in OPENVINO else find(kind, name, **more)
+    )
+    monkeypatch.setattr(runtime_choice, "candidates", lambda _runtime, _threads: [DEFAULT, *OPENVINO])
+
+    def measured(models: Any, *_: Any, **__: Any) -> Any:
+        jobs.extend(models)
+        return {job: {1: Samples(np.ones((2, 2)))} for job in models}
+
+    monkeypatch.setattr(latency, "measure", measured)
+    _, runtimes = measure.on_best({"a": cnn}, task.signature(), splits["calibration"], Target(runtime="auto"))
+    assert jobs == [f"a on {DEFAULT}", "a on openvino"]
+    assert runtimes == {"a": DEFAULT}
 
 
 @pytest.fixture

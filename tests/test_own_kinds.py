@@ -178,6 +178,7 @@ def test_a_column_called_split_is_heeded(encoder: Path, said: tuple[str, str], f
 FAMILIES = {
     "BERT": "Bert", "RoBERTa": "Roberta", "XLM-R": "XLMRoberta", "CamemBERT": "Camembert", "DistilBERT": "DistilBert",
     "ELECTRA": "Electra", "MPNet": "MPNet", "DeBERTa": "DebertaV2", "ModernBERT": "ModernBert",
+    "EuroBERT": "EuroBert", "NomicBERT": "NomicBert",
 }  # fmt: skip
 
 

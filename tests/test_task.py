@@ -34,6 +34,17 @@ def test_inputs_and_targets_must_have_as_many_rows() -> None:
         Split({"x": np.zeros(3)}, np.zeros(2))
 
 
+def test_a_row_is_as_long_as_the_batch_that_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fills rows up may stand between tokens too, and a row may have none."""
+    monkeypatch.setattr(tasks, "CHUNK", 2)
+    ids = np.array([[5, 0, 7, 0], [0, 0, 0, 0], [1, 2, 3, 4], [0, 9, 0, 0]])
+    padded = Split({"ids": ids}, np.zeros(4), padding=("ids", 0))
+    assert padded.lengths.tolist() == [3, 1, 4, 2]
+    assert [padded[slice(at, at + 1)][0]["ids"].shape[1] for at in range(4)] == [3, 1, 4, 2]
+    assert padded[np.array([0, 3])][0]["ids"].shape == (2, 3)
+    assert padded[slice(0, 0)][0]["ids"].shape == (0, 1)
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 30))
 def test_rows_are_answered_in_their_order_beside_others_as_long(lengths: list[int], most: int, positions: int) -> None:

@@ -3,7 +3,7 @@
 Static ranges need no pass over the data and fuse into integer kernels on both sides; dynamic ones follow every batch
 and lose less where activations have outliers, as in transformers. Which is faster differs from target to target, so
 both are exported and timed, interleaved, and the faster one whose validation loss is within ``max_loss`` of the better
-one's is taken.
+one's is taken. With ``target.runtime: auto`` each is timed on all runtimes that there are and counts as on its fastest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from slimline import measure, progress
+from slimline import measure, progress, runtime_choice
 from slimline.method import Batches, Context, Method, Plan, compress
 from slimline.sensitivity import Sensitivity
 
@@ -48,7 +48,7 @@ def plan(methods: Mapping[str, Method], model: nn.Module, batches: Batches, cont
 def _chosen(
     methods: Mapping[str, Method], made: Mapping[str, nn.Module], rises: Mapping[str, float], context: Context
 ) -> dict[str, Any]:
-    samples = measure.models(made, context.task.signature(), context.calibration, context.target)
+    samples, runtimes = measure.on_best(made, context.task.signature(), context.calibration, context.target)
     times = {kind: {batch: each.p50 for batch, each in by_batch.items()} for kind, by_batch in samples.items()}
     first, second = methods
     gain = measure.gain(times[first], times[second])
@@ -59,4 +59,6 @@ def _chosen(
         f"{taken} ranges: {second} ones run {gain:.2f}× as fast as {first} ones; the validation loss rises by "
         + " and ".join(f"{rises[kind]:.4f} ({kind})" for kind in methods)
     )
-    return {"taken": taken, "why": why, "gain": gain, "rises": rises}
+    if context.target.runtime == runtime_choice.AUTO:
+        why += f" ({', '.join(f'{kind} on {runtime}' for kind, runtime in runtimes.items())})"
+    return {"taken": taken, "why": why, "gain": gain, "rises": rises, "runtimes": runtimes}

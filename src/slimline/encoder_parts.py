@@ -1,10 +1,10 @@
 """The parts of a transformer that can get narrower: attention heads, and the neurons of its feed-forward layers.
 
 Found by running the model on real rows, not by names: attention is a module that knows its head size and has three
-linear layers of that many outputs times the heads; the layer that reads them comes next. A feed-forward pair are two
-linear layers called one after the other of which the second reads, channel by channel, what the first says: shown by
-disturbing one channel. The first may give the two halves of a gate (GLU: Shazeer 2020, arXiv:2002.05202), each as wide
-as what the second reads.
+linear layers of that many outputs times the heads; the layer that reads them comes next. A feed-forward layer are
+linear layers called one after the other of which the last reads, channel by channel, what those before it say: shown by
+disturbing one channel. Before it stands one layer, or a gate (GLU: Shazeer 2020, arXiv:2002.05202): both halves in one
+layer twice as wide as what the last reads, or each in a layer of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -66,21 +65,25 @@ def attentions(model: nn.Module, inputs: dict[str, Tensor]) -> list[Attention]:
 
 
 def feed_forwards(model: nn.Module, inputs: dict[str, Tensor]) -> list[Group]:
-    """Return the neurons between each pair of linear layers of a plain model, in the order of the calls.
+    """Return the neurons of each feed-forward layer of a plain model, in the order of the calls.
 
-    A neuron of a gate owns a position in each half of the first layer.
+    A neuron of a gate owns a position in each half, whether they lie in one layer or in two.
     """
     order = called_once(model, inputs)
     taken = {each for attention in attentions(model, inputs) for each in attention.projections}
     found = []
-    for a, b in pairwise(order):
+    for at, b in enumerate(order):
         channels = _linear(model, b).in_features
-        parts = next((each for each in (1, 2) if _linear(model, a).out_features == each * channels), 0)
-        firsts = [part * channels for part in range(parts)]  # what channel 0 of b's input may come from
-        if a in taken or not firsts or not all(reads_by_channel(model, inputs, a, b, first) for first in firsts):
-            continue
-        owned = [[first + j for first in firsts] for j in range(channels)]
-        found.append(Group([(a, "out", owned), (b, "in", [[j] for j in range(channels)])], channels))
+        owned: dict[str, list[list[int]]] = {}  # by the layers before b, the last first
+        for a in reversed(order[:at]):
+            parts = next((each for each in (1, 2) if _linear(model, a).out_features == each * channels), 0)
+            firsts = [part * channels for part in range(parts)]  # what channel 0 of b's input may come from
+            if a in taken or not firsts or not all(reads_by_channel(model, inputs, a, b, first) for first in firsts):
+                break
+            owned[a] = [[first + j for first in firsts] for j in range(channels)]
+        if owned:
+            before = [(a, "out", owned[a]) for a in reversed(owned)]
+            found.append(Group([*before, (b, "in", [[j] for j in range(channels)])], channels))
     return found
 
 

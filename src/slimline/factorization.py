@@ -7,7 +7,6 @@ asked for or measured (``slimline.rank_choice``).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from slimline import masks, rank_choice
 from slimline.errors import MethodError
 from slimline.factor_sequences import Factors
+from slimline.layers import not_named
 from slimline.method import Alone, Batches, Context, Method, Plan
 from slimline.ranks import Rank, Ranks
 from slimline.sensitivity import Sensitivity
@@ -139,8 +139,4 @@ def _factors(method: LowRank, model: nn.Module, batches: Batches, context: Conte
 def _names(method: LowRank, model: nn.Module, where: str) -> list[str]:
     """Return the layers that the method takes and ``skip`` doesn't name."""
     names = [name for name, layer in model.named_modules() if method.takes(layer)]
-    for pattern in method.skip:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            known = ", ".join(names) or "none"
-            raise MethodError(f"{where}.skip: {pattern!r} matches no layer that can be factorized; layers: {known}")
-    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in method.skip)]
+    return not_named(names, method.skip, f"{where}.skip", "layer that can be factorized")

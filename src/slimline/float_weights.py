@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from slimline.errors import MethodError
 from slimline.folding import batchnorm_pairs, fold_weights, without_norms
 from slimline.grids import FLOATS, FloatScheme, Spec, spec_data
+from slimline.layers import not_named
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.quantizer_placement import bare_layers, place
 from slimline.quantizers import is_quantizable, is_quantized
@@ -80,10 +80,7 @@ class FloatWeights(Method):
         names = [
             name for name, each in bare.items() if isinstance(each, nn.Conv2d | nn.Linear) and is_quantizable(each)
         ]
-        for pattern in self.skip:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise MethodError(f"{context.where}.skip: {pattern!r} matches no layer; layers: {', '.join(names)}")
-        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in self.skip)]
+        left = not_named(names, self.skip, f"{context.where}.skip")
         if not left:
             raise MethodError(f"{context.where}: no layer is left to store in {self.name}")
         return left

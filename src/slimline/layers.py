@@ -1,15 +1,19 @@
-"""Layers for operations that methods must be able to see, what a layer costs, and copies that take no memory."""
+"""Layers for operations that methods must be able to see, what globs name, what a layer costs, and copies that take no
+memory.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from slimline import layer_hooks
+from slimline.errors import MethodError
 
 
 class Add(nn.Module):
@@ -32,6 +36,18 @@ def sharing(model: nn.Module) -> nn.Module:
     }
     memo |= {id(each): each.detach() for each in model.buffers()}
     return copy.deepcopy(model, memo)
+
+
+def not_named(names: Iterable[str], globs: Iterable[str], where: str, kind: str = "layer") -> list[str]:
+    """Return those of ``names`` that no glob matches.
+
+    Raises MethodError at a glob that matches nothing, so that no typo passes; ``where`` is its file and key.
+    """
+    known, globs = list(names), list(globs)
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in known):
+            raise MethodError(f"{where}: {glob!r} matches no {kind}; layers: {', '.join(known) or 'none'}")
+    return [name for name in known if not any(fnmatchcase(name, glob) for glob in globs)]
 
 
 @torch.inference_mode()

@@ -9,7 +9,6 @@ them (0 is on every quantizer's grid), slicing slices the mask, and a factorized
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slimline.errors import MethodError
+from slimline.layers import not_named
 from slimline.method import Edit, Plan
 
 NAME = "weight_mask"
@@ -30,10 +30,7 @@ def maskable(model: nn.Module, skip: Sequence[str], where: str) -> dict[str, nn.
     """
     kinds = (nn.Conv2d, nn.Linear)
     layers: dict[str, nn.Module] = {name: each for name, each in model.named_modules() if isinstance(each, kinds)}
-    for pattern in skip:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            raise MethodError(f"{where}.skip: {pattern!r} matches no layer; layers: {', '.join(layers)}")
-    left = {name: layer for name, layer in layers.items() if not any(fnmatchcase(name, each) for each in skip)}
+    left = {name: layers[name] for name in not_named(layers, skip, f"{where}.skip")}
     if not left:
         raise MethodError(f"{where}.skip: no layer is left to prune")
     return left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +59,57 @@ def models(
 
     Rows of several lengths are timed as the ``latency`` stage times them: batches as long as their longest row.
     """
+    runtime = runtime_choice.default(target.runtime)
+    return _on([runtime], variants, signature, split, target)[runtime]
+
+
+def on_best(
+    variants: Mapping[str, nn.Module], signature: Mapping[str, Any], split: Split, target: Target
+) -> tuple[dict[str, dict[int, latency.Samples]], dict[str, str]]:
+    """Return what ``models`` does and {variant: runtime}: with ``auto`` each is timed on all, and its fastest counts.
+
+    All are interleaved in one measurement, which takes no longer than one runtime's may. Answers aren't compared.
+    """
+    timed = _on(runtime_choice.candidates(target.runtime, target.threads), variants, signature, split, target)
+    allowed = dict.fromkeys(timed, True)
+    best = {
+        name: runtime_choice.fastest({runtime: found[name] for runtime, found in timed.items()}, allowed)
+        for name in variants
+    }
+    return {name: timed[runtime][name] for name, runtime in best.items()}, best
+
+
+def _on(
+    runtimes: Sequence[str], variants: Mapping[str, nn.Module], signature: Mapping[str, Any], split: Split,
+    target: Target,
+) -> dict[str, dict[str, dict[int, latency.Samples]]]:  # fmt: skip
+    """Return {runtime: {variant: {batch size: Samples}}}, without runtimes that are an earlier one over again."""
     export = plugins.find("exporters", "onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        runtimes = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as after:
+        loaded: dict[str, dict[str, Any]] = {runtime: {} for runtime in runtimes}
         for name, model in variants.items():
             directory = Path(folder, name)
             directory.mkdir()
             export(model, signature, directory, {})
-            runtimes[name] = plugins.find("runtimes", runtime_choice.default(target.runtime))(directory, target.threads)
+            for runtime in runtimes:
+                own = plugins.find("runtimes", runtime)(directory, target.threads)
+                after.callback(own.close)
+                loaded[runtime][name] = own
+        computed = {
+            runtime: runtime_choice.precision(next(iter(by_name.values()))) for runtime, by_name in loaded.items()
+        }
+        kept = runtime_choice.distinct(runtimes, computed)
+        calls = {_job(name, runtime): loaded[runtime][name].run for runtime in kept for name in variants}
         inputs = _inputs(signature, split, target)
         with progress.rounds(f"times of models: {', '.join(variants)}", MODEL_ROUNDS) as done:
-            return latency.measure(
-                {name: runtime.run for name, runtime in runtimes.items()},
-                inputs,
-                rounds=MODEL_ROUNDS,
-                repeats=MODEL_REPEATS,
-                pause=_pause(target),
-                progress=done,
+            samples = latency.measure(
+                calls, inputs, rounds=MODEL_ROUNDS, repeats=MODEL_REPEATS, pause=_pause(target), progress=done
             )
+    return {runtime: {name: samples[_job(name, runtime)] for name in variants} for runtime in kept}
+
+
+def _job(variant: str, runtime: str) -> str:
+    return f"{variant} on {runtime}"
 
 
 def _inputs(signature: Mapping[str, Any], split: Split, target: Target) -> Mapping[int, Arrays | list[Arrays]]:
@@ -176,9 +210,7 @@ def typical_inputs(split: Split) -> dict[str, Tensor]:
     """Return one row of a split for ``input_shapes``: where rows have several lengths, one of the median length."""
     if split.padding is None:
         return tensors(split[slice(0, 1)][0])
-    name, fill = split.padding
-    lengths = (split.inputs[name] != fill).sum(1)
-    row = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])
+    row = int(np.argsort(split.lengths, kind="stable")[len(split) // 2])
     return tensors(split[slice(row, row + 1)][0])
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from slimline import mixed_precision
 from slimline.errors import MethodError
 from slimline.grids import Scheme, Spec, spec_data
+from slimline.layers import not_named
 from slimline.method import Method
 from slimline.mixed_precision import Budget
 from slimline.observers import Entropy, MinMax, MovingAverage, Observer, Percentile, SquaredError
@@ -155,13 +156,8 @@ class QuantizeKeys(Method):
 
     def chosen(self, names: list[str], where: str) -> list[str]:
         """Return the layers that aren't skipped. A glob that matches nothing is an error, so that no typo passes."""
-        skip = [] if self.skip == "auto" else self.skip
-        for key, patterns in (("skip", skip), ("layers", self.layers)):
-            for pattern in patterns:
-                if not any(fnmatchcase(name, pattern) for name in names):
-                    found = ", ".join(names)
-                    raise MethodError(f"{where}.{key}: {pattern!r} matches no layer; layers: {found}")
-        left = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in skip)]
+        left = not_named(names, [] if self.skip == "auto" else self.skip, f"{where}.skip")
+        not_named(names, self.layers, f"{where}.layers")
         if not left:
             raise MethodError(f"{where}: no layer is left to quantize")
         return left

@@ -54,11 +54,19 @@ class Split:
         if self.padding is not None:
             name, value = self.padding
             width = inputs[name].shape[1]
-            longest = int((inputs[name] != value).any(0).nonzero()[0].max(initial=0)) + 1
+            longest = int(_lengths(inputs[name], value).max(initial=1))
             inputs = {
                 each: array[:, :longest] if array.shape[1:2] == (width,) else array for each, array in inputs.items()
             }
         return inputs, self.targets[rows]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How long each row is without the padding at its end, 1 at least. Only rows of several lengths have any."""
+        assert self.padding is not None  # noqa: S101
+        name, fill = self.padding
+        parts = (self.inputs[name][at : at + CHUNK] for at in range(0, len(self), CHUNK))
+        return np.concatenate([_lengths(part, fill) for part in parts])
 
     def outputs(self, run: Callable[[dict[str, NDArray[Any]]], NDArray[Any]], at_once: int = 1) -> NDArray[Any]:
         """Return what ``run`` gives for every row, N first; ``at_once`` threads call it.
@@ -82,12 +90,11 @@ class Split:
         if self.padding is None:
             yield from (slice(at, at + rows) for at in range(0, len(self), rows))
             return
-        name, fill = self.padding
-        last = np.concatenate([_last(self.inputs[name][at : at + CHUNK], fill) for at in range(0, len(self), CHUNK)])
-        order = np.argsort(last, kind="stable")
+        lengths = self.lengths
+        order = np.argsort(lengths, kind="stable")
         start = 0
         while start < len(order):
-            widths = last[order[start : start + rows]] + 1  # ascending
+            widths = lengths[order[start : start + rows]]  # ascending
             fits = np.flatnonzero(widths * np.arange(1, len(widths) + 1) <= POSITIONS)
             end = start + (int(fits[-1]) + 1 if len(fits) else 1)
             yield order[start:end]
@@ -119,10 +126,10 @@ class Split:
         return total.hexdigest()
 
 
-def _last(rows: NDArray[Any], fill: int) -> NDArray[np.int64]:
-    """Return the position of the last entry of each row that isn't ``fill``; 0 where there is none."""
+def _lengths(rows: NDArray[Any], fill: int) -> NDArray[np.int64]:
+    """Return how many entries of each row there are up to the last that isn't ``fill``; 1 where there is none."""
     real = rows != fill
-    found: NDArray[np.int64] = np.where(real.any(1), real.shape[1] - 1 - real[:, ::-1].argmax(1), 0)
+    found: NDArray[np.int64] = np.where(real.any(1), real.shape[1] - real[:, ::-1].argmax(1), 1)
     return found
 
 

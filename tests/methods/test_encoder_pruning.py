@@ -68,6 +68,20 @@ class Gated(Block):
         return out
 
 
+class Separate(Block):
+    """The gate and what it gates are layers of their own, without biases, as Llama's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.up = (nn.Linear(WIDTH, NEURONS, bias=False) for _ in range(2))
+        self.second = nn.Linear(NEURONS, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norms[0](x + self.attention(x))
+        out: Tensor = self.norms[1](x + self.second(nn.functional.silu(self.first(x)) * self.up(x)))
+        return out
+
+
 class Encoder(nn.Module):
     def __init__(self, blocks: int = 2) -> None:
         super().__init__()
@@ -156,20 +170,24 @@ def test_the_same_score_as_gates_would_give(encoder: Encoder, ids: Tensor) -> No
     torch.testing.assert_close(found.float(), gates.grad.abs().view(HEADS, SIZE).sum(1), atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("block", "rows"), [(Gated, {"first": 96}), (Separate, {"first": 48, "up": 48})], ids=["one-layer", "two-layers"]
+)
 def test_neurons_of_gated_layers_go_with_both_halves(
-    encoder: Encoder, ids: Tensor, compressed: Callable[..., tuple[nn.Module, Any]]
-) -> None:
-    gated = nn.ModuleList(Gated() for _ in range(2))
+    block: type[Block], rows: dict[str, int], encoder: Encoder, ids: Tensor,
+    compressed: Callable[..., tuple[nn.Module, Any]],
+) -> None:  # fmt: skip
+    gated = nn.ModuleList(block() for _ in range(2))
     with torch.no_grad():
-        for block in gated:
-            block.get_parameter("second.weight")[:, 10:26] = 0.0
+        for each in gated:
+            each.get_parameter("second.weight")[:, 10:26] = 0.0
     encoder.blocks = gated.eval()
     before = encoder(ids)
     model, plan = compressed(Neurons(ratio=0.25, scope="layer", multiple=8), encoder)
     torch.testing.assert_close(model(ids), before, atol=1e-5, rtol=1e-4)
     assert "blocks.1.first: 48 of 64 neurons kept" in plan.notes
-    sizes = {name: model.get_submodule(f"blocks.0.{name}").weight.shape for name in ("first", "second")}
-    assert sizes == {"first": (96, WIDTH), "second": (WIDTH, 48)}
+    sizes = {name: model.get_submodule(f"blocks.0.{name}").weight.shape for name in (*rows, "second")}
+    assert sizes == {name: (wide, WIDTH) for name, wide in rows.items()} | {"second": (WIDTH, 48)}
 
 
 def test_layers_of_which_one_half_is_unread_are_not_gated(encoder: Encoder, ids: Tensor) -> None:
@@ -230,22 +248,16 @@ def test_a_share_or_widths_that_cant_be_are_refused(
         compressed(Neurons(multiple=64), encoder)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "modernbert", "eurobert", "gte", "nomic_bert"])
 def test_encoders_of_transformers(kind: str, ids: Tensor, compressed: Callable[..., tuple[nn.Module, Any]]) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the extra hf")
     sizes = {
-        "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
-        "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
-        "electra": {
-            "hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "intermediate_size": 64,
-        },
-        "modernbert": {
-            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-            "pad_token_id": 0,
-        },
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "pad_token_id": 0,
     }  # fmt: skip
-    config = transformers.AutoConfig.for_model(kind, vocab_size=VOCABULARY, num_labels=3, **sizes[kind])
+    if kind == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    more = {"embedding_size": 32} if kind == "electra" else {}
+    config = transformers.AutoConfig.for_model(kind, vocab_size=VOCABULARY, num_labels=3, **sizes, **more)
 
     class Wrapped(nn.Module):
         def __init__(self) -> None:

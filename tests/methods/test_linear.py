@@ -13,6 +13,7 @@ from slimline.latency import Samples
 from slimline.method import Batches, Context, Plan
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
+from slimline.params import Target
 from slimline.quantization_keys import Override
 from slimline.sensitivity import Sensitivity
 
@@ -56,12 +57,13 @@ def test_the_faster_of_the_two_that_is_as_good(
 ) -> None:  # fmt: skip
     import numpy as np
 
-    def models(variants: dict[str, Any], *_: Any) -> dict[str, dict[int, Samples]]:
+    def on_best(variants: dict[str, Any], *_: Any) -> tuple[dict[str, dict[int, Samples]], dict[str, str]]:
         seconds = {"static": 1.0, "dynamic": 1.0 / faster}
-        return {kind: {1: Samples(np.full((2, 2), seconds[kind]))} for kind in variants}
+        found = {kind: {1: Samples(np.full((2, 2), seconds[kind]))} for kind in variants}
+        return found, {"static": "openvino", "dynamic": "onnxruntime"}
 
     order = iter(rises)
-    monkeypatch.setattr(measure, "models", models)
+    monkeypatch.setattr(measure, "on_best", on_best)
     monkeypatch.setattr(Sensitivity, "rise", lambda self, changed: next(order))
     planned: list[str] = []
 
@@ -71,10 +73,13 @@ def test_the_faster_of_the_two_that_is_as_good(
             return super().plan(model, batches, context)
 
     kinds = {kind: Counted(ranges=kind) for kind in ("static", "dynamic")}  # type: ignore[arg-type]
-    plan = dynamic_ranges.plan(kinds, cnn, batches, context())
+    asked = replace(context(), target=Target(runtime="auto"))
+    plan = dynamic_ranges.plan(kinds, cnn, batches, asked)
     assert planned == ["static", "dynamic"]  # what was made to be measured is kept
     assert plan.edit == kinds[taken].plan(cnn, batches, context()).edit
     assert f"{taken} ranges" in plan.notes[-1]
+    assert "(static on openvino, dynamic on onnxruntime)" in plan.notes[-1]
+    assert asked.decisions.choices["ranges"]["runtimes"] == {"static": "openvino", "dynamic": "onnxruntime"}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from slimline.methods.drop_layers import DropLayers
 from slimline.methods.float16 import Float16
 from slimline.methods.linear import Linear
 from slimline.methods.magnitude import Magnitude
+from slimline.methods.neurons import Neurons
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.params import Target
@@ -215,6 +216,45 @@ def test_methods_leave_a_model_that_exports_with_two_free_axes(
             assert np.abs(found - model.eval()(ids).numpy()).max() < (1e-4 if method is None else 0.02)
     if isinstance(method, Linear):
         assert counts(graph)["DequantizeLinear"] >= 12
+
+
+@pytest.mark.parametrize(
+    ("family", "importance"),
+    [("EuroBert", "taylor"), ("EuroBert", "movement"), ("NomicBert", "l2"), ("Gte", "taylor"), ("ModernBert", "l1")],
+)
+def test_gated_feed_forwards_narrower_than_they_were_built_load_and_export(
+    family: str, importance: Any, own_task: Text, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    settings = getattr(transformers, f"{family}Config")(
+        vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=32, pad_token_id=0,
+    )  # fmt: skip
+    getattr(transformers, f"{family}Model")(settings).save_pretrained(tmp_path / "model")
+    args = {"source": str(tmp_path / "model"), "classes": 3}
+    model: nn.Module = HfEncoder(**args).eval()
+    neurons = Neurons(importance=importance, steps=2 if importance == "movement" else None)
+    edits, batches = [], batches_of(own_task.splits()["calibration"])
+    for method in (neurons, Linear()):
+        model, plan = compress(method, model, batches, context(own_task))
+        edits.append(plan.edit)
+        if method is neurons:
+            assert [note.split(":")[0].rpartition(".")[0] for note in plan.notes[:2]] == [
+                f"body.layers.{at}.mlp" for at in range(2)
+            ]
+            assert plan.notes[-1] == "50.0% of the neurons are gone where 50.0% was asked"
+    artifact.save(tmp_path / "a", model, Artifact(Named("text"), Named("hf-encoder", args), edits, "x"))
+    shutil.rmtree(tmp_path / "model")
+    loaded, _ = artifact.load(tmp_path / "a", task=own_task)
+    onnx_of(loaded, own_task, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    ids = rows(3, 5, 2)
+    with torch.inference_mode():
+        expected = model.eval()(ids)
+        assert torch.equal(loaded.eval()(ids), expected)
+    assert np.abs(session.run(None, {"input_ids": ids.numpy()})[0] - expected.numpy()).max() < 0.02
 
 
 def test_structured_pruning_refuses_an_encoder(encoder: HfEncoder, own_task: Text) -> None:

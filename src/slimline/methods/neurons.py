@@ -2,7 +2,7 @@
 
     FFN(x) = W_2·f(W_1 x + b_1) + b_2,        I_j = |Σ w·g| over row j of W_1, and the same of column j of W_2
 
-In a gated layer, W_2·(f(W_1 x) ⊙ V x), a neuron is a row of both W_1 and V, which lie in one matrix.
+In a gated layer, W_2·(f(W_1 x) ⊙ V x), a neuron is a row of both W_1 and V, which lie in one matrix or in two.
 
 Prasanna et al. 2020, arXiv:2005.00561, with the first-order score of Molchanov et al. 2019, arXiv:1906.10771; other
 importances as in ``slimline.importances``.
