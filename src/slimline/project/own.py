@@ -189,37 +189,36 @@ def _shorten(document: dict[str, Any], recipe: str, *, has_blocks: bool) -> None
 def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
     """Make the chain of a recipe out of the one of the template, which is that of ``smallest``."""
     prune, quantize, export = (document[name] for name in ("prune", "quantize", "export"))
-    words, neurons = prune["methods"]
+    words, *parts = prune["methods"]
     trims = recipe != "int8" and vocabulary.kind(model) in trimming.KINDS
     if trims:
         document["task"]["args"]["vocabulary"] = "train"
-    narrows = _has_neurons(model)
+    found = _found(model, [each["name"] for each in parts])
+    narrowing = [each for each in parts if each["name"] in found]
     if recipe == "smallest":
-        if not (trims or narrows):
-            raise ParamsError(f"--recipe: {recipe!r}: neither pieces nor neurons of {model} can go; take small")
-        prune["methods"] = [*([words] if trims else []), *([neurons] if narrows else [])]
+        if not (trims or narrowing):
+            raise ParamsError(f"--recipe: {recipe!r}: neither pieces, heads nor neurons of {model} can go; take small")
+        prune["methods"] = [*([words] if trims else []), *narrowing]
         quantize["recovery"]["epochs"] = 1
     elif trims:
         prune["methods"] = [words]
         prune["recovery"]["epochs"] = 0
     else:  # nothing runs this stage, but it has to fit the model
-        prune["methods"] = [neurons if narrows else {"name": "magnitude", "ratio": 0.5}]
+        prune["methods"] = narrowing[-1:] or [{"name": "magnitude", "ratio": 0.5}]
         quantize["from"] = "teacher" if recipe == "int8" else "distill"
         export["stages"] = list(dict.fromkeys(["teacher", quantize["from"], "quantize"]))
 
 
-def _has_neurons(model: str) -> bool:
-    """Return whether ``prune: neurons`` finds any in an encoder: in two of its layers, since all are alike."""
+def _found(model: str, names: list[str]) -> set[str]:
+    """Return which of these methods find parts in an encoder: in two of its layers, since all are alike."""
     import torch
-
-    from slimline import encoder_parts
 
     build = plugins.find("models", "hf-encoder", where="--model")
     with suppress(RuntimeError, ValueError, IndexError, TypeError, SlimlineError):
         network = build(source=model, config={"num_hidden_layers": 2}).eval()
         ids = torch.full((2, 8), network.pad_id + 1)
-        return bool(encoder_parts.feed_forwards(network, {"input_ids": ids}))
-    return True  # 'slimline check' looks at the whole
+        return {name for name in names if plugins.find("methods", name)().groups(network, {"input_ids": ids})}
+    return set(names)  # 'slimline check' looks at the whole
 
 
 def configuration(model: str) -> dict[str, Any]:
