@@ -326,8 +326,11 @@ def test_a_label_of_the_test_file_alone_is_told_by_its_row(encoder: Path) -> Non
 
 HEADERS: dict[str, tuple[bytes, str]] = {
     "twice": (b"text,label,label\na,b,c\n", "line 1: column 'label' stands there twice"),
-    "semicolons": (b"text;label\na;b\n", "line 1: one column, 'text;label': ';' separates no columns in .csv"),
-    "not UTF-8": ("Größe,label\na,b\n".encode("latin-1"), r"line 1: not UTF-8 \(.*\); save it as UTF-8"),
+    "bars": (b"text|label\na|b\n", r"line 1: one column, 'text\|label': '\|' separates no columns in \.csv"),
+    "not UTF-8": (
+        "Größe,label\na,b\n".encode("latin-1"),
+        r"line 1: not UTF-8 \(.*iconv -f WINDOWS-1252 -t UTF-8 t\.csv > t\.utf8",
+    ),
     "none": (b'"a goal\nof the team",sport\n"a bank",money\n', "which column is the label.* a goal of the team, sport"),
 }
 

@@ -125,3 +125,24 @@ def test_one_label_stays_one(tmp_path: Path, labels: list[str]) -> None:
 def test_stars_can_be_numbers(tmp_path: Path, labels: list[str], tolerance: float) -> None:
     found = described(tmp_path / "t.csv", labels, answer="number")
     assert (found.answer, found.labels, found.tolerance) == ("number", [], tolerance)
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "found"),
+    [(["3,5", "4", "1,0"], None, "number"), (["3,5", "4", "1,0"], "one", "one"), (["3,5", "4", "3"], "many", "many")],
+)
+def test_semicolons_between_columns_make_commas_those_of_numbers(
+    tmp_path: Path, labels: list[str], answer: str | None, found: str
+) -> None:
+    rows = "".join(f"{text};{labels[at % 3]}\r\n" for at, (text, _) in enumerate(texts(60)))
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf" + f"text;label\r\n{rows}".encode())
+    described = own_data.describe(tmp_path / "t.csv", own_data.Columns(answer=answer))
+    assert described.answer == found
+    assert described.labels == {"number": [], "one": ["1,0", "3,5", "4"], "many": ["3", "4", "5"]}[found]
+    assert described.tolerance == (0.3 if found == "number" else 0)
+
+
+def test_an_empty_cell_among_decimal_commas_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text;label\na;3,5\nb;\nc;4,5\n")
+    with pytest.raises(DataError, match=r"t\.csv: row 2: column 'label': empty"):
+        own_data.describe(tmp_path / "t.csv")

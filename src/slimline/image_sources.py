@@ -195,8 +195,8 @@ def empty_classes(root: Path, items: Sequence[Item]) -> list[Path]:
     )
 
 
-def by_manifest(path: Path, label: str, split: str | None, group: str | None) -> list[Item]:
-    """Return the images that a table lists, by its column of paths and that of labels."""
+def by_manifest(path: Path, label: str, split: str | None, group: str | None, *, numeric: bool = False) -> list[Item]:
+    """Return the images that a table lists, by its column of paths and that of labels, ``numeric`` where so."""
     table = tables.read(path)
     columns = [tables.path_column(table.names), label]
     for name in (*columns, *(each for each in (split, group) if each)):
@@ -212,13 +212,14 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None) ->
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:
                 raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split; it says {SAID}")
-            label, named = found[columns[1]][at], found[columns[0]][at]
+            value, named = found[columns[1]][at], found[columns[0]][at]
             if isinstance(named, bytes | dict):
                 raise DataError(
                     f"{path}: row {len(items) + 1}: column {columns[0]!r}: an image itself, not the path of its file; "
                     "write the images to files and list these"
                 )
-            items.append(Item(str(named), label, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
+            value = table.number(value) if numeric else value
+            items.append(Item(str(named), value, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
     if not items:
         raise DataError(f"{path}: no row in it")
     return items

@@ -101,9 +101,12 @@ class Read:
         return f"{self.files[at]}: row {row - self.starts[at] + 1}"
 
 
-def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+def batches(
+    source: Source, wanted: Sequence[str], read: Read, numbers: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     """Yield (number of the first row, {column: values}) over all files, and note in ``read`` where rows belong.
 
+    ``numbers`` are columns of such, which may have decimal commas.
     Raises DataError for a missing file or column, and an unknown part in the split column.
     """
     columns = list(dict.fromkeys([*wanted, *(each for each in (source.split, source.group) if each)]))
@@ -119,6 +122,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
         for batch, _ in table.batches(BATCH, columns):
             first = len(read.parts)
             found = {name: tables.plain(batch[name]) for name in columns}
+            found |= {name: [table.number(each) for each in found[name]] for name in numbers}
             rows = len(found[columns[0]])
             read.parts += [part] * rows
             if source.split:

@@ -251,6 +251,14 @@ def test_a_manifest_says_label_split_and_group(folder: Path) -> None:
             assert len({where[row.tobytes()] for row in task.inputs_of(files)["image"]}) == 1
 
 
+def test_listed_numbers_have_a_decimal_comma_where_semicolons_separate(folder: Path) -> None:
+    rows = [f"{label}/{at:03}.png;{at},5" for label in LABELS for at in range(40)]
+    (folder / "list.csv").write_bytes("\r\n".join(["path;label", *rows]).encode())
+    task = images(data=str(folder / "list.csv"), size=16, answer="number", tolerance=1)
+    found = np.concatenate([split.targets for split in task.splits().values()])
+    assert set(found.tolist()) == {at + 0.5 for at in range(40)}
+
+
 def test_listed_images_without_a_group_are_groups_of_their_own(folder: Path) -> None:
     lines = [{"path": f"{label}/{index:03}.png", "label": label} for label in LABELS for index in range(40)]
     groups = [*["one"] * 10, *["", None] * 55]

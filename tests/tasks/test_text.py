@@ -247,6 +247,14 @@ def test_other_answers(folder: Path, answer: str, labels: list[str], args: dict[
     assert {json.dumps(np.asarray(row).tolist()) for row in split.targets} == {json.dumps(row) for row in targets}
 
 
+def test_numbers_have_a_decimal_comma_where_semicolons_separate(folder: Path) -> None:
+    labels = ["3,5", "-1", "0,25"]
+    rows = "".join(f"{each};{labels[at % 3]}\r\n" for at, (each, _) in enumerate(texts(300)))
+    (folder / "t.csv").write_bytes(b"\xef\xbb\xbf" + f"text;label\r\n{rows}".encode())
+    task = text(data="t.csv", tokenizer="model", max_length=16, answer="number", tolerance=0.1)
+    assert set(task.splits()["train"].targets.tolist()) == {3.5, -1.0, 0.25}
+
+
 def test_class_weights_count_each_class_the_same(folder: Path) -> None:
     import torch
 

@@ -104,8 +104,9 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
     values = _Values()
     sample: list[Any] = []
     for part, path in files.items():
-        for number, row in enumerate(_rows(path, [*text, label, *([SPLIT] if may_split else [])]), 1):
-            values.add(row[label], f"{path}: row {number}", part)
+        table = tables.read(path)
+        for number, row in enumerate(_rows(table, [*text, label, *([SPLIT] if may_split else [])]), 1):
+            values.add(row[label], f"{path}: row {number}", part, table)
             says_split = says_split or (may_split and str(row[SPLIT]).strip().lower() in PARTS)
             if len(sample) < SAMPLE:
                 sample.append([row[name] for name in text] if len(text) == 2 else row[text[0]])
@@ -174,11 +175,10 @@ def left_out(data: Path) -> list[str]:
     return [] if image_sources.is_table(data) else image_sources.left_out(image_sources.store(data))
 
 
-def _rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    table = tables.read(path)
+def _rows(table: tables.Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     if missing := [name for name in names if name not in table.names]:
         raise DataError(
-            f"{path}: no column {missing[0]!r}.{near_miss(missing[0], table.names)} It has: {_names(table)}"
+            f"{table.path}: no column {missing[0]!r}.{near_miss(missing[0], table.names)} It has: {_names(table)}"
         )
     for batch, _ in table.batches(1000, list(dict.fromkeys(names))):
         columns = [tables.plain(batch[name]) for name in names]
@@ -238,11 +238,14 @@ class _Values:
         self.counts: Counter[str] = Counter()
         self._first: dict[str, str] = {}
         self._learnt: set[str] = set()  # stands in a training file, or in the only one
+        self._numbers: dict[str, float] = {}
 
-    def add(self, value: Any, where: str, part: str) -> None:
+    def add(self, value: Any, where: str, part: str, table: tables.Table) -> None:
         """Note a row's value; ``where`` is "FILE: row N"."""
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
+        if text not in self.counts and (number := _number(table.number(text))) is not None:
+            self._numbers[text] = number
         self.counts[text] += 1
         self._first.setdefault(text, where)
         if part in {"", "train"}:
@@ -257,12 +260,13 @@ class _Values:
             raise ParamsError(f"--separator: {separator!r}: it stands between labels, where a row has many (--answer)")
         if not rows:
             raise DataError(f"{path}: no row in it")
+        numbers = self._numbers
         marks = ["[", *([separator] if separator else SEPARATORS)]
-        if "" in values and kind != "many" and not any(mark in value for value in values for mark in marks):
+        several = (value for value in values if value not in numbers and any(mark in value for mark in marks))
+        if "" in values and kind != "many" and not any(several):
             raise DataError(
                 f"{self._first['']}: {column}: empty ({values['']} such in all); fill it in, or take the row out"
             )
-        numbers = {value: number for value in values if (number := _number(value)) is not None}
         all_numbers = len(numbers) == len(values)
         fractions = any(number != int(number) for number in numbers.values())
         if kind == "number" or (kind is separator is None and all_numbers and (len(values) > FEW or fractions)):
@@ -277,7 +281,7 @@ class _Values:
         if too_many:
             raise DataError(f"{path}: {column}: {len(values)} distinct values in {rows} rows are no labels")
         names = self._labels({value: [value] for value in values}, path, column)
-        return _Answer("one", sorted(names, key=float if all_numbers else str))
+        return _Answer("one", sorted(names, key=numbers.__getitem__ if all_numbers else str))
 
     def _check_nearly_numbers(self, numbers: Mapping[str, float], column: str, *, no_labels: bool) -> None:
         """Raise DataError for the first value that is no number where nearly all of many are.

@@ -114,7 +114,7 @@ class Images(OwnRows):
     @cached_property
     def _items(self) -> tuple[Store, list[Item]]:
         if image_sources.is_table(self.data):
-            listed = image_sources.by_manifest(self.data, self.label, self.split, self.group)
+            listed = image_sources.by_manifest(self.data, self.label, self.split, self.group, numeric=self.numeric)
             files = image_sources.store(self.archive or self.data.parent)
             image_sources.check_listed(self.data, files, listed)
         else:

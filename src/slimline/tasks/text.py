@@ -146,7 +146,8 @@ class Text(OwnRows):
         ]  # fmt: skip
 
     def read(self, read: Read) -> Iterator[Batch]:
-        for first, columns in labelled_rows.batches(self.source, [*self.columns, self.label], read):
+        numbers = [self.label] if self.numeric else []
+        for first, columns in labelled_rows.batches(self.source, [*self.columns, self.label], read, numbers):
             rows = zip(*(columns[name] for name in self.columns), strict=True)
             values = [self._texts(row, read.where(first + at)) for at, row in enumerate(rows)]
             yield values, columns[self.label]
