@@ -61,9 +61,17 @@ def test_several_labels_in_a_cell_are_found_or_named(
             {},
             r"t\.csv: column 'label': ',' or ';' between labels\? Name it: --s",
         ),
-        (["['a', 'b']", "['c', 'a'"], {}, r"""t\.csv: row 2: column 'label': "\['c', 'a'" is no list of labels; \["""),
+        (
+            ["['a', 'b']", "['c', 'a'"],
+            {},
+            r"""t\.csv: rows 2, 4, 6 and 27 more: column 'label': "\['c', 'a'" is no list of labels; \[""",
+        ),
         (["a", "b"], {"separator": ";"}, r"t\.csv: column 'label': no row has ';', which --separator says"),
-        (["1", "good"], {"answer": "number"}, r"t\.csv: row 2: column 'label': 'good' is no number, and --answer asks"),
+        (
+            ["1", "good"],
+            {"answer": "number"},
+            r"t\.csv: rows 2, 4, 6 and 27 more: column 'label': 'good' is no number, and --answer asks",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_told(
@@ -89,12 +97,28 @@ WHOLE, FRACTIONS = [str(at) for at in range(29)], [f"{at / 4}" for at in range(2
 )
 def test_one_wrong_cell_among_numbers_is_named(tmp_path: Path, labels: list[str], wrong: str) -> None:
     cells = [*labels[:7], wrong, *labels[7:]]
+    rows = "row 8" if len(cells) == 60 else "rows 8 and 38"
     message = (
-        rf"t\.csv: row 8: column 'label': '{wrong}' is no number, and {len(labels)} of {len(cells)} .*--answer num"
+        rf"t\.csv: {rows}: column 'label': '{wrong}' is no number, and {len(labels)} of {len(cells)} .*--answer num"
     )
     with pytest.raises(DataError, match=message) as caught:
         described(tmp_path / "t.csv", cells)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "cell", "message"),
+    [
+        ([2], "", r"row 3: column 'label': empty; fill"),
+        ([2, 16], "", r"rows 3 and 17: column 'label': empty; fill"),
+        ([2, 16, 39, 40, 41], "", r"rows 3, 17, 40 and 2 more: column 'label': empty; fill"),
+        ([2, 16], "n/a", r"rows 3 and 17: column 'label': 'n/a' is no number, and 58 of 59 distinct"),
+    ],
+)
+def test_all_rows_of_a_mistake_are_told(tmp_path: Path, at: list[int], cell: str, message: str) -> None:
+    cells = [cell if each in at else f"{each}" for each in range(60)]
+    with pytest.raises(DataError, match=rf"t\.csv: {message}"):
+        described(tmp_path / "t.csv", cells)
 
 
 def test_numbers_and_a_word_may_be_labels(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from slimline import image_names, tables
 from slimline.errors import DataError, near_miss
-from slimline.labelled_rows import PARTS, SAID, group_of
+from slimline.labelled_rows import PARTS, SAID, group_of, numbered
 from slimline.tables import ARCHIVES
 
 UTF_8 = 1 << 11  # the flag of an archive's entry whose name says that it is UTF-8
@@ -226,11 +226,17 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None, *,
 
 
 def check_listed(path: Path, files: Store, items: Sequence[Item]) -> None:
-    """Raise DataError naming the row of the table at ``path`` whose image isn't among ``files``."""
+    """Raise DataError naming the rows of the table at ``path`` whose images aren't among ``files``."""
     known = set(files.names()) if isinstance(files, Archive) else None
-    for row, item in enumerate(items, 1):
-        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file()):
-            raise DataError(f"{path}: row {row}: {item.name!r}: no such image in {files.path}")
+    missing = [
+        row
+        for row, item in enumerate(items, 1)
+        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file())
+    ]
+    if missing:
+        name = items[missing[0] - 1].name
+        others = " and others" if len(missing) > 1 else ""
+        raise DataError(f"{numbered(path, missing, len(missing))}: {name!r}{others}: no such image in {files.path}")
 
 
 def in_order(files: Store, items: Sequence[Item]) -> list[Item]:

@@ -416,7 +416,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "damaged": (lambda f: (f / "red/003.png").write_bytes(b"no image") and f, {}, r"red/003.png: can't be decoded"),
     "no folder": (lambda f: f / "missing", {}, r"missing: no such file or folder"),
     "loose": (lambda f: picture("red", 0).save(f / "a.png") or f, {}, r"a.png lies in no class folder"),
-    "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png: unknown label 'blue'"),
+    "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png, .* and 37 more: unknown label 'blue'"),
     "empty class": (lambda f: f, {"labels": [*LABELS, "black"]}, r"label 'black' has no training row"),
     "floats": (
         lambda f: Image.fromarray(np.array([[-3.2, 812]], np.float32)).save(f / "red/x.tif") or f, {},
@@ -430,6 +430,22 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no column": (lambda f: write_manifest(f, [["a", "b"]], ["file", "label"]), {}, r"list.csv: no column 'path'"),
     "no image": (lambda f: (f / "none").mkdir() or f / "none", {}, r"none: no image in it"),
 }  # fmt: skip
+
+
+def test_all_wrong_images_are_told_in_one_line(folder: Path) -> None:
+    for name in ("blue/003", "green/000", "red/001", "red/039"):
+        (folder / f"{name}.png").write_bytes(b"no image")
+    message = r"pictures: blue/003\.png, green/000\.png, red/001\.png and 1 more: can't be decoded: .*; replace it, or"
+    with pytest.raises(DataError, match=message) as caught:
+        make(folder).splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_all_listed_images_that_are_not_there_are_told(folder: Path) -> None:
+    names = ["red/000", "red/998", "red/001", "red/999"]
+    table = write_manifest(folder, [[f"{name}.png", "red"] for name in names], ["path", "label"])
+    with pytest.raises(DataError, match=r"list\.csv: rows 2 and 4: 'red/998\.png' and others: no such image in"):
+        make(table).splits()
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -15,7 +15,7 @@ from torch import Tensor
 from slimline import image_sources, preprocess
 from slimline.errors import DataError, ParamsError
 from slimline.image_sources import Item, Store
-from slimline.labelled_rows import Read
+from slimline.labelled_rows import Read, WrongRowsError
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.tasks.images import flip, shift
 
@@ -133,17 +133,20 @@ class Images(OwnRows):
             read.names += [item.name for item in batch]
             yield list(image_sources.pictures(files, batch)), [item.label for item in batch]
 
-    def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
+    def arrays(self, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
         document = {"format": 1, "input": "image", "steps": self._to_pixels}
         try:
             return preprocess.run(document, values, trust=None)
         except DataError:
+            wrong = {}
             for at, value in enumerate(values):
                 try:
                     preprocess.run(document, [value], trust=None)
                 except DataError as error:
                     told = NAMELESS.sub("", str(error)).removeprefix("image 0: ")
-                    raise DataError(f"{read.where(first + at)}: {told}; replace it, or take it out") from error
+                    wrong[at] = f"{told}; replace it, or take it out"
+            if wrong:
+                raise WrongRowsError(wrong) from None
             raise
 
 
