@@ -20,6 +20,7 @@ from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, O
 from slimline.tasks.images import flip, shift
 
 BATCH = 256
+BLACK = 0.05  # of the images: above it some were hardly meant so
 NAMELESS = re.compile(r" <_io\.BytesIO[^>]*>")  # what Pillow calls an image that came without a file
 
 
@@ -108,8 +109,16 @@ class Images(OwnRows):
         return [self.size, self.mode, self.label, self.split, self.group]
 
     def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
-        del kept
-        return [] if image_sources.is_table(self.data) else image_sources.left_out(self._items[0])
+        lines = [] if image_sources.is_table(self.data) else image_sources.left_out(self._items[0])
+        images = kept["image"]
+        starts = range(0, len(images), BATCH)
+        black = sum(int((~images[start : start + BATCH].any((1, 2, 3))).sum()) for start in starts)
+        if black > BLACK * len(images):
+            lines.append(
+                f"{black:,} of {len(images):,} images are black all over: 16-bit files count to 65,535, so save pixels "
+                "that count to 255 as 8 bits"
+            )
+        return lines
 
     @cached_property
     def _items(self) -> tuple[Store, list[Item]]:
