@@ -299,7 +299,7 @@ def test_an_option_that_would_do_nothing_is_refused(options: dict[str, Any], mes
 
 
 WRONG: dict[str, tuple[list[Any], str]] = {
-    "no label": ([*ROWS[:5], ("a goal", ""), *ROWS[5:]], r"t\.csv: row 6: column 'label': empty \(1 such in all\)"),
+    "no label": ([*ROWS[:5], ("a goal", ""), *ROWS[5:]], r"t\.csv: row 6: column 'label': empty; fill it in"),
     "one label": (
         [(text, "sport") for text, _ in ROWS],
         r"t\.csv: column 'label': no label but 'sport' in 120 rows; two",
@@ -325,12 +325,19 @@ def test_a_label_of_the_test_file_alone_is_told_by_its_row(encoder: Path) -> Non
     message = r"d/test\.csv: row 31: column 'label': unknown label 'sprot', which no row of d/train\.csv has\. Did you"
     with pytest.raises(DataError, match=message):
         laid_out(str(encoder), "d")
+    write_table(Path("d/test.csv"), [("a goal", "sprot"), *texts(30, 1), ("a goal", "sprot"), ("a goal", "art")])
+    message = r"d/test\.csv: rows 1 and 32: column 'label': unknown label 'sprot' \(and 1 more likewise\), which no row"
+    with pytest.raises(DataError, match=message):
+        laid_out(str(encoder), "d")
 
 
 HEADERS: dict[str, tuple[bytes, str]] = {
     "twice": (b"text,label,label\na,b,c\n", "line 1: column 'label' stands there twice"),
-    "semicolons": (b"text;label\na;b\n", "line 1: one column, 'text;label': ';' separates no columns in .csv"),
-    "not UTF-8": ("Größe,label\na,b\n".encode("latin-1"), r"line 1: not UTF-8 \(.*\); save it as UTF-8"),
+    "bars": (b"text|label\na|b\n", r"line 1: one column, 'text\|label': '\|' separates no columns in \.csv"),
+    "not UTF-8": (
+        "Größe,label\na,b\n".encode("latin-1"),
+        r"line 1: not UTF-8 \(.*iconv -f WINDOWS-1252 -t UTF-8 t\.csv > t\.utf8",
+    ),
     "none": (b'"a goal\nof the team",sport\n"a bank",money\n', "which column is the label.* a goal of the team, sport"),
 }
 

@@ -61,9 +61,17 @@ def test_several_labels_in_a_cell_are_found_or_named(
             {},
             r"t\.csv: column 'label': ',' or ';' between labels\? Name it: --s",
         ),
-        (["['a', 'b']", "['c', 'a'"], {}, r"""t\.csv: row 2: column 'label': "\['c', 'a'" is no list of labels; \["""),
+        (
+            ["['a', 'b']", "['c', 'a'"],
+            {},
+            r"""t\.csv: rows 2, 4, 6 and 27 more: column 'label': "\['c', 'a'" is no list of labels; \[""",
+        ),
         (["a", "b"], {"separator": ";"}, r"t\.csv: column 'label': no row has ';', which --separator says"),
-        (["1", "good"], {"answer": "number"}, r"t\.csv: row 2: column 'label': 'good' is no number, and --answer asks"),
+        (
+            ["1", "good"],
+            {"answer": "number"},
+            r"t\.csv: rows 2, 4, 6 and 27 more: column 'label': 'good' is no number, and --answer asks",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_told(
@@ -89,12 +97,28 @@ WHOLE, FRACTIONS = [str(at) for at in range(29)], [f"{at / 4}" for at in range(2
 )
 def test_one_wrong_cell_among_numbers_is_named(tmp_path: Path, labels: list[str], wrong: str) -> None:
     cells = [*labels[:7], wrong, *labels[7:]]
+    rows = "row 8" if len(cells) == 60 else "rows 8 and 38"
     message = (
-        rf"t\.csv: row 8: column 'label': '{wrong}' is no number, and {len(labels)} of {len(cells)} .*--answer num"
+        rf"t\.csv: {rows}: column 'label': '{wrong}' is no number, and {len(labels)} of {len(cells)} .*--answer num"
     )
     with pytest.raises(DataError, match=message) as caught:
         described(tmp_path / "t.csv", cells)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "cell", "message"),
+    [
+        ([2], "", r"row 3: column 'label': empty; fill"),
+        ([2, 16], "", r"rows 3 and 17: column 'label': empty; fill"),
+        ([2, 16, 39, 40, 41], "", r"rows 3, 17, 40 and 2 more: column 'label': empty; fill"),
+        ([2, 16], "n/a", r"rows 3 and 17: column 'label': 'n/a' is no number, and 58 of 59 distinct"),
+    ],
+)
+def test_all_rows_of_a_mistake_are_told(tmp_path: Path, at: list[int], cell: str, message: str) -> None:
+    cells = [cell if each in at else f"{each}" for each in range(60)]
+    with pytest.raises(DataError, match=rf"t\.csv: {message}"):
+        described(tmp_path / "t.csv", cells)
 
 
 def test_numbers_and_a_word_may_be_labels(tmp_path: Path) -> None:
@@ -125,3 +149,24 @@ def test_one_label_stays_one(tmp_path: Path, labels: list[str]) -> None:
 def test_stars_can_be_numbers(tmp_path: Path, labels: list[str], tolerance: float) -> None:
     found = described(tmp_path / "t.csv", labels, answer="number")
     assert (found.answer, found.labels, found.tolerance) == ("number", [], tolerance)
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "found"),
+    [(["3,5", "4", "1,0"], None, "number"), (["3,5", "4", "1,0"], "one", "one"), (["3,5", "4", "3"], "many", "many")],
+)
+def test_semicolons_between_columns_make_commas_those_of_numbers(
+    tmp_path: Path, labels: list[str], answer: str | None, found: str
+) -> None:
+    rows = "".join(f"{text};{labels[at % 3]}\r\n" for at, (text, _) in enumerate(texts(60)))
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf" + f"text;label\r\n{rows}".encode())
+    described = own_data.describe(tmp_path / "t.csv", own_data.Columns(answer=answer))
+    assert described.answer == found
+    assert described.labels == {"number": [], "one": ["1,0", "3,5", "4"], "many": ["3", "4", "5"]}[found]
+    assert described.tolerance == (0.3 if found == "number" else 0)
+
+
+def test_an_empty_cell_among_decimal_commas_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text;label\na;3,5\nb;\nc;4,5\n")
+    with pytest.raises(DataError, match=r"t\.csv: row 2: column 'label': empty"):
+        own_data.describe(tmp_path / "t.csv")

@@ -365,7 +365,7 @@ def test_a_damaged_image_does_not_keep_the_size_from_being_found(tmp_path: Path)
         (
             ("text", "label"),
             [*texts(9), ("a", "")],
-            r"t\.csv: row 10: column 'label': empty \(1 such in all\); fill it in",
+            r"t\.csv: row 10: column 'label': empty; fill it in",
         ),
     ],
 )

@@ -322,6 +322,17 @@ def test_pairs_are_answered_from_the_kind_of_table_that_they_were_trained_on(
         scoring.score(pair_release, broken, tmp_path / "no.csv")
 
 
+def test_a_table_as_german_excel_writes_it_is_answered(text_release: Path, tmp_path: Path) -> None:
+    plain = write_rows(tmp_path / "plain.csv", {"id": list(range(90)), "text": TEXTS})
+    german = tmp_path / "german.csv"
+    german.write_bytes(
+        b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\r", b"").replace(b",", b";").replace(b"\n", b"\r\n")
+    )
+    for source in (plain, german):
+        assert scoring.score(text_release, source, tmp_path / f"{source.stem}.out.csv") == 90
+    assert (tmp_path / "german.out.csv").read_bytes() == (tmp_path / "plain.out.csv").read_bytes()
+
+
 def test_more_columns_than_texts_in_a_row_are_refused(text_release: Path, tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.csv", {"a": TEXTS, "b": TEXTS})
     with pytest.raises(DataError, match=r"--column: 2 columns, and the model takes 1 a row"):

@@ -256,13 +256,22 @@ class Killed(Exception):  # noqa: N818  (a stand-in for SIGKILL, no error of the
 
 
 @pytest.mark.parametrize(
-    ("code", "trained"),
-    [pytest.param("X = 1  # said anew\n", 3, id="same code"), pytest.param("X = 2\n", 6, id="changed code")],
-)
+    ("code", "threads", "trained", "said"),
+    [
+        pytest.param("X = 1  # said anew\n", "1", 3, "", id="same code"),
+        pytest.param("X = 2\n", "1", 6, "code differs; it starts anew\n", id="changed code"),
+        pytest.param(
+            "X = 1\n", "2", 6, "threads differ (1, now 2: OMP_NUM_THREADS=1 goes on with it); it starts anew\n",
+            id="other threads",
+        ),
+    ],
+)  # fmt: skip
 def test_a_broken_off_training_is_resumed_by_the_same_code_alone(
-    prune: Any, monkeypatch: pytest.MonkeyPatch, code: str, trained: int
-) -> None:
+    prune: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: str, threads: str,
+    trained: int, said: str,
+) -> None:  # fmt: skip
     """60 rows in batches of 20 for two epochs; the first epoch was done when the stage was killed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     Counted.steps.clear()
     recovery = {"epochs": 2, "lr": 0.01, "batch_size": 20, "loss": {"name": f"{__name__}:Counted"}}
     section = {"from": "teacher", "methods": [{"name": "magnitude"}], "recovery": recovery}
@@ -284,5 +293,11 @@ def test_a_broken_off_training_is_resumed_by_the_same_code_alone(
     assert len(Counted.steps) == 3
     Counted.steps.clear()
     script.write_text(code)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    capsys.readouterr()
     prune(section)
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines(keepends=True) if "unfinished" in line] == (
+        [f"prune: an unfinished training is there, but its {said}"] if said else []
+    )
     assert len(Counted.steps) == trained

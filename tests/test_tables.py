@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,66 @@ def test_a_value_may_be_a_whole_book(tmp_path: Path) -> None:
     path.write_text(f'text,label\n"{long}",a\nshort,b\n')
     ((columns, _),) = tables.read(path).batches(10)
     assert columns["text"] == [long, "short"]
+
+
+GERMAN = {
+    "semicolons": (b'text;label\na goal;sport\n"a, b; c";money\n', ["a goal", "a, b; c"]),
+    "Excel": ('\ufeffGröße;label\r\nein Tor;sport\r\n"a\r\nb";money\r\n'.encode(), ["ein Tor", "a\r\nb"]),
+    "quoted": (b'"a, text";"label"\na goal;sport\n"a ""b""";money\n', ["a goal", 'a "b"']),
+    "quoted, a BOM": (b'\xef\xbb\xbf"a, text";"label"\na goal;sport\nb;money\n', ["a goal", "b"]),
+}
+
+
+@pytest.mark.parametrize("case", GERMAN)
+def test_semicolons_are_found_in_the_header(tmp_path: Path, case: str) -> None:
+    content, expected = GERMAN[case]
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    table = tables.read(path)
+    ((columns, _),) = table.batches(10)
+    assert list(columns[table.names[0]]) == expected
+    assert columns["label"] == ["sport", "money"]
+
+
+def test_a_comma_in_the_header_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('a;b,"label"\n1;2,x\n')
+    assert tables.read(path).names == ["a;b", "label"]
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "number"),
+    [
+        ("text;label", "3,5", "3.5"), ("text;label", "-,5", "-.5"), ("text;label", " 12,0 ", " 12.0 "),
+        ("text;label", "3.5", "3.5"), ("text;label", "1,2,3", "1,2,3"), ("text;label", "a,5", "a,5"),
+        ("text,label", "3,5", "3,5"),
+    ],
+)  # fmt: skip
+def test_a_decimal_comma_stands_where_semicolons_separate(tmp_path: Path, header: str, cell: str, number: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n")
+    assert tables.read(path).number(cell) == number
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "encoding"),
+    [
+        ("text;label\nGröße;a\n".encode("cp1252"), 2, "WINDOWS-1252"),
+        ("text;label\nTor;a\n".encode("utf-16"), 1, "UTF-16"),
+    ],
+    ids=["Windows-1252", "UTF-16"],
+)
+def test_other_encodings_are_told_with_the_command_that_converts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, line: int, encoding: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("my t.csv")
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(tables.read(path).batches(10))
+    why = rf"my t\.csv: line {line}: not UTF-8 \(invalid start byte at byte \d\); was it saved as {encoding}\? "
+    convert = rf"iconv -f {encoding} -t UTF-8 'my t\.csv' > 'my t\.utf8\.csv'"
+    assert re.fullmatch(why + convert, str(caught.value))
 
 
 def write_lines(path: Path, missing: str) -> Path:

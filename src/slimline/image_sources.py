@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from slimline import image_names, tables
 from slimline.errors import DataError, near_miss
-from slimline.labelled_rows import PARTS, SAID, group_of
+from slimline.labelled_rows import PARTS, SAID, group_of, numbered
 from slimline.tables import ARCHIVES
 
 UTF_8 = 1 << 11  # the flag of an archive's entry whose name says that it is UTF-8
@@ -195,8 +195,8 @@ def empty_classes(root: Path, items: Sequence[Item]) -> list[Path]:
     )
 
 
-def by_manifest(path: Path, label: str, split: str | None, group: str | None) -> list[Item]:
-    """Return the images that a table lists, by its column of paths and that of labels."""
+def by_manifest(path: Path, label: str, split: str | None, group: str | None, *, numeric: bool = False) -> list[Item]:
+    """Return the images that a table lists, by its column of paths and that of labels, ``numeric`` where so."""
     table = tables.read(path)
     columns = [tables.path_column(table.names), label]
     for name in (*columns, *(each for each in (split, group) if each)):
@@ -212,24 +212,31 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None) ->
             part = str(found[split][at]).strip().lower() if split else ""
             if split and part not in PARTS:
                 raise DataError(f"{path}: row {len(items) + 1}: column {split!r}: {part!r} is no split; it says {SAID}")
-            label, named = found[columns[1]][at], found[columns[0]][at]
+            value, named = found[columns[1]][at], found[columns[0]][at]
             if isinstance(named, bytes | dict):
                 raise DataError(
                     f"{path}: row {len(items) + 1}: column {columns[0]!r}: an image itself, not the path of its file; "
                     "write the images to files and list these"
                 )
-            items.append(Item(str(named), label, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
+            value = table.number(value) if numeric else value
+            items.append(Item(str(named), value, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
     if not items:
         raise DataError(f"{path}: no row in it")
     return items
 
 
 def check_listed(path: Path, files: Store, items: Sequence[Item]) -> None:
-    """Raise DataError naming the row of the table at ``path`` whose image isn't among ``files``."""
+    """Raise DataError naming the rows of the table at ``path`` whose images aren't among ``files``."""
     known = set(files.names()) if isinstance(files, Archive) else None
-    for row, item in enumerate(items, 1):
-        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file()):
-            raise DataError(f"{path}: row {row}: {item.name!r}: no such image in {files.path}")
+    missing = [
+        row
+        for row, item in enumerate(items, 1)
+        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file())
+    ]
+    if missing:
+        name = items[missing[0] - 1].name
+        others = " and others" if len(missing) > 1 else ""
+        raise DataError(f"{numbered(path, missing, len(missing))}: {name!r}{others}: no such image in {files.path}")
 
 
 def in_order(files: Store, items: Sequence[Item]) -> list[Item]:

@@ -23,6 +23,8 @@ PARTS = {"train": "train", "training": "train", "validation": "validation", "val
          "testing": "test", "holdout": "test"}  # fmt: skip
 SAID = "train, validation, calibration or test"
 CALIBRATION = 512
+FEW = 3  # wrong rows that are named
+MOST = 1000  # mistakes after which reading stops
 SHOWN = 40
 
 
@@ -95,15 +97,73 @@ class Read:
 
     def where(self, row: int) -> str:
         """Return "FILE: row N" of a row, counted from 1 in its own file, or "FILE: NAME" where rows have names."""
+        return self.places([row], 1)
+
+    def places(self, rows: Sequence[int], total: int) -> str:
+        """Return "FILE: rows N, M and 9 more" of ``total`` rows, of which ``rows`` are the first few, in order."""
         if self.names:
-            return f"{self.files[0]}: {self.names[row]}"
-        at = int(np.searchsorted(self.starts, row, "right")) - 1
-        return f"{self.files[at]}: row {row - self.starts[at] + 1}"
+            return f"{self.files[0]}: {enumerated([self.names[row] for row in rows[:FEW]], total)}"
+        at = int(np.searchsorted(self.starts, rows[0], "right")) - 1
+        start, *end = self.starts[at : at + 2]
+        here = [row - start + 1 for row in rows[:FEW] if not end or row < end[0]]
+        if len(here) < min(FEW, total):
+            others = f" (and {total - len(here):,} in other files)"
+            return numbered(self.files[at], here, len(here)) + others
+        return numbered(self.files[at], here, total)
 
 
-def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+def numbered(path: Path, rows: Sequence[int], total: int) -> str:
+    """Return "FILE: rows N, M and 9 more" of ``total`` rows, of which ``rows`` are the first few."""
+    return f"{path}: {'row' if total == 1 else 'rows'} {enumerated(rows, total)}"
+
+
+def enumerated(found: Sequence[Any], total: int) -> str:
+    """Return "A, B and 9 more" of ``total`` things, of which ``found`` are the first few."""
+    shown = [str(each) for each in found[:FEW]]
+    last = f"{total - len(shown):,} more" if total > len(shown) else shown.pop()
+    return f"{', '.join(shown)} and {last}" if shown else last
+
+
+class WrongRowsError(DataError):
+    """Some rows of a batch can't be used: ``wrong`` says why, by their place in it."""
+
+    def __init__(self, wrong: Mapping[int, str]) -> None:
+        super().__init__(next(iter(wrong.values())))
+        self.wrong = wrong
+
+
+class Mistakes:
+    """The wrong rows of one reading, told in one line when it is over, or when there are ``MOST``."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._rows: dict[str, list[int]] = {}
+
+    def note(self, row: int, what: str) -> None:
+        """Note what is wrong with a row."""
+        self._rows.setdefault(what, []).append(row)
+        if sum(map(len, self._rows.values())) == MOST:
+            self.tell(f"; {MOST:,} mistakes, where reading stopped")
+
+    def tell(self, end: str = "") -> None:
+        """Raise DataError where rows are wrong: which have the first one's mistake, and how many have others."""
+        if not self._rows:
+            return
+        (what, rows), *others = self._rows.items()
+        if others:
+            count = sum(len(each) for _, each in others)
+            another, (place, *_) = others[0]
+            told = f"{count:,} other {'mistake' if count == 1 else 'mistakes'}, such as"
+            end = f" ({told} {self._read.where(place)}: {another}){end}"
+        raise DataError(f"{self._read.places(rows, len(rows))}: {what}{end}")
+
+
+def batches(
+    source: Source, wanted: Sequence[str], read: Read, numbers: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     """Yield (number of the first row, {column: values}) over all files, and note in ``read`` where rows belong.
 
+    ``numbers`` are columns of such, which may have decimal commas.
     Raises DataError for a missing file or column, and an unknown part in the split column.
     """
     columns = list(dict.fromkeys([*wanted, *(each for each in (source.split, source.group) if each)]))
@@ -119,6 +179,7 @@ def batches(source: Source, wanted: Sequence[str], read: Read) -> Iterator[tuple
         for batch, _ in table.batches(BATCH, columns):
             first = len(read.parts)
             found = {name: tables.plain(batch[name]) for name in columns}
+            found |= {name: [table.number(each) for each in found[name]] for name in numbers}
             rows = len(found[columns[0]])
             read.parts += [part] * rows
             if source.split:

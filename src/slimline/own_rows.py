@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slimline import labelled_rows, manifest, row_files
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.file_index import FILE, FileIndex
-from slimline.labelled_rows import Read
+from slimline.labelled_rows import Mistakes, Read, WrongRowsError
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
@@ -48,8 +48,8 @@ class OwnRows(Outcome):
         """Yield (values, labels) batch by batch, and note in ``read`` where each row stands and belongs."""
         raise NotImplementedError
 
-    def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
-        """Return what is kept of ``values``, of which ``read`` knows the first as row ``first``."""
+    def arrays(self, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """Return what is kept of ``values``. Raises WrongRowsError for those that can't be used."""
         raise NotImplementedError
 
     def as_input(self, name: str, kept: NDArray[Any]) -> Any:
@@ -105,15 +105,21 @@ class OwnRows(Outcome):
 
     def _write(self, scratch: Path) -> None:
         read, found, first = Read(), [], 0
+        mistakes = Mistakes(read)
         with row_files.appending(scratch, self.stored()) as append:
             for values, labels in self.read(read):
-                append(self.arrays(values, read, first))
+                try:
+                    append(self.arrays(values))
+                except WrongRowsError as error:
+                    for at, what in error.wrong.items():
+                        mistakes.note(first + at, what)
                 for at, value in enumerate(labels):
                     try:
                         found.append(self.target(value))
                     except DataError as error:
-                        raise DataError(f"{read.where(first + at)}: {error}") from error
+                        mistakes.note(first + at, str(error))
                 first += len(values)
+        mistakes.tell()
         targets = self.as_targets(found)
         kept = row_files.appended(scratch, self.stored())
         same = row_files.equal_rows(list(kept.values()))

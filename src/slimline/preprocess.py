@@ -25,6 +25,7 @@ from slimline.errors import ArtifactError, DataError
 FORMAT = 1
 FILE = "preprocess.json"
 ASSETS = "assets"
+SIXTEEN_BITS = {"PNG", "PPM"}  # formats whose pictures of mode I Pillow scales to 65535
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -130,14 +131,17 @@ def decode_image(
 def _converted(picture: Any, mode: str, background: int | None, *, upright: bool) -> Any:
     """Return a picture in another mode, turned and without transparency where asked; 16-bit greys are scaled.
 
-    So are floats from 0 to 1; from 0 to 255 they stay. Raises DataError for others.
+    So are floats from 0 to 1; floats and other integers from 0 to 255 stay. Raises DataError for others.
     """
     from PIL import Image, ImageOps
 
+    kind = picture.format  # a copy has none
     if upright:
         picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # convert would clip them at 255
-        picture = Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in SIXTEEN_BITS):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    elif picture.mode == "I":
+        picture = _of_integers(picture)
     elif picture.mode == "F":
         picture = _of_floats(picture)
     elif picture.mode == "LAB":  # Pillow knows no way from it to grey
@@ -147,6 +151,17 @@ def _converted(picture: Any, mode: str, background: int | None, *, upright: bool
         ground = Image.new("RGBA", whole.size, (background, background, background, 255))
         picture = Image.alpha_composite(ground, whole)
     return picture.convert(mode)
+
+
+def _of_integers(picture: Any) -> Any:
+    """Return a picture of integers, whose file doesn't say how far they count, as one of bytes."""
+    from PIL import Image
+
+    pixels = np.asarray(picture)
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > 255:
+        raise DataError(f"integer pixels from {low} to {high}: save them as 8 bits, or unsigned 16")
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _of_floats(picture: Any) -> Any:

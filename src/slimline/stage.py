@@ -150,6 +150,8 @@ class Stage:
                 "threads": _threads(),
             }
         )
+        if differing := state.differing("stage", "key"):
+            processes().print(f"{self.name}: an unfinished training is there, but its {_differs(differing)}")
         with curves(self.name, resume=bool(_finished)) as log:
             fit(
                 model, self.task, train, validation, settings,
@@ -350,6 +352,16 @@ def _fix_randomness(seed: int) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(_threads())
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
+
+
+def _differs(parts: dict[str, tuple[Any, Any]]) -> str:
+    """Return what to say of a training that can't be gone on with."""
+    verb = "differs" if len(parts) == 1 and "threads" not in parts and "inputs" not in parts else "differ"
+    why = ""
+    if list(parts) == ["threads"]:
+        before, now = parts["threads"]
+        why = f" ({before}, now {now}: OMP_NUM_THREADS={before} goes on with it)"
+    return f"{', '.join(parts)} {verb}{why}; it starts anew"
 
 
 def _threads() -> int:

@@ -6,9 +6,12 @@ leaves a whole file or none. Parquet is read a row group at a time.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
+import re
+import shlex
 import tarfile
 import zipfile
 import zlib
@@ -23,8 +26,10 @@ from slimline.errors import DataError
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-OTHERS = ";\t|"  # what separates columns in files that are called .csv all the same
+OTHERS = "\t|"  # what separates columns in files that are called .csv all the same
+QUOTED = re.compile(rb'"[^"]*("|$)')
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name
 PATH = PATHS[0]
 FIELD = 1 << 26  # letters of a value: Python's own bound, 131,072, is a few pages of text
@@ -45,6 +50,10 @@ class Table:
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least."""
         raise NotImplementedError
+
+    def number(self, cell: Any) -> Any:
+        """Return a cell that is to be a number, with a point for a decimal comma where the file has such."""
+        return cell
 
     def image(self, path: str) -> Path | bytes:
         """Return the image that a cell names: a file, or what is in it. Paths are relative to the table's folder."""
@@ -100,10 +109,10 @@ class _Csv(Table):
     """A CSV or TSV file in UTF-8 with a header; every value is text. Work is counted in bytes."""
 
     def __init__(self, path: Path) -> None:
-        self._delimiter = DELIMITERS[path.suffix.lower()]
+        self._delimiter = delimiter(path)
         with path.open("rb") as file:
             try:
-                names = next(csv.reader(_decoded(file, path), strict=True, delimiter=self._delimiter), [])
+                names = next(csv.reader(decoded(file, path), strict=True, delimiter=self._delimiter), [])
             except csv.Error as error:
                 raise DataError(f"{path}: line 1: {error}") from error
         _check_header(names, path)
@@ -112,7 +121,7 @@ class _Csv(Table):
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         del names
         with self.path.open("rb") as raw:
-            rows = csv.reader(_decoded(raw, self.path), strict=True, delimiter=self._delimiter)
+            rows = csv.reader(decoded(raw, self.path), strict=True, delimiter=self._delimiter)
             next(rows)
             batch: list[list[str]] = []
             try:
@@ -130,8 +139,28 @@ class _Csv(Table):
             if batch:
                 yield self._columns(batch), self.total
 
+    def number(self, cell: Any) -> Any:
+        return with_point(cell) if self._delimiter == ";" else cell
+
     def _columns(self, rows: list[list[str]]) -> Columns:
         return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}
+
+
+def delimiter(path: Path) -> str:
+    """Return what separates the columns of a .csv or .tsv.
+
+    In a .csv that are commas; semicolons, as Excel writes where commas stand in numbers, if the header has these alone.
+    """
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with path.open("rb") as file:
+        header = QUOTED.sub(b"", file.readline())
+    return ";" if b";" in header and b"," not in header else ","
+
+
+def with_point(cell: Any) -> Any:
+    """Return a cell with a point for its decimal comma; what is no such number stays as it is."""
+    return cell.replace(",", ".") if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _check_header(names: Sequence[str], path: Path) -> None:
@@ -144,17 +173,21 @@ def _check_header(names: Sequence[str], path: Path) -> None:
     if path.suffix.lower() == ".csv" and len(names) == 1 and (other := set(OTHERS) & set(names[0])):
         raise DataError(
             f"{path}: line 1: one column, {names[0]!r}: {other.pop()!r} separates no columns in .csv; save it with "
-            "commas, or with tabs as .tsv"
+            "commas or semicolons, or with tabs as .tsv"
         )
 
 
-def _decoded(file: Any, path: Path) -> Iterator[str]:
+def decoded(file: Any, path: Path) -> Iterator[str]:
+    """Yield the lines of a file that is open for bytes. Raises DataError where they aren't UTF-8."""
     for number, line in enumerate(file, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            likely = "UTF-16" if number == 1 and line.startswith(UTF_16) else "WINDOWS-1252"
+            files = shlex.quote(path.name), shlex.quote(path.with_suffix(f".utf8{path.suffix}").name)
             raise DataError(
-                f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+                f"{path}: line {number}: not UTF-8 ({error.reason} at byte {error.start}); was it saved as {likely}? "
+                f"iconv -f {likely} -t UTF-8 {files[0]} > {files[1]}"
             ) from error
 
 
@@ -188,7 +221,7 @@ class _JsonLines(Table):
 
 def _lines(file: Any, path: Path) -> Iterator[tuple[int, str]]:
     """Yield (number, line) of the lines that aren't empty."""
-    yield from ((number, line) for number, line in enumerate(_decoded(file, path), 1) if line.strip())
+    yield from ((number, line) for number, line in enumerate(decoded(file, path), 1) if line.strip())
 
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_many_batches(tmp_path: Path, store: EventStore) -> None:
         ("x.csv", "id,index,label\na,-1,b\n", r"x\.csv: line 2: index: expected a whole number, found '-1'"),
         ("x.csv", "id,index,label\na,99999999999,b\n", r"x\.csv: line 2: .*index: expected a whole number"),
         ("x.csv", 'id,label\na,"b\n', r"x\.csv: line \d: .*unexpected end"),
-        ("x.csv", "id,label\na,\udcff\n", r"x\.csv: line \d: 'utf-8' codec can't decode"),
+        ("x.csv", "id,label\na,\udcff\n", r"x\.csv: line 2: not UTF-8 \(.*iconv -f"),
         ("x.jsonl", '{"id": "a", "label": "b"}\n{"id"\n', r"x\.jsonl: line 2: no JSON"),
         ("x.jsonl", "[1]\n", r"x\.jsonl: line 1: expected \{\"id\""),
         ("x.jsonl", '{"id": "a", "label": null}\n', r"x\.jsonl: line 1: label: is empty"),
@@ -142,6 +142,14 @@ def test_what_a_label_isnt(kind: str, given: Any, tmp_path: Path, store: EventSt
     path = write(tmp_path / "labels.jsonl", [{"id": "a", "label": given}])
     with pytest.raises(EventError, match=r"labels\.jsonl: line 1: label: "):
         label_files.load(store, path, kind)
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("auto", "3,5"), ("number", 3.5)])
+def test_a_table_as_german_excel_writes_it(tmp_path: Path, store: EventStore, kind: str, stored: Any) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"\xef\xbb\xbfid;label\r\na;3,5\r\n")
+    label_files.load(store, path, kind)
+    assert store.history("a")[0].label == stored
 
 
 def test_ids_that_are_numbers(tmp_path: Path, store: EventStore) -> None:

@@ -251,6 +251,14 @@ def test_a_manifest_says_label_split_and_group(folder: Path) -> None:
             assert len({where[row.tobytes()] for row in task.inputs_of(files)["image"]}) == 1
 
 
+def test_listed_numbers_have_a_decimal_comma_where_semicolons_separate(folder: Path) -> None:
+    rows = [f"{label}/{at:03}.png;{at},5" for label in LABELS for at in range(40)]
+    (folder / "list.csv").write_bytes("\r\n".join(["path;label", *rows]).encode())
+    task = images(data=str(folder / "list.csv"), size=16, answer="number", tolerance=1)
+    found = np.concatenate([split.targets for split in task.splits().values()])
+    assert set(found.tolist()) == {at + 0.5 for at in range(40)}
+
+
 def test_listed_images_without_a_group_are_groups_of_their_own(folder: Path) -> None:
     lines = [{"path": f"{label}/{index:03}.png", "label": label} for label in LABELS for index in range(40)]
     groups = [*["one"] * 10, *["", None] * 55]
@@ -289,6 +297,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 GREY = Image.fromarray(np.full((8, 8), 100, np.uint8))
 DEEP = Image.fromarray(np.full((8, 8), 100 * 256, np.uint16))
+WIDE = Image.fromarray(np.full((8, 8), 100, np.int32))
 CLEAR = Image.fromarray(np.concatenate([np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8, 1), np.uint8)], 2))
 FLOATS = Image.fromarray(np.full((8, 8), 100, np.float32))
 SHARES = Image.fromarray(np.full((8, 8), 100 / 255, np.float32))
@@ -304,6 +313,10 @@ PALETTE = Image.fromarray(np.full((8, 8, 3), 100, np.uint8)).quantize(4)
     [
         pytest.param(encoded(GREY, "PNG"), 100, id="grey"),
         pytest.param(encoded(DEEP, "PNG"), 100, id="16-bit grey"),
+        pytest.param(encoded(DEEP, "TIFF"), 100, id="16-bit tiff"),
+        pytest.param(encoded(DEEP, "PPM"), 100, id="16-bit pgm"),
+        pytest.param(b"P5 8 8 4095\n" + (100 * 16).to_bytes(2) * 64, 100, id="12-bit pgm"),
+        pytest.param(encoded(WIDE, "TIFF"), 100, id="8 bits in 32"),
         pytest.param(encoded(CLEAR, "PNG"), 255, id="transparent"),
         pytest.param(encoded(PALETTE, "GIF"), 100, id="palette"),
         pytest.param(encoded(GREY.convert("RGB"), "WEBP", lossless=True), 100, id="webp"),
@@ -364,6 +377,18 @@ def test_what_is_no_picture_is_left_out_and_named(folder: Path) -> None:
 HIDDEN = [".ipynb_checkpoints/0.png", "__MACOSX/red/._000.png", "red/.cache/a.png", "red/._000.png", ".trash/x/b.png"]
 
 
+def test_8_bits_in_16_are_told_as_black_images(folder: Path) -> None:
+    task = make(folder)
+    task.splits()
+    assert task.notes == []
+    for at in range(20):
+        Image.fromarray(np.full((8, 8), 100 + at, np.uint16)).save(folder / f"red/{at:03}.png")
+    task = make(folder)
+    task.splits()
+    (note,) = task.notes
+    assert note.startswith("20 of 120 images are black all over: 16-bit files count to 65,535")
+
+
 @pytest.mark.parametrize("write", [None, write_zip, write_tar], ids=["folders", "zip", "tar"])
 def test_hidden_folders_and_files_are_no_classes_nor_images(
     folder: Path, tmp_path: Path, write: Callable[[Path, Path], Path] | None
@@ -408,7 +433,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "damaged": (lambda f: (f / "red/003.png").write_bytes(b"no image") and f, {}, r"red/003.png: can't be decoded"),
     "no folder": (lambda f: f / "missing", {}, r"missing: no such file or folder"),
     "loose": (lambda f: picture("red", 0).save(f / "a.png") or f, {}, r"a.png lies in no class folder"),
-    "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png: unknown label 'blue'"),
+    "unknown class": (lambda f: f, {"labels": ["red", "green"]}, r"blue/000.png, .* and 37 more: unknown label 'blue'"),
     "empty class": (lambda f: f, {"labels": [*LABELS, "black"]}, r"label 'black' has no training row"),
     "floats": (
         lambda f: Image.fromarray(np.array([[-3.2, 812]], np.float32)).save(f / "red/x.tif") or f, {},
@@ -416,12 +441,34 @@ WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "no numbers": (
         lambda f: Image.fromarray(np.array([[np.nan, 1]], np.float32)).save(f / "red/x.tif") or f, {},
         r"red/x.tif: can't be decoded: float pixels from nan to nan: save them as 8 or 16 bits"),
+    "integers of 32 bits": (
+        lambda f: Image.fromarray(np.array([[7, 25600]], np.int32)).save(f / "red/x.tif") or f, {},
+        r"red/x.tif: can't be decoded: integer pixels from 7 to 25600: save them as 8 bits, or unsigned 16"),
+    "negative": (
+        lambda f: Image.fromarray(np.array([[-7, 25]], np.int32)).save(f / "red/x.tif") or f, {},
+        r"red/x.tif: can't be decoded: integer pixels from -7 to 25: save them as 8 bits, or unsigned 16"),
     "no archive": (lambda f: (f / "a.zip").write_bytes(b"PK") and f / "a.zip", {}, r"a.zip: not an archive"),
     "not there": (
         lambda f: write_manifest(f, [["red/999.png", "red"]], ["path", "label"]), {}, r"row 1: 'red/999.png': no such"),
     "no column": (lambda f: write_manifest(f, [["a", "b"]], ["file", "label"]), {}, r"list.csv: no column 'path'"),
     "no image": (lambda f: (f / "none").mkdir() or f / "none", {}, r"none: no image in it"),
 }  # fmt: skip
+
+
+def test_all_wrong_images_are_told_in_one_line(folder: Path) -> None:
+    for name in ("blue/003", "green/000", "red/001", "red/039"):
+        (folder / f"{name}.png").write_bytes(b"no image")
+    message = r"pictures: blue/003\.png, green/000\.png, red/001\.png and 1 more: can't be decoded: .*; replace it, or"
+    with pytest.raises(DataError, match=message) as caught:
+        make(folder).splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_all_listed_images_that_are_not_there_are_told(folder: Path) -> None:
+    names = ["red/000", "red/998", "red/001", "red/999"]
+    table = write_manifest(folder, [[f"{name}.png", "red"] for name in names], ["path", "label"])
+    with pytest.raises(DataError, match=r"list\.csv: rows 2 and 4: 'red/998\.png' and others: no such image in"):
+        make(table).splits()
 
 
 @pytest.mark.parametrize("case", WRONG)

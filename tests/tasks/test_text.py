@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimline import preprocess, trimming
+from slimline import labelled_rows, preprocess, trimming
 from slimline.baselines import tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.task import SPLITS, Split
@@ -247,6 +247,14 @@ def test_other_answers(folder: Path, answer: str, labels: list[str], args: dict[
     assert {json.dumps(np.asarray(row).tolist()) for row in split.targets} == {json.dumps(row) for row in targets}
 
 
+def test_numbers_have_a_decimal_comma_where_semicolons_separate(folder: Path) -> None:
+    labels = ["3,5", "-1", "0,25"]
+    rows = "".join(f"{each};{labels[at % 3]}\r\n" for at, (each, _) in enumerate(texts(300)))
+    (folder / "t.csv").write_bytes(b"\xef\xbb\xbf" + f"text;label\r\n{rows}".encode())
+    task = text(data="t.csv", tokenizer="model", max_length=16, answer="number", tolerance=0.1)
+    assert set(task.splits()["train"].targets.tolist()) == {3.5, -1.0, 0.25}
+
+
 def test_class_weights_count_each_class_the_same(folder: Path) -> None:
     import torch
 
@@ -400,6 +408,44 @@ def test_mistakes_are_told_alike_in_every_format(folder: Path, suffix: str) -> N
         with pytest.raises(DataError, match=message) as caught:
             make(data, **args).splits()
         assert "\n" not in str(caught.value)
+
+
+def spoilt(changes: dict[int, tuple[str, str]]) -> list[tuple[str, str]]:
+    return [changes.get(at, row) for at, row in enumerate(texts(60), 1)]
+
+
+SPOILT: dict[str, tuple[dict[int, tuple[str, str]], str]] = {
+    "two": (dict.fromkeys([3, 17], ("", "sport")), "rows 3 and 17: column 'text': empty; fill it in"),
+    "many": (dict.fromkeys([3, 17, 40, 41, 42], (" ", "sport")), "rows 3, 17, 40 and 2 more: column 'text': empty"),
+    "labels": (dict.fromkeys([4, 9], ("goal", "sprot")), "rows 4 and 9: unknown label 'sprot'. Did you mean 'sport'?"),
+    "two kinds": (
+        {3: ("", "sport"), 5: ("goal", ""), 8: ("goal", "art")},
+        "row 3: column 'text': empty; fill it in, or take the row out (2 other mistakes, such as t.csv: row 5: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_all_wrong_rows_are_told_in_one_line(folder: Path, case: str) -> None:
+    changes, message = SPOILT[case]
+    write_table(folder / "t.csv", spoilt(changes))
+    with pytest.raises(DataError, match=f"^t.csv: {re.escape(message)}") as caught:
+        make("t.csv").splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_rows_of_other_files_are_counted(folder: Path) -> None:
+    write_table(folder / "a.csv", spoilt({7: ("", "sport")}))
+    write_table(folder / "b.csv", spoilt(dict.fromkeys([1, 2], ("", "sport"))))
+    with pytest.raises(DataError, match=r"^a\.csv: row 7 \(and 2 in other files\): column 'text': empty"):
+        make({"train": "a.csv", "test": "b.csv"}).splits()
+
+
+def test_reading_stops_where_hardly_a_row_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled_rows, "MOST", 10)
+    write_table(folder / "t.csv", [(each, "art") for each, _ in texts(60)])
+    with pytest.raises(DataError, match=r"^t\.csv: rows 1, 2, 3 and 7 more: .*; 10 mistakes, where reading stopped$"):
+        make("t.csv").splits()
 
 
 @pytest.mark.parametrize(

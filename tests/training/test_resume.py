@@ -19,12 +19,29 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert found is not None
     assert found["epoch"] == 2
     assert torch.equal(found["model"]["w"], torch.ones(2))
-    assert [path.name for path in state.folder.iterdir()] == ["state.pt"]
+    assert [path.name for path in sorted(state.folder.iterdir())] == ["inputs.json", "state.pt"]
 
 
 def test_other_inputs_have_another_state(tmp_path: Path) -> None:
     State({"a": 1}, tmp_path).save({"epoch": 2})
     assert State({"a": 2}, tmp_path).load() is None
+
+
+def test_the_latest_unfinished_training_says_what_differs(tmp_path: Path) -> None:
+    def state(stage: str = "prune", threads: int = 2, seed: int = 0) -> State:
+        return State({"stage": stage, "threads": threads, "seed": seed}, tmp_path)
+
+    assert state().differing("stage") == {}
+    state(threads=1, seed=7).save({"epoch": 1})
+    os.utime(state(threads=1, seed=7).path, (1e9, 1e9))
+    state(threads=4).save({"epoch": 1})
+    state("teacher").save({"epoch": 1})
+    assert state().differing("stage") == {"threads": (4, 2)}
+    assert state("distill").differing("stage") == {}
+    (state(threads=4).folder / "inputs.json").write_text("{")
+    assert state().differing("stage") == {"threads": (1, 2), "seed": (7, 0)}
+    state().save({"epoch": 1})
+    assert state().differing("stage") == {}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from slimline.errors import EventError, near_miss
+from slimline import tables
+from slimline.errors import DataError, EventError, near_miss
 from slimline.events import labels as label_log
 from slimline.events.records import Label, Outcome, Value
 from slimline.events.store import EventStore
@@ -67,9 +68,12 @@ def read(path: Path, kind: str, now: float) -> Iterator[tuple[str, Label]]:
         raise EventError(f"{path}: no such file")
     if kind == "auto" and reader is _csv:
         kind = "text"
+    decimal_comma = kind == "number" and reader is _csv and tables.delimiter(path) == ";"
     for place, record in reader(path):
+        value = record.get("label")
         try:
-            label = Label(_id(record.get("id")), _index(record.get("index")), _value(record.get("label"), kind), now)
+            value = _value(tables.with_point(value) if decimal_comma else value, kind)
+            label = Label(_id(record.get("id")), _index(record.get("index")), value, now)
             label_log.encoded([label])
         except (EventError, ValueError) as error:
             raise EventError(f"{place}: {error}") from error
@@ -91,8 +95,8 @@ def _columns(names: list[str], where: str) -> None:
 
 def _csv(path: Path) -> Iterator[Place]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, strict=True)
+        with path.open("rb") as file:
+            rows = csv.reader(tables.decoded(file, path), strict=True, delimiter=tables.delimiter(path))
             names = next(rows, [])
             _columns(names, f"{path}: line 1")
             for row in rows:
@@ -100,8 +104,10 @@ def _csv(path: Path) -> Iterator[Place]:
                 if len(row) != len(names):
                     raise EventError(f"{place}: {len(row)} columns, the header has {len(names)}")
                 yield place, dict(zip(names, row, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         raise EventError(f"{path}: line {rows.line_num + 1}: {error}") from error
+    except DataError as error:
+        raise EventError(str(error)) from error
 
 
 def _jsonl(path: Path) -> Iterator[Place]:

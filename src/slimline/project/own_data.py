@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from slimline import image_names, tables
 from slimline.errors import DataError, ParamsError, near_miss
-from slimline.labelled_rows import PARTS, listed
+from slimline.labelled_rows import FEW as NAMED
+from slimline.labelled_rows import PARTS, Read, listed
 
 LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment", "rating", "score", "y")
 TEXT = ("text", "sentence", "review", "content", "body", "message", "comment", "document", "title", "question")
@@ -104,8 +105,11 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
     values = _Values()
     sample: list[Any] = []
     for part, path in files.items():
-        for number, row in enumerate(_rows(path, [*text, label, *([SPLIT] if may_split else [])]), 1):
-            values.add(row[label], f"{path}: row {number}", part)
+        table = tables.read(path)
+        values.read.files.append(path)
+        values.read.starts.append(values.counts.total())
+        for row in _rows(table, [*text, label, *([SPLIT] if may_split else [])]):
+            values.add(row[label], part, table)
             says_split = says_split or (may_split and str(row[SPLIT]).strip().lower() in PARTS)
             if len(sample) < SAMPLE:
                 sample.append([row[name] for name in text] if len(text) == 2 else row[text[0]])
@@ -174,11 +178,10 @@ def left_out(data: Path) -> list[str]:
     return [] if image_sources.is_table(data) else image_sources.left_out(image_sources.store(data))
 
 
-def _rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    table = tables.read(path)
+def _rows(table: tables.Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     if missing := [name for name in names if name not in table.names]:
         raise DataError(
-            f"{path}: no column {missing[0]!r}.{near_miss(missing[0], table.names)} It has: {_names(table)}"
+            f"{table.path}: no column {missing[0]!r}.{near_miss(missing[0], table.names)} It has: {_names(table)}"
         )
     for batch, _ in table.batches(1000, list(dict.fromkeys(names))):
         columns = [tables.plain(batch[name]) for name in names]
@@ -232,21 +235,33 @@ class _Answer(NamedTuple):
 
 
 class _Values:
-    """What stands in a label column: how often, and where first."""
+    """What stands in a label column: how often, and where first. ``read`` says which file the next rows are from."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self.read = Read()
+        self._rows: dict[str, list[int]] = {}
+        self._count = 0
         self._learnt: set[str] = set()  # stands in a training file, or in the only one
+        self._numbers: dict[str, float] = {}
 
-    def add(self, value: Any, where: str, part: str) -> None:
-        """Note a row's value; ``where`` is "FILE: row N"."""
+    def add(self, value: Any, part: str, table: tables.Table) -> None:
+        """Note the value of the next row."""
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
+        if text not in self.counts and (number := _number(table.number(text))) is not None:
+            self._numbers[text] = number
+        rows = self._rows.setdefault(text, [])
+        if len(rows) < NAMED:
+            rows.append(self._count)
+        self._count += 1
         self.counts[text] += 1
-        self._first.setdefault(text, where)
         if part in {"", "train"}:
             self._learnt.add(text)
+
+    def _where(self, value: str) -> str:
+        """Return "FILE: rows N, M and 9 more" of the rows that have a value."""
+        return self.read.places(self._rows[value], self.counts[value])
 
     def answer(self, path: Path, label: str, kind: str | None, separator: str | None) -> _Answer:
         """Return what the labels are; ``kind`` and ``separator`` are None where that is to be found."""
@@ -257,12 +272,11 @@ class _Values:
             raise ParamsError(f"--separator: {separator!r}: it stands between labels, where a row has many (--answer)")
         if not rows:
             raise DataError(f"{path}: no row in it")
+        numbers = self._numbers
         marks = ["[", *([separator] if separator else SEPARATORS)]
-        if "" in values and kind != "many" and not any(mark in value for value in values for mark in marks):
-            raise DataError(
-                f"{self._first['']}: {column}: empty ({values['']} such in all); fill it in, or take the row out"
-            )
-        numbers = {value: number for value in values if (number := _number(value)) is not None}
+        several = (value for value in values if value not in numbers and any(mark in value for mark in marks))
+        if "" in values and kind != "many" and not any(several):
+            raise DataError(f"{self._where('')}: {column}: empty; fill it in, or take the row out")
         all_numbers = len(numbers) == len(values)
         fractions = any(number != int(number) for number in numbers.values())
         if kind == "number" or (kind is separator is None and all_numbers and (len(values) > FEW or fractions)):
@@ -277,7 +291,7 @@ class _Values:
         if too_many:
             raise DataError(f"{path}: {column}: {len(values)} distinct values in {rows} rows are no labels")
         names = self._labels({value: [value] for value in values}, path, column)
-        return _Answer("one", sorted(names, key=float if all_numbers else str))
+        return _Answer("one", sorted(names, key=numbers.__getitem__ if all_numbers else str))
 
     def _check_nearly_numbers(self, numbers: Mapping[str, float], column: str, *, no_labels: bool) -> None:
         """Raise DataError for the first value that is no number where nearly all of many are.
@@ -289,20 +303,21 @@ class _Values:
             return
         if no_labels or all(value.lower() in NO_VALUE for value in wrong):
             raise DataError(
-                f"{self._first[wrong[0]]}: {column}: {wrong[0]!r} is no number, and {len(numbers):,} of "
-                f"{len(self.counts):,} distinct values are; mend it, or take the row out, then --answer number "
+                f"{self._where(wrong[0])}: {column}: {wrong[0]!r} is no number{_others(wrong)}, and {len(numbers):,} "
+                f"of {len(self.counts):,} distinct values are; mend it, or take the row out, then --answer number "
                 "(--answer one or many, if they are labels)"
             )
 
     def _as_number(self, numbers: Mapping[str, float], column: str, *, fractions: bool) -> _Answer:
         """Return a number, right within a tenth of the range, but a half at least where all are whole."""
-        if wrong := next((value for value in self.counts if value not in numbers), None):
-            raise DataError(f"{self._first[wrong]}: {column}: {wrong!r} is no number, and --answer asks for one")
         if "" in self.counts:
-            raise DataError(f"{self._first['']}: {column}: empty; fill it in, or take the row out")
+            raise DataError(f"{self._where('')}: {column}: empty; fill it in, or take the row out")
+        if wrong := [value for value in self.counts if value not in numbers]:
+            where = self._where(wrong[0])
+            raise DataError(f"{where}: {column}: {wrong[0]!r} is no number{_others(wrong)}, and --answer asks for one")
         tenth = (max(numbers.values()) - min(numbers.values())) / 10
         if not tenth:
-            raise DataError(f"{next(iter(self._first.values()))}: {column}: {next(iter(numbers))!r} in all rows")
+            raise DataError(f"{self.read.where(0)}: {column}: {next(iter(numbers))!r} in all rows")
         return _Answer("number", [], float(f"{tenth if fractions else max(tenth, 0.5):.2g}"))
 
     def _separator(self, path: Path, column: str, kind: str | None, given: str | None) -> tuple[str | None, bool]:
@@ -333,21 +348,31 @@ class _Values:
         try:
             return [name for each in listed(value) if (name := each.strip())]
         except DataError as error:
-            raise DataError(f"{self._first[value]}: {column}: {error}") from error
+            raise DataError(f"{self._where(value)}: {column}: {error}") from error
 
     def _labels(self, parts: dict[str, list[str]], path: Path, column: str) -> list[str]:
         """Return the labels in ``parts`` {value: labels in it}; training rows must have all, two or more."""
         learnt = {name for value in self._learnt for name in parts[value]}
+        unknown: dict[str, str] = {}
         for value, names in parts.items():
-            if unknown := [name for name in names if name not in learnt]:
-                near = near_miss(unknown[0], sorted(learnt))
-                raise DataError(
-                    f"{self._first[value]}: {column}: unknown label {unknown[0]!r}, which no row of {path} has.{near}"
-                )
+            for each in names:
+                if each not in learnt:
+                    unknown.setdefault(each, value)
+        if unknown:
+            name, *_ = unknown
+            near = near_miss(name, sorted(learnt))
+            raise DataError(
+                f"{self._where(unknown[name])}: {column}: unknown label {name!r}{_others(unknown)}, which no row of "
+                f"{path} has.{near}"
+            )
         if len(learnt) < 2:
             only = next(iter(learnt), "")
             raise DataError(f"{path}: {column}: no label but {only!r} in {self.counts.total()} rows; two are needed")
         return list(learnt)
+
+
+def _others(wrong: Collection[str]) -> str:
+    return f" (and {len(wrong) - 1:,} more likewise)" if len(wrong) > 1 else ""
 
 
 def _split(value: str, separator: str) -> list[str]:

@@ -15,11 +15,12 @@ from torch import Tensor
 from slimline import image_sources, preprocess
 from slimline.errors import DataError, ParamsError
 from slimline.image_sources import Item, Store
-from slimline.labelled_rows import Read
+from slimline.labelled_rows import Read, WrongRowsError
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.tasks.images import flip, shift
 
 BATCH = 256
+BLACK = 0.05  # of the images: above it some were hardly meant so
 NAMELESS = re.compile(r" <_io\.BytesIO[^>]*>")  # what Pillow calls an image that came without a file
 
 
@@ -108,13 +109,21 @@ class Images(OwnRows):
         return [self.size, self.mode, self.label, self.split, self.group]
 
     def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
-        del kept
-        return [] if image_sources.is_table(self.data) else image_sources.left_out(self._items[0])
+        lines = [] if image_sources.is_table(self.data) else image_sources.left_out(self._items[0])
+        images = kept["image"]
+        starts = range(0, len(images), BATCH)
+        black = sum(int((~images[start : start + BATCH].any((1, 2, 3))).sum()) for start in starts)
+        if black > BLACK * len(images):
+            lines.append(
+                f"{black:,} of {len(images):,} images are black all over: 16-bit files count to 65,535, so save pixels "
+                "that count to 255 as 8 bits"
+            )
+        return lines
 
     @cached_property
     def _items(self) -> tuple[Store, list[Item]]:
         if image_sources.is_table(self.data):
-            listed = image_sources.by_manifest(self.data, self.label, self.split, self.group)
+            listed = image_sources.by_manifest(self.data, self.label, self.split, self.group, numeric=self.numeric)
             files = image_sources.store(self.archive or self.data.parent)
             image_sources.check_listed(self.data, files, listed)
         else:
@@ -133,17 +142,20 @@ class Images(OwnRows):
             read.names += [item.name for item in batch]
             yield list(image_sources.pictures(files, batch)), [item.label for item in batch]
 
-    def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
+    def arrays(self, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
         document = {"format": 1, "input": "image", "steps": self._to_pixels}
         try:
             return preprocess.run(document, values, trust=None)
         except DataError:
+            wrong = {}
             for at, value in enumerate(values):
                 try:
                     preprocess.run(document, [value], trust=None)
                 except DataError as error:
                     told = NAMELESS.sub("", str(error)).removeprefix("image 0: ")
-                    raise DataError(f"{read.where(first + at)}: {told}; replace it, or take it out") from error
+                    wrong[at] = f"{told}; replace it, or take it out"
+            if wrong:
+                raise WrongRowsError(wrong) from None
             raise
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from slimline import labelled_rows, manifest, row_files, trimming, vocabulary
 from slimline.baselines import TFIDF_SVM, tfidf_svm
 from slimline.errors import DataError, ParamsError
-from slimline.labelled_rows import Read, Source
+from slimline.labelled_rows import Read, Source, WrongRowsError
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.task import spread
 from slimline.tokens import IDS, TYPES, tokenize
@@ -146,19 +146,19 @@ class Text(OwnRows):
         ]  # fmt: skip
 
     def read(self, read: Read) -> Iterator[Batch]:
-        for first, columns in labelled_rows.batches(self.source, [*self.columns, self.label], read):
-            rows = zip(*(columns[name] for name in self.columns), strict=True)
-            values = [self._texts(row, read.where(first + at)) for at, row in enumerate(rows)]
-            yield values, columns[self.label]
+        numbers = [self.label] if self.numeric else []
+        for _, columns in labelled_rows.batches(self.source, [*self.columns, self.label], read, numbers):
+            texts = [columns[name] for name in self.columns]
+            yield [*map(list, zip(*texts, strict=True))] if self.pair else texts[0], columns[self.label]
 
-    def _texts(self, row: tuple[Any, ...], where: str) -> Any:
-        for name, value in zip(self.columns, row, strict=True):
-            if not isinstance(value, str) or not value.strip():
-                raise DataError(f"{where}: column {name!r}: {_wrong(value)}")
-        return list(row) if self.pair else row[0]
-
-    def arrays(self, values: Sequence[Any], read: Read, first: int) -> dict[str, NDArray[Any]]:
-        del read, first
+    def arrays(self, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        wrong: dict[int, str] = {}
+        for at, row in enumerate(values):
+            for name, value in zip(self.columns, row if self.pair else [row], strict=True):
+                if not isinstance(value, str) or not value.strip():
+                    wrong.setdefault(at, f"column {name!r}: {_wrong(value)}")
+        if wrong:
+            raise WrongRowsError(wrong)
         return self.tokens(values, self._whole)
 
     def remarks(self, kept: Mapping[str, NDArray[Any]]) -> list[str]:
