@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimline import latency, measure, plugins, runtime_choice
+from slimline import latency, measure, metrics, plugins, runtime_choice
 from slimline.grids import Spec
 from slimline.latency import Samples
 from slimline.models.cnn import Cnn
@@ -65,10 +65,17 @@ def test_models_are_timed_on_the_runtime_that_each_runs_best_on(
     monkeypatch.setattr(runtime_choice, "candidates", lambda _runtime, _threads: [DEFAULT, BY_ROWS])
     monkeypatch.setattr(latency, "measure", measured)
     target = Target(batch_sizes=[1, 4], runtime="auto", threads=2)
-    best, runtimes = measure.on_best({"a": cnn, "b": Cnn(width=4)}, task.signature(), splits["calibration"], target)
+    with measure.exported({"a": cnn, "b": Cnn(width=4)}, task.signature()) as folders:
+        best, runtimes = measure.on_best(folders, task.signature(), splits["calibration"], target)
     assert {name: by_batch[1].p50 for name, by_batch in best.items()} == {"a": 3.0, "b": 2.0}
     assert runtimes == {"a": BY_ROWS, "b": DEFAULT}
     assert len(asked) == 1, "within one measurement's time, interleaved"
+
+
+def test_an_export_answers_as_its_model_does(cnn: Cnn, task: Digits, splits: dict[str, Split]) -> None:
+    with measure.exported({"a": cnn.eval()}, task.signature()) as folders:
+        found = measure.outputs(folders["a"], splits["validation"], Target(runtime="auto"))
+    np.testing.assert_allclose(found, metrics.outputs(cnn, splits["validation"]), atol=1e-4)
 
 
 def test_on_a_runtime_that_computes_as_another_does_models_are_not_timed_again(
@@ -96,7 +103,8 @@ def test_on_a_runtime_that_computes_as_another_does_models_are_not_timed_again(
         return {job: {1: Samples(np.ones((2, 2)))} for job in models}
 
     monkeypatch.setattr(latency, "measure", measured)
-    _, runtimes = measure.on_best({"a": cnn}, task.signature(), splits["calibration"], Target(runtime="auto"))
+    with measure.exported({"a": cnn}, task.signature()) as folders:
+        _, runtimes = measure.on_best(folders, task.signature(), splits["calibration"], Target(runtime="auto"))
     assert jobs == [f"a on {DEFAULT}", "a on openvino"]
     assert runtimes == {"a": DEFAULT}
 

@@ -2,21 +2,24 @@
 
 Static ranges need no pass over the data and fuse into integer kernels on both sides; dynamic ones follow every batch
 and lose less where activations have outliers, as in transformers. Which is faster differs from target to target, so
-both are exported and timed, interleaved, and the faster one whose validation loss is within ``max_loss`` of the better
-one's is taken. With ``target.runtime: auto`` each is timed on all runtimes that there are and counts as on its fastest.
+both are exported and timed, interleaved, and the faster one is taken whose answers' loss on validation rows is within
+``max_loss`` of the better one's. With ``target.runtime: auto`` each is timed on all runtimes that there are and counts
+as on its fastest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from slimline import measure, progress, runtime_choice
 from slimline.method import Batches, Context, Method, Plan, compress
-from slimline.sensitivity import Sensitivity
 
 GAIN = 1.02  # below it the first of the two stays
 
@@ -30,14 +33,15 @@ def plan(methods: Mapping[str, Method], model: nn.Module, batches: Batches, cont
 
     def measured() -> dict[str, Any]:
         made = {}
-        with progress.steps("ranges", len(methods) + 1) as begin:
+        with progress.steps("ranges", len(methods) + 2) as begin:
             for kind, method in methods.items():
                 begin(kind)
                 made[kind], plans[kind] = compress(method, model, batches, context, share=True)
-            begin("validation loss")
-            sensitivity = Sensitivity(model, context)
-            rises = {kind: sensitivity.rise(each) for kind, each in made.items()}
-        return _chosen(methods, made, rises, context)
+            with measure.exported(made, context.task.signature()) as folders:
+                begin("validation loss")
+                losses = {kind: _loss(folder, context) for kind, folder in folders.items()}
+                begin("time")
+                return _chosen(methods, folders, losses, context)
 
     choice: dict[str, Any] = context.decisions.choose("ranges", measured)
     taken = str(choice["taken"])
@@ -45,20 +49,27 @@ def plan(methods: Mapping[str, Method], model: nn.Module, batches: Batches, cont
     return replace(found, notes=[*found.notes, str(choice["why"])])
 
 
+def _loss(folder: Path, context: Context) -> float:
+    """Return the task's loss of an export's answers to validation rows: what is served decides."""
+    rows = context.validation
+    out = torch.from_numpy(measure.outputs(folder, rows, context.target))
+    return float(context.task.loss(out, torch.from_numpy(np.ascontiguousarray(rows.targets))))
+
+
 def _chosen(
-    methods: Mapping[str, Method], made: Mapping[str, nn.Module], rises: Mapping[str, float], context: Context
+    methods: Mapping[str, Method], folders: Mapping[str, Path], losses: Mapping[str, float], context: Context
 ) -> dict[str, Any]:
-    samples, runtimes = measure.on_best(made, context.task.signature(), context.calibration, context.target)
+    samples, runtimes = measure.on_best(folders, context.task.signature(), context.calibration, context.target)
     times = {kind: {batch: each.p50 for batch, each in by_batch.items()} for kind, by_batch in samples.items()}
     first, second = methods
     gain = measure.gain(times[first], times[second])
-    limit = min(rises.values()) + float(getattr(methods[first], "max_loss", 0.0))
+    limit = min(losses.values()) + float(getattr(methods[first], "max_loss", 0.0))
     order = [second, first] if gain > GAIN else [first, second]
-    taken = next(kind for kind in order if rises[kind] <= limit)
+    taken = next((kind for kind in order if losses[kind] <= limit), first)
     why = (
-        f"{taken} ranges: {second} ones run {gain:.2f}× as fast as {first} ones; the validation loss rises by "
-        + " and ".join(f"{rises[kind]:.4f} ({kind})" for kind in methods)
+        f"{taken} ranges: {second} ones run {gain:.2f}× as fast as {first} ones; the validation loss is "
+        + " and ".join(f"{losses[kind]:.4f} ({kind})" for kind in methods)
     )
     if context.target.runtime == runtime_choice.AUTO:
         why += f" ({', '.join(f'{kind} on {runtime}' for kind, runtime in runtimes.items())})"
-    return {"taken": taken, "why": why, "gain": gain, "rises": rises, "runtimes": runtimes}
+    return {"taken": taken, "why": why, "gain": gain, "losses": losses, "runtimes": runtimes}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import latency, layer_hooks, manifest, plugins, progress, runtime_choice
+from slimline import benchmark, latency, layer_hooks, manifest, plugins, progress, runtime_choice
 from slimline.params import Target
 from slimline.predictor import Arrays
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
@@ -52,6 +53,28 @@ def layers(
     return {name: {batch: each.p50 for batch, each in by_batch.items()} for name, by_batch in samples.items()}
 
 
+@contextmanager
+def exported(variants: Mapping[str, nn.Module], signature: Mapping[str, Any]) -> Iterator[dict[str, Path]]:
+    """Yield {variant: folder of its ONNX file}, which last as long as the context."""
+    export = plugins.find("exporters", "onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        found = {name: Path(folder, name) for name in variants}
+        for name, model in variants.items():
+            found[name].mkdir()
+            export(model, signature, found[name], {})
+        yield found
+
+
+def outputs(folder: Path, split: Split, target: Target) -> NDArray[Any]:
+    """Return an export's outputs for every row of a split, N first, by the target's runtime."""
+    name = runtime_choice.default(target.runtime)
+    runtime = plugins.find("runtimes", name)(folder, 1)
+    try:
+        return benchmark.of_split(runtime.run, split, name)
+    finally:
+        runtime.close()
+
+
 def models(
     variants: Mapping[str, nn.Module], signature: Mapping[str, Any], split: Split, target: Target
 ) -> dict[str, dict[int, latency.Samples]]:
@@ -60,52 +83,48 @@ def models(
     Rows of several lengths are timed as the ``latency`` stage times them: batches as long as their longest row.
     """
     runtime = runtime_choice.default(target.runtime)
-    return _on([runtime], variants, signature, split, target)[runtime]
+    with exported(variants, signature) as folders:
+        return _on([runtime], folders, signature, split, target)[runtime]
 
 
 def on_best(
-    variants: Mapping[str, nn.Module], signature: Mapping[str, Any], split: Split, target: Target
+    folders: Mapping[str, Path], signature: Mapping[str, Any], split: Split, target: Target
 ) -> tuple[dict[str, dict[int, latency.Samples]], dict[str, str]]:
-    """Return what ``models`` does and {variant: runtime}: with ``auto`` each is timed on all, and its fastest counts.
+    """Return what ``models`` does, of exports, and {variant: runtime}: with ``auto`` each one's fastest counts.
 
     All are interleaved in one measurement, which takes no longer than one runtime's may. Answers aren't compared.
     """
-    timed = _on(runtime_choice.candidates(target.runtime, target.threads), variants, signature, split, target)
+    timed = _on(runtime_choice.candidates(target.runtime, target.threads), folders, signature, split, target)
     allowed = dict.fromkeys(timed, True)
     best = {
         name: runtime_choice.fastest({runtime: found[name] for runtime, found in timed.items()}, allowed)
-        for name in variants
+        for name in folders
     }
     return {name: timed[runtime][name] for name, runtime in best.items()}, best
 
 
 def _on(
-    runtimes: Sequence[str], variants: Mapping[str, nn.Module], signature: Mapping[str, Any], split: Split,
-    target: Target,
-) -> dict[str, dict[str, dict[int, latency.Samples]]]:  # fmt: skip
+    runtimes: Sequence[str], folders: Mapping[str, Path], signature: Mapping[str, Any], split: Split, target: Target
+) -> dict[str, dict[str, dict[int, latency.Samples]]]:
     """Return {runtime: {variant: {batch size: Samples}}}, without runtimes that are an earlier one over again."""
-    export = plugins.find("exporters", "onnx")
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as after:
+    with ExitStack() as after:
         loaded: dict[str, dict[str, Any]] = {runtime: {} for runtime in runtimes}
-        for name, model in variants.items():
-            directory = Path(folder, name)
-            directory.mkdir()
-            export(model, signature, directory, {})
+        for name, folder in folders.items():
             for runtime in runtimes:
-                own = plugins.find("runtimes", runtime)(directory, target.threads)
+                own = plugins.find("runtimes", runtime)(folder, target.threads)
                 after.callback(own.close)
                 loaded[runtime][name] = own
         computed = {
             runtime: runtime_choice.precision(next(iter(by_name.values()))) for runtime, by_name in loaded.items()
         }
         kept = runtime_choice.distinct(runtimes, computed)
-        calls = {_job(name, runtime): loaded[runtime][name].run for runtime in kept for name in variants}
+        calls = {_job(name, runtime): loaded[runtime][name].run for runtime in kept for name in folders}
         inputs = _inputs(signature, split, target)
-        with progress.rounds(f"times of models: {', '.join(variants)}", MODEL_ROUNDS) as done:
+        with progress.rounds(f"times of models: {', '.join(folders)}", MODEL_ROUNDS) as done:
             samples = latency.measure(
                 calls, inputs, rounds=MODEL_ROUNDS, repeats=MODEL_REPEATS, pause=_pause(target), progress=done
             )
-    return {runtime: {name: samples[_job(name, runtime)] for name in variants} for runtime in kept}
+    return {runtime: {name: samples[_job(name, runtime)] for name in folders} for runtime in kept}
 
 
 def _job(variant: str, runtime: str) -> str:
