@@ -251,3 +251,37 @@ def test_a_layer_that_no_node_belongs_to_has_no_bytes(cnn: Cnn, task: Digits, tm
     export(cnn.eval(), task.signature(), tmp_path, {})
     found = stored.by_layer(tmp_path / "model.onnx", [("other", [3, 5]), ("fc", [10, 32]), ("another", [3, 5])])
     assert set(found) == {"fc"}
+
+
+class Words(nn.Module):
+    """The mean over positions of an embedding, and a layer that reads each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(100, 4)
+        self.each = nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.each(self.words(ids)).mean(1)
+        return out
+
+
+def test_of_rows_of_several_lengths_as_many_are_looked_at_as_have_enough_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_facts, "POSITIONS", 300)
+    lengths = np.tile([5, 15], 100)
+    rows = Split({"ids": (np.arange(20) < lengths[:, None]).astype(np.int64)}, np.zeros(200), padding=("ids", 0))
+    signature = {
+        "inputs": [{"name": "ids", "dtype": "int64", "shape": ["batch", "length"]}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 3]}],
+        "axes": {"length": 20},
+    }
+    model = Words().eval()
+    export(model, signature, tmp_path, {})
+    found = layer_facts.describe(model, rows, tmp_path / "model.onnx", signature)
+    layer = next(each for each in found["layers"] if each["name"] == "each")
+    assert found["rows"] == 30
+    assert layer["input"] == [15, 4]
+    counted = sum(layer["inputs"][0]["values"]["counts"])
+    assert counted <= 30 * 15 * 4

@@ -31,6 +31,7 @@ from slimline.task import Split, call, tensors
 FORMAT = 1
 FILE = "layers.json"
 ROWS = 256
+POSITIONS = 2**14  # of rows of several lengths
 BATCH = 64
 FLOAT_ATTRIBUTES = ("kernel_size", "stride", "groups")
 
@@ -60,12 +61,15 @@ def of_interest(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def describe(model: nn.Module, rows: Split, file: Path, signature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return layers.json: every layer of interest in the order of the model, measured on the first ``ROWS`` ``rows``.
+    """Return layers.json: every layer of interest in the order of the model, measured on ``ROWS`` of the ``rows``.
 
+    Of rows of several lengths they are fewer, as many as have ``POSITIONS``, and shapes are those of the longest.
     ``file`` is the ONNX file that the model was exported to.
     """
     layers = of_interest(model)
     rows = rows.head(ROWS)
+    if rows.padding is not None:
+        rows = rows.head(max(1, int(POSITIONS / rows.lengths.mean())))
     seen, order = _observe(model, layers, rows)
     weights = {name: cast(Tensor, layer.weight) for name, layer in layers.items() if hasattr(layer, "weight")}
     calls = [(name, weights[name].shape) for name in order if name in weights]
@@ -195,7 +199,7 @@ def _observe(model: nn.Module, layers: Mapping[str, nn.Module], rows: Split) -> 
     def see(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         own = seen[name]
         given = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.is_floating_point()]
-        if own.shape is None and given and isinstance(out, Tensor):
+        if given and isinstance(out, Tensor):
             own.shape = list(given[0].shape[1:]), list(out.shape[1:])
         if first:
             order.append(name)
@@ -210,8 +214,8 @@ def _observe(model: nn.Module, layers: Mapping[str, nn.Module], rows: Split) -> 
     first = True
     try:
         with layer_hooks.after(model, layers, see, with_kwargs=True):
-            for start in range(0, len(rows), BATCH):
-                call(model, tensors(rows[slice(start, start + BATCH)][0]))
+            for chosen in rows.batches(BATCH):
+                call(model, tensors(rows[chosen][0]))
                 first = False
     finally:
         model.train(was_training)
