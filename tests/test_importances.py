@@ -64,6 +64,16 @@ def test_scores_that_are_not_finite_are_refused(
         importances.scores(importance, found, cnn, broken_batches, context())
 
 
+def test_only_what_is_scored_gets_gradients(cnn: Cnn, batches: Batches, context: Made) -> None:
+    found = found_in(cnn, batches)
+    at = next(index for index, each in enumerate(found) if each.members[0][0] == "6")
+    (alone,) = importances.scores("taylor", [found[at]], cnn, batches, context())
+    assert cnn.get_parameter("0.weight").grad is None
+    assert cnn.get_parameter("6.weight").grad is not None
+    assert all(each.requires_grad for each in cnn.parameters())
+    assert torch.equal(alone, importances.scores("taylor", found, cnn, batches, context())[at])
+
+
 def test_hutchinson_is_exact_where_the_hessian_is_diagonal(context: Made) -> None:
     """With one-hot inputs ∂²L/∂w_ij² counts the rows that show input j, and no two weights mix."""
     rows = torch.eye(3)[[0, 0, 1, 2, 2, 2]]

@@ -19,7 +19,8 @@ training rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import torch
@@ -73,12 +74,23 @@ def _scores(
         return [torch.rand(group.channels, generator=generator, dtype=torch.float64) for group in found]
     if importance == "bn-scale":
         return [_scales(group, model, context.where) for group in found]
-    seen = sensitivities(importance, model, batches, context)
+    wanted = {f"{layer}.weight" for group in found for layer, _, _ in group.members}
+    seen = sensitivities(importance, model, batches, context, wanted)
     return [score(importance, group, model, seen) for group in found]
 
 
-def sensitivities(importance: Importance, model: nn.Module, batches: Batches, context: Context) -> Sensitivity:
-    """Return by parameter name: g summed over batches (taylor), E[g²] (fisher), h (hessian); else nothing."""
+def sensitivities(
+    importance: Importance, model: nn.Module, batches: Batches, context: Context, wanted: Collection[str] | None = None
+) -> Sensitivity:
+    """Return by parameter name: g summed over batches (taylor), E[g²] (fisher), h (hessian); else nothing.
+
+    ``wanted`` are the parameters that are asked for, None: all.
+    """
+    with _frozen(model, wanted):
+        return _sensitivities(importance, model, batches, context)
+
+
+def _sensitivities(importance: Importance, model: nn.Module, batches: Batches, context: Context) -> Sensitivity:
     if importance == "taylor":
         return gradients(model, batches, context)
     if importance == "fisher":
@@ -144,6 +156,21 @@ def _scales(group: Group, model: nn.Module, where: str) -> Tensor:
             "(quantizing folds them); prune before, or choose another importance"
         )
     return torch.stack(rows).mean(0)
+
+
+@contextmanager
+def _frozen(model: nn.Module, wanted: Collection[str] | None) -> Iterator[None]:
+    """Ask for no gradients of parameters that aren't ``wanted``, if some are: half of an encoder are embeddings."""
+    named = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    chosen = set(named) if wanted is None or not set(named) & set(wanted) else set(wanted)
+    others = [each for name, each in named.items() if name not in chosen]
+    for each in others:
+        each.requires_grad_(requires_grad=False)
+    try:
+        yield
+    finally:
+        for each in others:
+            each.requires_grad_(requires_grad=True)
 
 
 def gradients(model: nn.Module, batches: Batches, context: Context) -> Sensitivity:

@@ -23,7 +23,7 @@ from slimline.errors import DataError
 
 CHUNK = 4096
 BATCH = 500  # rows of which outputs are found at once,
-POSITIONS = 2**14  # and their positions, where rows have several lengths
+POSITIONS = 2**12  # and their positions, where rows have several lengths: more leave a processor's cache
 SPLITS = ("train", "validation", "calibration", "test")
 Rows = slice | NDArray[np.int64]
 
