@@ -165,12 +165,12 @@ def _frozen(model: nn.Module, wanted: Collection[str] | None) -> Iterator[None]:
     chosen = set(named) if wanted is None or not set(named) & set(wanted) else set(wanted)
     others = [each for name, each in named.items() if name not in chosen]
     for each in others:
-        each.requires_grad_(requires_grad=False)
+        each.requires_grad = False
     try:
         yield
     finally:
         for each in others:
-            each.requires_grad_(requires_grad=True)
+            each.requires_grad = True
 
 
 def gradients(model: nn.Module, batches: Batches, context: Context) -> Sensitivity:
