@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -56,15 +55,6 @@ def test_calibrating_some_leaves_the_others(resnet: ResNet, images: Tensor) -> N
     calibrate(model, feed(model, images * 5), MinMax, only=["conv.input_quantizer"])
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"conv.input_quantizer.scale"}
-
-
-def test_nothing_is_fed_for_ranges_that_are_found_as_the_model_runs() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    names = ("0", "1")
-    specs = WEIGHT, replace(ACTIVATION, dynamic=True)
-    q.replace(model, {name: q.quantize_layer(model.get_submodule(name), *specs) for name in names})
-    calibrate(model, lambda: pytest.fail("fed"), MinMax)
-    assert not (q.quantizers(model)["0.weight_quantizer"].scale == 1).any()
 
 
 def test_a_layer_that_forward_never_reaches_is_named(resnet: ResNet, images: Tensor) -> None:

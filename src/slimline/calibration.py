@@ -23,8 +23,7 @@ def calibrate(
     """Set activation quantizers' ranges by ``observer`` while ``run`` feeds data, and weights' by their extremes.
 
     All quantizers pass values through unrounded meanwhile. ``only`` limits the calibration to quantizers of these
-    names. Where all of them find their ranges as they run, none is set and nothing is fed. Raises MethodError naming
-    the quantizer that saw nothing.
+    names. Raises MethodError naming the quantizer that saw nothing.
     """
     chosen = quantizers(model)
     weights = {name for name in chosen if name.rpartition(".")[2] == "weight_quantizer"}
@@ -33,16 +32,13 @@ def calibrate(
         layer = model.get_submodule(name.rpartition(".")[0])
         chosen[name].fit(cast(Tensor, layer.weight))
     activations = {name: chosen[name] for name in chosen if name not in weights}
-    fixed = [name for name in wanted - weights if not chosen[name].spec.dynamic]
-    if not fixed:
-        return
     for quantizer in activations.values():
         quantizer.observer = observer()
     was_training = model.training
     model.eval()
     try:
         run()
-        for name in fixed:
+        for name in wanted - weights:
             seen = activations[name].observer
             assert seen is not None  # noqa: S101  (set above)
             try:
