@@ -108,6 +108,15 @@ def test_a_range_is_that_of_the_batch(words: Words, plain_context: Context) -> N
         assert (layer.input_quantizer(x * factor) - x * factor).abs().max() <= factor * 4 / 255 / 2 + 1e-6
 
 
+def test_calibrated_ranges_are_kept_for_those_who_take_no_others(words: Words, plain_context: Context) -> None:
+    """TensorRT has no dynamic ranges: ``onnx-trt`` writes the calibrated ones."""
+    fixed = quantized(words, Linear(ranges="static"), plain_context).state_dict()
+    found = quantized(words, Linear(ranges="dynamic"), plain_context).state_dict()
+    scales = [name for name in fixed if name.endswith("input_quantizer.scale")]
+    assert len(scales) == 3
+    assert all(torch.equal(found[name], fixed[name]) and fixed[name] != 1 for name in scales)
+
+
 def test_an_embeddings_rows_are_integers_in_the_file(words: Words, plain_context: Context, tmp_path: Path) -> None:
     graph, _ = exported(quantized(words, Linear(), plain_context), tmp_path)
     values = [numpy_helper.to_array(each) for each in graph.graph.initializer]
