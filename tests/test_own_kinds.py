@@ -211,6 +211,16 @@ def test_layers_of_every_family_are_found(family: str, kind: str, recipe: str) -
     checked(document)
 
 
+def test_the_one_head_of_a_layer_stays() -> None:
+    write_table(Path("t.csv"), ROWS)
+    model = write_encoder(Path("m"))
+    settings = json.loads((model / "config.json").read_text()) | {"num_attention_heads": 1}
+    (model / "config.json").write_text(json.dumps(settings))
+    document = laid_out(str(model), "t.csv", "smallest")
+    assert [each["name"] for each in document["prune"]["methods"]] == ["vocabulary", "neurons"]
+    checked(document)
+
+
 @pytest.mark.parametrize(
     ("family", "most"), [("Bert", 66), ("DistilBert", 66), ("Roberta", 65), ("XLMRoberta", 65), ("MPNet", 64)]
 )

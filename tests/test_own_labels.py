@@ -10,7 +10,23 @@ import pytest
 
 from slimline.errors import DataError, ParamsError
 from slimline.project import own_data
-from tests.encoders import texts, write_table
+from slimline.tasks.text import text
+from tests.encoders import texts, write_encoder, write_table
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "position"),
+    [(["1.0", "2.0", "3.0"], "1", 0), (["-1", "0.5", "1.5"], "1.50", 2), (["b", "a"], "1", 1), (["2", "1"], 1, 1)],
+)
+def test_a_whole_number_is_a_position_where_no_label_is_a_number(
+    tmp_path: Path, labels: list[str], value: Any, position: int
+) -> None:
+    assert text(data="t.csv", tokenizer=str(write_encoder(tmp_path)), labels=labels).target(value) == position
+
+
+def test_a_number_that_no_label_is_isnt_a_position(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown label '2'"):
+        text(data="t.csv", tokenizer=str(write_encoder(tmp_path)), labels=["-1", "0.5", "1.5"]).target("2")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +180,17 @@ def test_semicolons_between_columns_make_commas_those_of_numbers(
     assert described.answer == found
     assert described.labels == {"number": [], "one": ["1,0", "3,5", "4"], "many": ["3", "4", "5"]}[found]
     assert described.tolerance == (0.3 if found == "number" else 0)
+
+
+@pytest.mark.parametrize(("name", "row"), [("t.tsv", "text {0}\t0,{0:02}\n"), ("t.csv", 'text {0},"0,{0:02}"\n')])
+def test_where_commas_may_be_either_it_is_asked(tmp_path: Path, name: str, row: str) -> None:
+    data = tmp_path / name
+    header = "text\tlabel\n" if name == "t.tsv" else "text,label\n"
+    data.write_text(header + "".join(row.format(number) for number in range(60)))
+    with pytest.raises(ParamsError, match=r"row 1: column 'label': '0,00' is a number with a decimal comma, or two"):
+        own_data.describe(data)
+    assert own_data.describe(data, own_data.Columns(answer="number")).answer == "number"
+    assert "59" in own_data.describe(data, own_data.Columns(answer="many")).labels
 
 
 def test_an_empty_cell_among_decimal_commas_is_named(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_an_encoder_with_a_head_beside_it_is_the_whole_model(tmp_path: Path, net
     assert document["teacher"]["model"]["args"]["pooling"] == "mean"
     assert document["teacher"]["training"] is None
     assert "has all of the model" in said
+    assert "mean pooling (pooling: cls in params.yaml, if not)" in said
     model = HfEncoder(str(tmp_path / "m"), classes=len(LABELS))
     assert checkpoints.load(model, str(file)) == []
     assert torch.equal(model.classifier.weight, layer.weight)
@@ -106,6 +107,7 @@ def test_an_encoder_with_a_head_beside_it_is_the_whole_model(tmp_path: Path, net
 
 HEADS = {
     "two of the shape": {"head": (32, 3), "aux": (32, 3)}, "more layers": {"head.0": (32, 32), "head.2": (32, 3)},
+    "a layer before it": {"projection": (32, 32), "out": (32, 3)},
     "another width": {"classifier": (64, 3)}, "of a pretraining": {"cls.seq_relationship": (32, 3)},
 }  # fmt: skip
 

@@ -51,10 +51,11 @@ def test_a_comma_in_the_header_comes_first(tmp_path: Path) -> None:
     [
         ("text;label", "3,5", "3.5"), ("text;label", "-,5", "-.5"), ("text;label", " 12,0 ", " 12.0 "),
         ("text;label", "3.5", "3.5"), ("text;label", "1,2,3", "1,2,3"), ("text;label", "a,5", "a,5"),
-        ("text,label", "3,5", "3,5"),
+        ("text,label", "3,5", "3.5"), ("text,label", "1,200", "1,200"), ("text,label", "0,200", "0.200"),
+        ("text;label", "1,200", "1.200"),
     ],
 )  # fmt: skip
-def test_a_decimal_comma_stands_where_semicolons_separate(tmp_path: Path, header: str, cell: str, number: str) -> None:
+def test_a_number_may_have_a_decimal_comma(tmp_path: Path, header: str, cell: str, number: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"{header}\n")
     assert tables.read(path).number(cell) == number

@@ -18,7 +18,7 @@ from slimline.errors import ArtifactError
 NESTED = ("state_dict", "model_state_dict", "model", "weights")
 SAFE = ".safetensors"
 COUNTED = "num_batches_tracked"  # by BatchNorm; nothing here reads it
-PRETRAINING = ("cls", "lm_head", "discriminator_predictions", "sop_classifier")  # heads of transformers for no labels
+PRETRAINING = {"cls", "lm_head", "discriminator_predictions", "sop_classifier"}  # heads of transformers for no labels
 
 
 def load(model: nn.Module, source: str) -> list[str]:
@@ -147,7 +147,8 @@ def unprefixed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> d
 def _left_over(tensors: Mapping[str, Tensor], prefix: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """Return the tensors of the one layer outside ``prefix`` that has these ``shapes`` {name: of a layer's tensor}.
 
-    None where several have, where the head that it belongs to has more layers, or is one of a pretraining.
+    None where several have, where the head that it belongs to has more layers, or is one of a pretraining, and where
+    another layer lies outside that the model would lack.
     """
     outside = [name for name in tensors if not name.startswith(prefix)]
     found = []
@@ -159,7 +160,9 @@ def _left_over(tensors: Mapping[str, Tensor], prefix: str, shapes: Mapping[str, 
         fits = all(_shape(tensors, theirs[name]) == shape for name, shape in shapes.items())
         if fits and whole == set(theirs.values()) and head not in PRETRAINING:
             found.append({name: tensors[each] for name, each in theirs.items()})
-    return found[0] if len(found) == 1 else {}
+    matrices = [name for name in outside if tensors[name].ndim > 1 and tensors[name].is_floating_point()]
+    others = [name for name in matrices if PRETRAINING.isdisjoint(name.split("."))]
+    return found[0] if len(found) == 1 and len(others) == 1 else {}
 
 
 def _outer(prefix: str) -> list[str]:

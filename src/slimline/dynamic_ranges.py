@@ -9,6 +9,7 @@ as on its fastest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,8 @@ def _loss(folder: Path, context: Context) -> float:
     """Return the task's loss of an export's answers to validation rows: what is served decides."""
     rows = context.validation
     out = torch.from_numpy(measure.outputs(folder, rows, context.target))
-    return float(context.task.loss(out, torch.from_numpy(np.ascontiguousarray(rows.targets))))
+    found = float(context.task.loss(out, torch.from_numpy(np.ascontiguousarray(rows.targets))))
+    return found if math.isfinite(found) else math.inf
 
 
 def _chosen(
@@ -65,7 +67,7 @@ def _chosen(
     gain = measure.gain(times[first], times[second])
     limit = min(losses.values()) + float(getattr(methods[first], "max_loss", 0.0))
     order = [second, first] if gain > GAIN else [first, second]
-    taken = next((kind for kind in order if losses[kind] <= limit), first)
+    taken = next(kind for kind in order if losses[kind] <= limit)
     why = (
         f"{taken} ranges: {second} ones run {gain:.2f}× as fast as {first} ones; the validation loss is "
         + " and ".join(f"{losses[kind]:.4f} ({kind})" for kind in methods)

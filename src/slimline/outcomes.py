@@ -249,14 +249,24 @@ def _weights(
     return torch.tensor(balanced() if given == "balanced" else list(given), dtype=torch.float32)
 
 
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _index(value: Any, labels: Sequence[str]) -> int:
-    """Return the position of a label; a whole number stands for a position where no label is called so."""
+    """Return the position of a label; a whole number stands for a position where no label is a number."""
     text = str(value).strip() if value is not None else ""
     if not text:
         raise DataError("no label")
     if text in labels:
         return list(labels).index(text)
-    if text.isdecimal() and int(text) < len(labels) and not any(each.isdecimal() for each in labels):
+    numbers = [_number(each) for each in labels]
+    if _number(text) is not None and _number(text) in numbers:  # 1 for 1.0
+        return numbers.index(_number(text))
+    if text.isdecimal() and int(text) < len(labels) and not any(each is not None for each in numbers):
         return int(text)
     shown = ", ".join(labels[:SHOWN]) + (", …" if len(labels) > SHOWN else "")
     raise DataError(f"unknown label {text!r}.{near_miss(text, list(labels))} Labels: {shown}")

@@ -29,6 +29,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 OTHERS = "\t|"  # what separates columns in files that are called .csv all the same
 QUOTED = re.compile(rb'"[^"]*("|$)')
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
+THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name
 PATH = PATHS[0]
@@ -51,8 +52,13 @@ class Table:
         """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least."""
         raise NotImplementedError
 
+    @property
+    def decimal_commas(self) -> bool:
+        """Whether a comma in a cell is hardly anything else: what separates columns isn't one for that reason."""
+        return False
+
     def number(self, cell: Any) -> Any:
-        """Return a cell that is to be a number, with a point for a decimal comma where the file has such."""
+        """Return a cell that is to be a number, with a point for a decimal comma where the file may have such."""
         return cell
 
     def image(self, path: str) -> Path | bytes:
@@ -139,8 +145,13 @@ class _Csv(Table):
             if batch:
                 yield self._columns(batch), self.total
 
+    @property
+    def decimal_commas(self) -> bool:
+        return self._delimiter == ";"
+
     def number(self, cell: Any) -> Any:
-        return with_point(cell) if self._delimiter == ";" else cell
+        thousands = not self.decimal_commas and isinstance(cell, str) and THOUSANDS.fullmatch(cell)
+        return cell if thousands else with_point(cell)
 
     def _columns(self, rows: list[list[str]]) -> Columns:
         return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}

@@ -134,7 +134,7 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
                 model["args"]["source"] = own.model
             trained = document["teacher"]["training"]  # None: the file was found whole
             missing = own_weights.lacks(own.weights, **model) if trained else []
-            yield f"found: {own_weights.said(own.weights, missing, labels)}"
+            yield f"found: {own_weights.said(own.weights, missing, labels, model['args'].get('pooling'))}"
         if _trains_in_bf16(document):
             yield (
                 "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for "

@@ -193,8 +193,7 @@ def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
     trims = recipe != "int8" and vocabulary.kind(model) in trimming.KINDS
     if trims:
         document["task"]["args"]["vocabulary"] = "train"
-    found = _found(model, [each["name"] for each in parts])
-    narrowing = [each for each in parts if each["name"] in found]
+    narrowing = _that_narrow(model, parts)
     if recipe == "smallest":
         if not (trims or narrowing):
             raise ParamsError(f"--recipe: {recipe!r}: neither pieces, heads nor neurons of {model} can go; take small")
@@ -209,16 +208,27 @@ def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
         export["stages"] = list(dict.fromkeys(["teacher", quantize["from"], "quantize"]))
 
 
-def _found(model: str, names: list[str]) -> set[str]:
-    """Return which of these methods find parts in an encoder: in two of its layers, since all are alike."""
+def _that_narrow(model: str, methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return which of these methods find parts that can go in an encoder: in two of its layers, since all are alike."""
     import torch
 
     build = plugins.find("models", "hf-encoder", where="--model")
     with suppress(RuntimeError, ValueError, IndexError, TypeError, SlimlineError):
         network = build(source=model, config={"num_hidden_layers": 2}).eval()
         ids = torch.full((2, 8), network.pad_id + 1)
-        return {name for name in names if plugins.find("methods", name)().groups(network, {"input_ids": ids})}
-    return set(names)  # 'slimline check' looks at the whole
+        return [each for each in methods if _narrows(each, network, {"input_ids": ids})]
+    return methods  # 'slimline check' looks at the whole
+
+
+def _narrows(method: dict[str, Any], network: Any, inputs: dict[str, Any]) -> bool:
+    """Return whether a method that prunes parts of an encoder finds layers with enough of them."""
+    from slimline.widths import Limits
+
+    keys = {key: value for key, value in method.items() if key != "name"}
+    made = plugins.find("methods", method["name"])(**keys)
+    widths = [group.channels for group in made.groups(network, inputs)]
+    limits = Limits(made.multiple, made.max_ratio)
+    return any(limits.narrower(width, width) for width in widths)
 
 
 def configuration(model: str) -> dict[str, Any]:

@@ -244,6 +244,7 @@ class _Values:
         self._count = 0
         self._learnt: set[str] = set()  # stands in a training file, or in the only one
         self._numbers: dict[str, float] = {}
+        self._unsure = ""  # a number with a decimal comma, or two labels
 
     def add(self, value: Any, part: str, table: tables.Table) -> None:
         """Note the value of the next row."""
@@ -251,6 +252,8 @@ class _Values:
         text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
         if text not in self.counts and (number := _number(table.number(text))) is not None:
             self._numbers[text] = number
+            if _number(text) is None and not table.decimal_commas:
+                self._unsure = self._unsure or text
         rows = self._rows.setdefault(text, [])
         if len(rows) < NAMED:
             rows.append(self._count)
@@ -278,6 +281,11 @@ class _Values:
         if "" in values and kind != "many" and not any(several):
             raise DataError(f"{self._where('')}: {column}: empty; fill it in, or take the row out")
         all_numbers = len(numbers) == len(values)
+        if all_numbers and self._unsure and kind is separator is None:
+            raise ParamsError(
+                f"{self._where(self._unsure)}: {column}: {self._unsure!r} is a number with a decimal comma, or two "
+                "labels; say --answer number or --answer many"
+            )
         fractions = any(number != int(number) for number in numbers.values())
         if kind == "number" or (kind is separator is None and all_numbers and (len(values) > FEW or fractions)):
             return self._as_number(numbers, column, fractions=fractions)

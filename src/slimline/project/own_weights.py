@@ -31,9 +31,10 @@ def pooling(file: Path, source: str, classes: int) -> str:
     return "head" if whole else "mean"
 
 
-def said(file: Path, missing: list[str], labels: list[str]) -> str:
-    """Return what the file is worth, in words."""
+def said(file: Path, missing: list[str], labels: list[str], pooling: str | None = None) -> str:
+    """Return what the file is worth, in words; ``pooling`` is that of an encoder."""
     if missing:
         return f"{file} has no {missing[0]} ({len(missing)} tensors in all): the teacher is trained from it"
     order = f"; its outputs are taken for {', '.join(labels)} in this order" if labels else ""
-    return f"{file} has all of the model: it is measured as it is{order}"
+    taken = "; it is taken for one of mean pooling (pooling: cls in params.yaml, if not)" if pooling == "mean" else ""
+    return f"{file} has all of the model: it is measured as it is{order}{taken}"

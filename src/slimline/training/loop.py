@@ -252,7 +252,7 @@ class _Watched:
             y = torch.from_numpy(np.ascontiguousarray(self.rows.targets[rows]))
             answers = [torch.from_numpy(each[rows]) for each in self._answers]
             total += len(y) * objective.of_outputs(torch.from_numpy(out[rows]), y, answers)
-        return total / len(out)
+        return total / len(out) if math.isfinite(total) else math.inf
 
     def better(self, a: Epoch, b: Epoch) -> bool:
         if a.validation_loss is not None and b.validation_loss is not None:
