@@ -16,7 +16,13 @@ from tests.encoders import texts, write_encoder, write_table
 
 @pytest.mark.parametrize(
     ("labels", "value", "position"),
-    [(["1.0", "2.0", "3.0"], "1", 0), (["-1", "0.5", "1.5"], "1.50", 2), (["b", "a"], "1", 1), (["2", "1"], 1, 1)],
+    [
+        (["1.0", "2.0", "3.0"], "1", 0),
+        (["-1", "0.5", "1.5"], "1.50", 2),
+        (["b", "a"], "1", 1),
+        (["b", "a"], "0.0", 0),
+        (["2", "1"], 1, 1),
+    ],
 )
 def test_a_whole_number_is_a_position_where_no_label_is_a_number(
     tmp_path: Path, labels: list[str], value: Any, position: int

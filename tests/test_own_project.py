@@ -139,6 +139,13 @@ def test_a_head_for_other_labels_is_trained_anew_and_init_says_why(
     assert why in said(given, table, tmp_path)
 
 
+def test_positions_written_as_fractions_are_positions(tmp_path: Path) -> None:
+    """As pandas writes whole numbers where a cell of the column was empty."""
+    table, given = two(tmp_path / "t.csv", ("0.0", "1.0")), trained(tmp_path / "m", {0: "neg", 1: "pos"})
+    document = laid_out(tmp_path, given, table)
+    assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, ["neg", "pos"])
+
+
 def test_outputs_without_names_take_the_sorted_order(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.csv", [(a, LABELS.index(b)) for a, b in texts(60)])
     document = laid_out(tmp_path, trained(tmp_path / "m", count=3), table)

@@ -112,6 +112,20 @@ class Read:
         return numbered(self.files[at], here, total)
 
 
+def number(text: str) -> float | None:
+    """Return the number that a text is, None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def position(text: str) -> int | None:
+    """Return the whole number from 0 that a text is, 1.0 as 1; None where it is none."""
+    found = number(text)
+    return int(found) if found is not None and found >= 0 and found.is_integer() else None
+
+
 def numbered(path: Path, rows: Sequence[int], total: int) -> str:
     """Return "FILE: rows N, M and 9 more" of ``total`` rows, of which ``rows`` are the first few."""
     return f"{path}: {'row' if total == 1 else 'rows'} {enumerated(rows, total)}"

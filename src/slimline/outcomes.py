@@ -249,13 +249,6 @@ def _weights(
     return torch.tensor(balanced() if given == "balanced" else list(given), dtype=torch.float32)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _index(value: Any, labels: Sequence[str]) -> int:
     """Return the position of a label; a whole number stands for a position where no label is a number."""
     text = str(value).strip() if value is not None else ""
@@ -263,10 +256,11 @@ def _index(value: Any, labels: Sequence[str]) -> int:
         raise DataError("no label")
     if text in labels:
         return list(labels).index(text)
-    numbers = [_number(each) for each in labels]
-    if _number(text) is not None and _number(text) in numbers:  # 1 for 1.0
-        return numbers.index(_number(text))
-    if text.isdecimal() and int(text) < len(labels) and not any(each is not None for each in numbers):
-        return int(text)
+    numbers, own = [labelled_rows.number(each) for each in labels], labelled_rows.number(text)
+    if own is not None and own in numbers:  # 1 for 1.0
+        return numbers.index(own)
+    place = labelled_rows.position(text)
+    if place is not None and place < len(labels) and not any(each is not None for each in numbers):
+        return place
     shown = ", ".join(labels[:SHOWN]) + (", …" if len(labels) > SHOWN else "")
     raise DataError(f"unknown label {text!r}.{near_miss(text, list(labels))} Labels: {shown}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from slimline import labelled_rows
+
 HEAD = "ForSequenceClassification"
 SHOWN = 10
 
@@ -27,7 +29,7 @@ def of(labels: list[str], settings: Mapping[str, Any]) -> Head:
     if not any(str(each).endswith(HEAD) for each in settings.get("architectures") or []):
         return Head(labels, fits=False, said="has no head for these labels: it is trained first")
     names = outputs(settings)
-    whole = {str(at) for at in range(len(names))} == set(labels)
+    whole = {*range(len(names))} == {labelled_rows.position(each) for each in labels}
     if (ordered := _in_order(names, labels)) is not None:
         return Head(ordered, fits=True, said="has a head for them: as it is")
     if names == [f"LABEL_{at}" for at in range(len(names))] and len(names) == max(len(labels), 1):
