@@ -141,7 +141,7 @@ def test_a_head_for_other_labels_is_trained_anew_and_init_says_why(
 
 def test_positions_written_as_fractions_are_positions(tmp_path: Path) -> None:
     """As pandas writes whole numbers where a cell of the column was empty."""
-    table, given = two(tmp_path / "t.csv", ("0.0", "1.0")), trained(tmp_path / "m", {0: "neg", 1: "pos"})
+    table, given = two(tmp_path / "t.csv", ("0.0", "1.0")), trained(tmp_path / "m", ["neg", "pos"])
     document = laid_out(tmp_path, given, table)
     assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, ["neg", "pos"])
 
