@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import benchmark, manifest, metrics, plugins, preprocess, progress, runtime_choice
+from slimline import manifest, measure, metrics, preprocess, progress
 from slimline.errors import ExportError
 from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
@@ -94,12 +94,7 @@ def answered(scratch: Path, stage: Stage, rows: Split) -> NDArray[Any]:
 
     Outputs that aren't finite are an ExportError.
     """
-    name = runtime_choice.default(stage.params.target.runtime)
-    runtime = plugins.find("runtimes", name)(scratch, 1)
-    try:
-        out = benchmark.of_split(runtime.run, rows, name)
-    finally:
-        runtime.close()
+    out = measure.outputs(scratch, rows, stage.params.target)
     wild = int((~np.isfinite(out.reshape(len(out), -1)).all(axis=1)).sum())
     if wild:
         raise ExportError(
