@@ -113,11 +113,12 @@ class Read:
 
 
 def number(text: str) -> float | None:
-    """Return the number that a text is, None where it is none."""
+    """Return the number that a text is, None where it is none, or not finite."""
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
 def position(text: str) -> int | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from slimline import image_names, tables
+from slimline import image_names, labelled_rows, tables
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.labelled_rows import FEW as NAMED
 from slimline.labelled_rows import PARTS, Read, listed
@@ -250,9 +250,9 @@ class _Values:
         """Note the value of the next row."""
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
-        if text not in self.counts and (number := _number(table.number(text))) is not None:
+        if text not in self.counts and (number := labelled_rows.number(table.number(text))) is not None:
             self._numbers[text] = number
-            if _number(text) is None and not table.decimal_commas:
+            if labelled_rows.number(text) is None and not table.decimal_commas:
                 self._unsure = self._unsure or text
         rows = self._rows.setdefault(text, [])
         if len(rows) < NAMED:
@@ -393,11 +393,3 @@ def _is_list(value: str) -> bool:
     except DataError:
         return False
     return True
-
-
-def _number(value: str) -> float | None:
-    try:
-        found = float(value)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) else None
