@@ -110,7 +110,7 @@ def summary(pairs: list[tuple[float, float]], steps: int) -> dict[str, Any]:
 def main() -> None:
     """Measure each model and write metrics/training_loop.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=OUT)
