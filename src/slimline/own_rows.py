@@ -129,9 +129,9 @@ class OwnRows(Outcome):
         for part, rows in parts.items():
             for name, array in kept.items():
                 row_files.select(array, rows, scratch / f"{part}.{name}.npy")
-            np.save(scratch / f"{part}.targets.npy", targets[rows])
-            np.save(scratch / f"{part}.groups.npy", same[rows])
-            np.save(scratch / f"{part}.rows.npy", rows)
+            beside: dict[str, NDArray[Any]] = {"targets": targets[rows], "groups": same[rows], "rows": rows}
+            for kind, numbers in beside.items():
+                row_files.save(scratch / f"{part}.{kind}.npy", [numbers], len(rows))
         row_files.drop_appended(scratch, kept)
         manifest.write_json(scratch / "meta.json", {"parts": list(parts), "notes": notes})
 

@@ -75,10 +75,22 @@ def _raw(folder: Path, name: str) -> Path:
 
 def select(source: NDArray[Any], rows: NDArray[np.int64], path: Path) -> None:
     """Write ``source[rows]`` to ``path`` (.npy), so many rows at a time."""
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=source.dtype, shape=(len(rows), *source.shape[1:]))
-    for start in range(0, len(rows), CHUNK):
-        out[start : start + CHUNK] = source[rows[start : start + CHUNK]]
-    out.flush()
+    starts = range(0, max(1, len(rows)), CHUNK)
+    save(path, (source[rows[start : start + CHUNK]] for start in starts), len(rows))
+
+
+def save(path: Path, parts: Iterable[NDArray[Any]], rows: int) -> None:
+    """Write arrays of like rows, so many in all, as one .npy file.
+
+    A full disk is the operating system's error then: ``np.save`` raises one without a number, a mapped file ends the
+    process.
+    """
+    with path.open("wb") as file:
+        for at, part in enumerate(parts):
+            if not at:
+                described = {"descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, {**described, "shape": (rows, *part.shape[1:])})
+            file.write(np.ascontiguousarray(part).data)
 
 
 def load(path: Path) -> NDArray[Any]:

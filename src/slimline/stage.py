@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from slimline import artifact, manifest, masks, params, pipeline, plugins, times
+from slimline import artifact, ending, manifest, masks, params, pipeline, plugins, times
 from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
@@ -316,7 +315,7 @@ def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], No
 
 
 def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None) -> None:
-    """Run a stage script: read params.yaml and the command line, and end a SlimlineError as one line and exit 2.
+    """Run a stage script: read params.yaml and the command line; errors end it in one line and exit 2.
 
     Its time is recorded under ``timed_as``, or under ``name``.
     """
@@ -325,19 +324,11 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
-    try:
+    with ending.in_one_line():
         settings = params.load()
         _fix_randomness(settings.seed)
         with times.recorded(timed_as or name):
             work(Stage(name, settings, options.limit or settings.limit))
-    except SlimlineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.errno != 28:
-            raise
-        print(f"error: {error.filename or Path.cwd()}: the disk is full; nothing was changed", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def _positive(text: str) -> int:

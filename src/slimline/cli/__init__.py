@@ -6,7 +6,6 @@ command needs is imported inside it, so that ``slimline --help`` answers at once
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from slimline.errors import SlimlineError
+from slimline import ending
 
 COMMANDS = {
     "init": "project",
@@ -79,9 +78,6 @@ def _nothing() -> None:
 
 
 def main() -> None:
-    """Run the command line; a SlimlineError ends it as one line on stderr and exit 2."""
-    try:
+    """Run the command line; errors end it in one line on stderr and exit 2."""
+    with ending.in_one_line():
         app()
-    except SlimlineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

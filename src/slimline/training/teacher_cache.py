@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slimline import leftovers, metrics
+from slimline import leftovers, metrics, row_files
 from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
@@ -121,20 +121,21 @@ class TeacherCache:
 
     @torch.inference_mode()
     def _compute(self, path: Path, view: View) -> None:
-        outputs = []
         row, _ = view_batch(self.task, self.split, np.arange(1), view)
         batch_size = max(1, min(ROWS, int(BYTES / sum(value.nbytes for value in row.values()))))
         device = next(self.teacher.parameters()).device
         starts = range(0, len(self.split), batch_size)
-        for start in tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None):
+
+        def answers(start: int) -> NDArray[np.float32]:
             rows = np.arange(start, min(start + batch_size, len(self.split)))
             batch, _ = view_batch(self.task, self.split, rows, view)
             batch = {name: value.to(device) for name, value in batch.items()}
-            outputs.append(call(self.teacher, batch).float().cpu().numpy())
+            return call(self.teacher, batch).float().cpu().numpy()
+
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        bar = tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None)
         try:
-            with scratch.open("wb") as file:
-                np.save(file, np.concatenate(outputs))
+            row_files.save(scratch, map(answers, bar), len(self.split))
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
