@@ -6,7 +6,7 @@ DVC runs this at every ``dvc repro``, so it first asks whether anything it reads
 import sys
 from pathlib import Path
 
-from slimline.errors import SlimlineError
+from slimline import ending
 from slimline.file_index import FILE, FileIndex
 
 PARAMS = Path("params.yaml")
@@ -39,8 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ending.in_one_line():
         main()
-    except SlimlineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -386,6 +386,19 @@ def test_what_a_foreign_task_names_is_in_its_fingerprint(document: dict[str, Any
     assert {"slimline_wine.task", "slimline_wine.metric", "slimline_wine.preprocess"} <= found.keys()
 
 
+def test_the_packages_around_a_module_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing a module runs them, and they may read the files beside them."""
+    package = tmp_path / "around"
+    package.mkdir()
+    for name in ("__init__.py", "method.py"):
+        (package / name).write_text("x = 1\n")
+    (package / "table.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    found = pipeline.closure(["around.method"], {"around"}, FileIndex())
+    assert found.keys() == {"around", "around.method", "around/table.json"}
+    assert pipeline.sources(["around.method"], {"around"}).keys() == {"around", "around.method"}
+
+
 @pytest.mark.parametrize(
     ("before", "message"),
     [

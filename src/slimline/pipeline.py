@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import io
 import tokenize
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -187,28 +187,26 @@ def fingerprint(
 def closure(
     modules: Iterable[str], roots: Collection[str], index: FileIndex, *, runtime: str = "onnxruntime"
 ) -> dict[str, str]:
-    """Return {module: sha256} of ``modules`` and all that they import from the packages ``roots``, at any depth.
+    """Return {module: sha256} of ``modules`` and all that importing them runs of the packages ``roots``.
 
     Data files beside an ``__init__.py`` count too. Nothing is imported.
     """
     prints: dict[str, str] = {}
-    pending = list(modules)
-    while pending:
-        name = pending.pop()
-        if name in prints or name.partition(".")[0] not in roots:
-            continue
-        source = _source(name)
-        if source is None:
-            continue
-        prints[name], found = index.facts(source, _read_code)
-        is_package = source.name == "__init__.py"
-        pending.extend(_imports(found, name, is_package=is_package))
-        if is_package:
+
+    def read(path: Path) -> list[Any]:
+        found: list[Any] = index.facts(path, _read_code)
+        return found
+
+    def unseen(module: str) -> list[str]:
+        if module != "slimline.measure":  # it exports and times layers through plug-ins, which no import shows
+            return []
+        used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
+        return [target.partition(":")[0] for target in used]
+
+    for name, source, prints[name] in _reached(modules, roots, read, unseen):
+        if source.name == "__init__.py":
             beside = (path for path in sorted(source.parent.iterdir()) if path.is_file() and path.suffix not in CODE)
             prints |= {f"{name}/{path.name}": index.facts(path, sha256) for path in beside}
-        if name == "slimline.measure":  # it exports and times layers through plug-ins, which no import shows
-            used = (plugins.locate("exporters", "onnx"), plugins.locate("runtimes", runtime))
-            pending.extend(target.partition(":")[0] for target in used)
         if name == "slimline.monitoring.rules":  # alerts carry the text of their runbooks
             pages = sorted(runbooks.folder().glob("*.md"))
             prints |= {f"runbooks/{path.name}": index.facts(path, sha256) for path in pages}
@@ -245,20 +243,34 @@ def data(document: Mapping[str, Any], stage: str, index: FileIndex | None = None
 
 
 def sources(modules: Iterable[str], packages: Collection[str]) -> dict[str, Path]:
-    """Return {module: file} of ``modules`` and all they import, at any depth, of ``packages``. Imports nothing."""
-    found: dict[str, Path] = {}
+    """Return {module: file} of ``modules`` and all that importing them runs of ``packages``. Imports nothing."""
+    return {name: path for name, path, _ in _reached(modules, packages, _read_code)}
+
+
+def _reached(
+    modules: Iterable[str],
+    packages: Collection[str],
+    read: Callable[[Path], list[Any]],
+    unseen: Callable[[str], list[str]] = lambda _: [],
+) -> Iterator[tuple[str, Path, str]]:
+    """Yield (module, file, hash of code) of ``modules``, what they import at any depth and the packages around them.
+
+    ``read`` is ``_read_code`` or remembers it; ``unseen`` are modules that one uses beside what it imports.
+    """
+    seen: set[str] = set()
     pending = list(modules)
     while pending:
         name = pending.pop()
-        if name in found or name.partition(".")[0] not in packages:
+        if name in seen or name.partition(".")[0] not in packages:
             continue
         path = _source(name)
         if path is None:
             continue
-        found[name] = path
-        pending.extend(_imports(_read_code(path)[1], name, is_package=path.name == "__init__.py"))
+        seen.add(name)
+        digest, imports = read(path)
+        pending += [*_imports(imports, name, is_package=path.name == "__init__.py"), *unseen(name)]
         pending.append(name.rpartition(".")[0])
-    return found
+        yield name, path, digest
 
 
 @cache
