@@ -18,7 +18,7 @@ from slimline.method import Alone
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
 from slimline.project import tasks
-from slimline.sensitivity import CACHE, Sensitivity
+from slimline.sensitivity import CACHE, Cost, Sensitivity
 from slimline.stage import Stage
 
 
@@ -44,7 +44,8 @@ def test_each_layer_is_measured_by_each_method_that_takes_it(settings: params.Pa
     assert {trial.method for trial in results if trial.layer == "11"} == everywhere | {"n-m", "svd"}
     kernels = {"structured", "n-m", "tucker2", "spatial", "cp"}
     assert {trial.method for trial in results if trial.layer == "3"} == everywhere | kernels
-    assert all(result.drop_ci[0] <= result.drop <= result.drop_ci[1] for result in results.values())
+    intervals = [(result.drop_ci, result.drop) for result in results.values()]
+    assert all(each is not None and each[0] <= drop <= each[1] for each, drop in intervals)
     assert all(result.divergence >= 0 for result in results.values())
 
     harsh, mild = (results[Trial("3", "linear", f"{bits} bits")] for bits in (2, 8))
@@ -163,3 +164,14 @@ def test_the_matrix_leaves_out_what_no_method_takes(monkeypatch: pytest.MonkeyPa
     assert layer_study.table(results, "accuracy")[2] == (
         "| two | b | y | +0.2000 | [+0.1000, +0.3000] | +0.6000 | 0.02 | storage only |"
     )
+
+
+def test_an_interval_stands_beside_the_metric_it_belongs_to_alone() -> None:
+    answers = (80, 6, 2, 12)  # 4 of 100 right answers lost
+    share, other = (Cost(rise=0.1, divergence=0.1, drop=drop, answers=answers) for drop in (0.04, 0.07))
+    interval = share.interval(0.95)
+    assert interval is not None
+    assert interval[0] < 0.04 < interval[1]
+    assert other.interval(0.95) is None
+    lines = layer_study.table({Trial("3", "svd", "1/2"): Result(0.07, None, 0.1, 0.1, 1.0)}, "macro_f1")
+    assert "| +0.0700 | – | +0.1000 |" in lines[-1]

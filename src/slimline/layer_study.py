@@ -61,11 +61,12 @@ class Trial:
 class Result:
     """``drop`` of the primary metric with its paired interval; ``rise`` of the loss; ``divergence`` of the answers.
 
+    The interval is None where that metric isn't the share of right answers.
     ``gain`` = the time before / after of the layers it changes, alone; None where the width is for storage only.
     """
 
     drop: float
-    drop_ci: list[float]
+    drop_ci: list[float] | None
     rise: float
     divergence: float
     gain: float | None
@@ -213,10 +214,10 @@ def table(results: dict[Trial, Result], metric: str) -> list[str]:
         "|---|---|---|---:|---|---:|---:|---:|",
     ]
     for trial, result in sorted(results.items(), key=lambda pair: (-pair[1].drop, -pair[1].divergence)):
-        low, high = result.drop_ci
+        interval = "–" if result.drop_ci is None else "[{:+.4f}, {:+.4f}]".format(*result.drop_ci)
         what = f"| {trial.layer} | {trial.method} | {trial.strength}"
         gain = "storage only" if result.gain is None else f"{result.gain:.2f}×"
-        costs = f"{result.drop:+.4f} | [{low:+.4f}, {high:+.4f}] | {result.rise:+.4f} | {result.divergence:.2g}"
+        costs = f"{result.drop:+.4f} | {interval} | {result.rise:+.4f} | {result.divergence:.2g}"
         lines.append(f"{what} | {costs} | {gain} |")
     return lines
 

@@ -49,8 +49,11 @@ class Cost:
     drop: float
     answers: tuple[int, int, int, int]
 
-    def interval(self, confidence: float) -> list[float]:
-        """Return the interval of the share of right answers lost, paired by row."""
+    def interval(self, confidence: float) -> list[float] | None:
+        """Return the drop's interval, paired by row; None where the metric isn't the share of right answers."""
+        _, lost, won, _ = self.answers
+        if not math.isclose(self.drop, (lost - won) / sum(self.answers), abs_tol=1e-6):
+            return None
         before, after = (np.repeat(np.array(kind), self.answers) for kind in ([1, 1, 0, 0], [1, 0, 1, 0]))
         return intervals.paired_drop(before.astype(bool), after.astype(bool), confidence)
 
