@@ -40,6 +40,8 @@ def test_one_parameter_reruns_its_stage_and_what_follows(finished: Project, tmp_
     assert project.repro() == ["quantize", "factorize", "export@quantize", "export@factorize", *MEASURED[5:]]
     project.edit("params.yaml", "max_bytes: 20000", "max_bytes: 30000")
     assert project.repro() == ["report", "release"]
+    project.edit("params.yaml", "trust: []", "trust: ['digits:Other']")
+    assert project.repro() == ["release"]  # its card holds every key
 
 
 def test_code_of_a_method_reruns_the_stages_that_use_it_alone(finished: Project, tmp_path: Path) -> None:
