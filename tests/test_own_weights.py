@@ -78,6 +78,20 @@ def test_an_encoder_in_a_file(tmp_path: Path, kept: str, pooling: str) -> None:
     assert ("measured as it is" if pooling == "head" else "trained from it") in said
 
 
+def test_a_file_is_read_once_whatever_is_looked_for_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, read, reads = tmp_path / "best.pt", checkpoints.read, []
+
+    def counted(path: Path) -> dict[str, torch.Tensor]:
+        reads.append(path)
+        return read(path)
+
+    torch.save(encoder_in(tmp_path / "m"), file)
+    monkeypatch.setattr(checkpoints, "read", counted)
+    _, said = laid_out(Own(str(tmp_path / "m"), write_table(tmp_path / "t.csv", texts(60)), weights=file), tmp_path)
+    assert said.endswith("the teacher is trained from it")
+    assert reads == [file]
+
+
 BESIDE = [
     ("encoder.", "classifier"), ("net.encoder.", "net.classifier"), ("net.encoder.", "classifier"),
     ("encoder._orig_mod.", "classifier"), ("bert.", "classifier"), ("backbone.", "head"),

@@ -35,8 +35,12 @@ def load(model: nn.Module, source: str) -> list[str]:
         if load_pretrained is not None:
             return load_pretrained(source)
         path = _in_folder(path)
+    return fill(model, read(path), path)
+
+
+def fill(model: nn.Module, held: Mapping[str, Tensor], path: Path) -> list[str]:
+    """Load into ``model`` what ``path`` holds, as ``load`` does."""
     state = model.state_dict()
-    held = read(path)
     tensors = unprefixed(held, state)
     last = _last_layer(state)
     for name, tensor in list(tensors.items()):

@@ -9,12 +9,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from slimline.errors import ParamsError, near_miss
+
+if TYPE_CHECKING:
+    from slimline.project.own_weights import Weights
 
 RECIPES = ("int8", "small", "smallest")
 HERE = Path(__file__).parent
@@ -60,6 +64,13 @@ class Own:
     separator: str | None = None
     size: tuple[int, int] | None = None
     weights: Path | None = None
+
+    @cached_property
+    def held(self) -> Weights | None:
+        """What the file ``weights`` holds."""
+        from slimline.project.own_weights import Weights
+
+        return Weights(self.weights) if self.weights is not None else None
 
 
 def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | None, own: Own | None = None) -> list[str]:
@@ -124,17 +135,15 @@ def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
             from slimline.project import own as pages
             from slimline.project import own_head
 
-            if own.weights is None:
+            if own.held is None:
                 yield f"found: {own.model} {own_head.of(labels, pages.configuration(own.model)).said}"
-        if own.weights is not None:
-            from slimline.project import own_weights
-
+        if own.held is not None:
             model = document["teacher"]["model"]
             if model["name"] == "hf-encoder":  # its folder is told from within the project
                 model["args"]["source"] = own.model
             trained = document["teacher"]["training"]  # None: the file was found whole
-            missing = own_weights.lacks(own.weights, **model) if trained else []
-            yield f"found: {own_weights.said(own.weights, missing, labels, model['args'].get('pooling'))}"
+            missing = own.held.lacks(**model) if trained else []
+            yield f"found: {own.held.said(missing, labels, model['args'].get('pooling'))}"
         if _trains_in_bf16(document):
             yield (
                 "params.yaml: trainings have precision: bf16, since this machine computes it fast; take it out for "
@@ -208,7 +217,7 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
     if pages.is_of_images(own.model) or own_data.classes(own.data) is not None:
         _refuse(own, "images", text="--text", max_length="--max-length")
         described = own_data.describe_images(own.data, columns)
-        document = pages.image_params(own.model, described, recipe, limit, _size(own), own.weights)
+        document = pages.image_params(own.model, described, recipe, limit, _size(own), own.held)
         document["task"]["args"]["data"] = _from(folder, own.data)
         if own.archive is not None:
             document["task"]["args"]["archive"] = _from(folder, own.archive)
@@ -217,7 +226,7 @@ def own_params(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         described = own_data.describe(own.data, columns)
         model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
         data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
-        document = pages.text_params(own.model, described, recipe, limit, own.weights)
+        document = pages.text_params(own.model, described, recipe, limit, own.held)
         document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
         if own.max_length is not None:
             pages.check_length(own.model, own.max_length)

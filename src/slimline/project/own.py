@@ -15,8 +15,9 @@ import yaml
 
 from slimline import hub, plugins, trimming, vocabulary
 from slimline.errors import DataError, ParamsError, SlimlineError
-from slimline.project import own_head, own_weights
+from slimline.project import own_head
 from slimline.project.own_data import Described
+from slimline.project.own_weights import Weights
 
 HERE = Path(__file__).parent
 LONGEST = 256
@@ -27,7 +28,7 @@ IMAGES = 240_000  # a training sees no more, all epochs together
 
 
 def text_params(
-    model: str, described: Described, recipe: str, limit: int | None, weights: Path | None = None
+    model: str, described: Described, recipe: str, limit: int | None, weights: Weights | None = None
 ) -> dict[str, Any]:
     """Return params.yaml's content for an encoder on texts.
 
@@ -44,12 +45,12 @@ def text_params(
     document["limit"] = limit
     classes = len(labels) or 1
     if weights is not None:
-        has_head = own_weights.pooling(weights, model, classes) == "head"
+        has_head = weights.pooling(model, classes) == "head"
     pooling = "head" if has_head else "mean"
     teacher = document["teacher"]
     teacher["model"]["args"] = {"source": model, "pooling": pooling, "classes": classes}
     teacher["weights"] = model
-    if has_head or (weights is not None and not own_weights.lacks(weights, **teacher["model"])):
+    if has_head or (weights is not None and not weights.lacks(**teacher["model"])):
         teacher["training"] = None
     _judge(document, described.answer)
     layers, path = _layers(model, pooling)
@@ -68,7 +69,7 @@ def image_params(
     recipe: str,
     limit: int | None,
     size: tuple[int, int] | None = None,
-    weights: Path | None = None,
+    weights: Weights | None = None,
 ) -> dict[str, Any]:
     """Return params.yaml's content for images; ``model`` is efficientnet-lite, resnet, cnn, or one of a library:
     timm:NAME, torchvision:NAME. Those bring the scale of their images along, and the size unless it is given.
@@ -98,7 +99,7 @@ def image_params(
     if model != "efficientnet-lite":
         document["quantize"]["methods"][0]["skip"] = []
     _judge(document, described.answer)
-    if weights is not None and not own_weights.lacks(weights, **document["teacher"]["model"]):
+    if weights is not None and not weights.lacks(**document["teacher"]["model"]):
         document["teacher"]["training"] = None
     _train(document, described.rows)
     _set_precision(document, in_groups=_has_groups(network))

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from slimline import checkpoints, plugins
 from slimline.errors import ArtifactError, ParamsError
 
 
-def lacks(file: Path, name: str, args: dict[str, Any]) -> list[str]:
-    """Return the names of the tensors that the model ``name`` with ``args`` has and ``file`` has none for.
+class Weights:
+    """A file of weights, read once however many models are looked for in it."""
 
-    Raises ParamsError where the file isn't one of weights, or of another model's.
-    """
-    if not file.is_file():
-        raise ParamsError(f"--weights: {file}: no such file; a state dict, a checkpoint or safetensors is expected")
-    try:
-        return checkpoints.load(plugins.find("models", name, where="--model")(**args), str(file))
-    except ArtifactError as error:
-        raise ParamsError(f"--weights: {error}") from error
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        if not self.file.is_file():
+            raise ParamsError(
+                f"--weights: {self.file}: no such file; a state dict, a checkpoint or safetensors is expected"
+            )
+        return checkpoints.read(self.file)
 
-def pooling(file: Path, source: str, classes: int) -> str:
-    """Return what stands on an encoder in ``file``: ``head``, the one of its own library, where that is there whole."""
-    try:
-        whole = not lacks(file, "hf-encoder", {"source": source, "pooling": "head", "classes": classes})
-    except ParamsError:  # the file's own fault is told when the encoder alone is looked for
-        whole = False
-    return "head" if whole else "mean"
+    def lacks(self, name: str, args: dict[str, Any]) -> list[str]:
+        """Return the names of the tensors that the model ``name`` with ``args`` has and the file has none for.
 
+        Raises ParamsError where the file isn't one of weights, or of another model's.
+        """
+        try:
+            held = self._tensors
+            return checkpoints.fill(plugins.find("models", name, where="--model")(**args), held, self.file)
+        except ArtifactError as error:
+            raise ParamsError(f"--weights: {error}") from error
 
-def said(file: Path, missing: list[str], labels: list[str], pooling: str | None = None) -> str:
-    """Return what the file is worth, in words; ``pooling`` is that of an encoder."""
-    if missing:
-        return f"{file} has no {missing[0]} ({len(missing)} tensors in all): the teacher is trained from it"
-    order = f"; its outputs are taken for {', '.join(labels)} in this order" if labels else ""
-    taken = "; it is taken for one of mean pooling (pooling: cls in params.yaml, if not)" if pooling == "mean" else ""
-    return f"{file} has all of the model: it is measured as it is{order}{taken}"
+    def pooling(self, source: str, classes: int) -> str:
+        """Return what stands on an encoder: ``head``, the one of its own library, where that is there whole."""
+        try:
+            whole = not self.lacks("hf-encoder", {"source": source, "pooling": "head", "classes": classes})
+        except ParamsError:  # the file's own fault is told when the encoder alone is looked for
+            whole = False
+        return "head" if whole else "mean"
+
+    def said(self, missing: list[str], labels: list[str], pooling: str | None = None) -> str:
+        """Return what the file is worth, in words; ``pooling`` is that of an encoder."""
+        if missing:
+            return f"{self.file} has no {missing[0]} ({len(missing)} tensors in all): the teacher is trained from it"
+        order = f"; its outputs are taken for {', '.join(labels)} in this order" if labels else ""
+        mean = "; it is taken for one of mean pooling (pooling: cls in params.yaml, if not)"
+        return f"{self.file} has all of the model: it is measured as it is{order}{mean if pooling == 'mean' else ''}"
