@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +15,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from slimline import artifact, masks, params, stage
+from slimline import artifact, masks, params, pipeline, stage
 from slimline.artifact import Artifact
 from slimline.channels import slice_model
 from slimline.decisions import Decisions
 from slimline.errors import SlimlineError
+from slimline.file_index import FILE, FileIndex
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
@@ -301,3 +303,17 @@ def test_a_broken_off_training_is_resumed_by_the_same_code_alone(
         [f"prune: an unfinished training is there, but its {said}"] if said else []
     )
     assert len(Counted.steps) == trained
+
+
+def test_training_reads_no_source_that_the_fingerprints_have_read(prune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = {"from": "teacher", "methods": [{"name": "magnitude"}], "recovery": {"epochs": 1, "lr": 0.01}}
+    prune(section)
+    index = FileIndex(FILE)
+    pipeline.fingerprint(params.read(), "prune", index=index)
+    index.save()
+
+    def refused(_path: Path) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(pipeline, "_read_code", wraps(pipeline._read_code)(refused))
+    prune(section)

@@ -21,6 +21,7 @@ from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, SlimlineError
+from slimline.file_index import FILE, FileIndex
 from slimline.method import Batches, Context, Edit, Method, check_without_training, compress
 from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
@@ -124,7 +125,8 @@ class Stage:
         """
         train, validation = self.splits["train"], self.splits["validation"]
         taught = taught or Taught()
-        code = pipeline.fingerprint(params.read(), self.name)
+        index = FileIndex(FILE)  # as the fingerprints left it: what is unchanged since isn't read again
+        code = pipeline.fingerprint(params.read(), self.name, index=index)
         caches, digests = [], []
         for teacher in taught.heard:
             model_of_teacher, _, digest = self.load(teacher)
