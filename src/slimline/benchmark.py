@@ -44,9 +44,11 @@ def engine_targets(
     return targets
 
 
-def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """Return the first output for every row of ``inputs``, N first."""
-    return in_batches(predictor.predict, inputs)
+def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:
+    """Return the first output for every row of ``inputs``, N first, ``batch`` rows at a time."""
+    starts = range(0, len(next(iter(inputs.values()))), batch)
+    parts = ({name: array[start : start + batch] for name, array in inputs.items()} for start in starts)
+    return np.concatenate([next(iter(predictor.predict(part).values())) for part in parts])
 
 
 def of_split(run: Callable[[Arrays], Arrays], split: Split, runtime: str) -> NDArray[Any]:
@@ -56,13 +58,6 @@ def of_split(run: Callable[[Arrays], Arrays], split: Split, runtime: str) -> NDA
     each as it does by one.
     """
     return split.outputs(lambda inputs: next(iter(run(inputs).values())), runtime_choice.callers(runtime))
-
-
-def in_batches(run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], batch: int = BATCH) -> NDArray[Any]:
-    """Return the first output of ``run`` for every row of ``inputs``, N first, ``batch`` rows at a time."""
-    starts = range(0, len(next(iter(inputs.values()))), batch)
-    parts = ({name: array[start : start + batch] for name, array in inputs.items()} for start in starts)
-    return np.concatenate([next(iter(run(part).values())) for part in parts])
 
 
 def quality(

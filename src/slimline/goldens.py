@@ -81,7 +81,7 @@ def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray
     which another number of threads makes another one.
     """
     batch = 1 if predictor.runtime_name == runtime_choice.BY_ROWS else benchmark.BATCH
-    return benchmark.in_batches(predictor.predict, inputs, batch)
+    return benchmark.outputs(predictor, inputs, batch)
 
 
 def read(release: Path, stage: str) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
