@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +38,37 @@ def test_a_tally_ends_where_single_observations_do(rounds: list[list[float]]) ->
     sums = [each.get_sample_value("seconds_sum", {"part": "total"}) for each in registries]
     assert sums[0] is not None
     assert abs(sums[0] - (sums[1] or 0.0)) < 1e-9
+
+
+def test_the_library_keeps_a_histogram_as_add_writes_to_it() -> None:
+    """No public way adds many observations at once."""
+    child = Histogram("seconds", "How long.", buckets=BOUNDS, registry=None)
+    assert hasattr(child, "_sum"), "prometheus_client keeps the sum elsewhere: mend Histogram.add"
+    assert len(getattr(child, "_buckets", [])) == len(BOUNDS) + 1, "it keeps counts elsewhere: mend Histogram.add"
+
+
+WORKER = """
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from slimline.endpoint.tally import Histograms, Tally
+histogram = Histograms("seconds", "How long.", ("part",), registry=CollectorRegistry()).bounded((0.001, 0.1), "total")
+tally = Tally(histogram)
+for value in (0.0005, 0.05, 0.05, 2.0):
+    tally.observe(value)
+tally.flush()
+print(histogram.bounds)
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+print(generate_latest(registry).decode())
+"""
+
+
+def test_what_worker_processes_gathered_is_in_the_files_that_they_share(tmp_path: Path) -> None:
+    shared = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", WORKER], env=shared, check=True, capture_output=True, text=True)
+    bounds, *lines = done.stdout.splitlines()
+    assert bounds == "[0.001, 0.1]"
+    counts = {le: f'seconds_bucket{{le="{le}",part="total"}} {count}' for le, count in (("0.001", 1.0), ("0.1", 3.0))}
+    assert {*counts.values(), 'seconds_count{part="total"} 4.0', 'seconds_sum{part="total"} 2.1005'} <= {*lines}
 
 
 def test_histograms_of_the_same_bounds_are_shown_as_one_metrics_children_are() -> None:

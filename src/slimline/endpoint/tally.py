@@ -15,12 +15,16 @@ from prometheus_client.registry import Collector
 
 
 class Histogram(prometheus_client.Histogram):
-    """A histogram that takes many observations at once."""
+    """A histogram that takes many observations at once.
+
+    The library has no public way to: ``add`` writes to its private fields, and nothing else here does.
+    """
 
     @property
     def bounds(self) -> list[float]:
         """The bounds of a child's buckets, less the last, +Inf."""
-        return self._upper_bounds[:-1]
+        (metric,) = self.collect()
+        return [float(each.labels["le"]) for each in metric.samples if each.name.endswith("_bucket")][:-1]
 
     def add(self, counts: Sequence[int], total: float) -> None:
         """Add ``counts``, how many observations fell into each bucket (the last is +Inf), and their sum ``total``."""
