@@ -34,6 +34,33 @@ def found_in(model: nn.Module, batches: Batches) -> list[Group]:
     return groups(model, next(iter(batches()))[0], 10)
 
 
+def test_l1_and_l2_scores_are_their_formulas() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 1, 1, bias=False))
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.tensor([3.0, -4.0]).reshape(2, 1, 1, 1))
+        model.get_parameter("1.weight").copy_(torch.tensor([[4.0, 3.0]]).reshape(1, 2, 1, 1))
+    group = Group([("0", "out", [[0], [1]]), ("1", "in", [[0], [1]])], 2)
+    assert importances.score("l1", group, model, {}).tolist() == [1, 1]  # (3 + 4, 4 + 3) over their mean
+    with torch.no_grad():
+        model.get_parameter("1.weight").copy_(torch.tensor([[4.0, 0.0]]).reshape(1, 2, 1, 1))
+    l1, l2 = importances.score("l1", group, model, {}), importances.score("l2", group, model, {})
+    assert l1.tolist() == pytest.approx([7 / 5.5, 4 / 5.5])
+    assert l2.tolist() == pytest.approx([5 / 4.5, 4 / 4.5])
+
+
+def test_taylor_scores_are_weight_times_gradient(cnn: Cnn, batches: Batches, context: Made) -> None:
+    made = context()
+    gradients = importances.sensitivities("taylor", cnn, batches, made)
+    found = groups(cnn, next(iter(batches()))[0], 10)
+    group = next(each for each in found if each.members[0][0] == "6")
+    w, g = cnn.get_parameter("6.weight").detach(), gradients["6.weight"]
+    reader = (cnn.get_parameter("11.weight").detach() * gradients["11.weight"]).sum(0).abs().reshape(8, 4).sum(1)
+    expected = (w * g).sum((1, 2, 3)).abs() + reader
+    torch.testing.assert_close(
+        importances.score("taylor", group, cnn, gradients), expected.double(), rtol=1e-4, atol=1e-7
+    )
+
+
 def test_fisher_is_half_the_squared_weight_times_the_mean_squared_gradient_of_single_rows(
     cnn: Cnn, batches: Batches, context: Made
 ) -> None:

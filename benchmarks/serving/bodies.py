@@ -19,7 +19,6 @@ JSON = {"Content-Type": "application/json"}
 DATATYPES = {"float32": "FP32", "int64": "INT64"}
 HEAD_LENGTH = "Inference-Header-Content-Length"
 GRPC = {"content-type": "application/grpc", "te": "trailers"}
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from slimline import cuda, manifest
 from slimline.errors import ExportError
 
 MISSING = "TensorRT is not installed: pip install 'slimline[tensorrt]'"
-COMPUTE = (75, 80, 86, 89, 120, 121)
 Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 

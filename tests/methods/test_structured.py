@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from slimline import importances
-from slimline.channels import Cost, Group, groups
+from slimline.channels import Cost, groups
 from slimline.errors import MethodError
 from slimline.importances import Importance
 from slimline.layers import macs
@@ -270,32 +270,6 @@ def test_a_quantized_model_can_be_pruned_and_stays_quantized(
         if kept:
             assert torch.equal(quantizers(pruned)[f"{name}.weight_quantizer"].scale, before[kept])
     assert pruned(images).shape == (40, 10)
-
-
-def test_l1_and_l2_scores_are_their_formulas() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 1, 1, bias=False))
-    with torch.no_grad():
-        model.get_parameter("0.weight").copy_(torch.tensor([3.0, -4.0]).reshape(2, 1, 1, 1))
-        model.get_parameter("1.weight").copy_(torch.tensor([[4.0, 3.0]]).reshape(1, 2, 1, 1))
-    group = Group([("0", "out", [[0], [1]]), ("1", "in", [[0], [1]])], 2)
-    assert Structured("l1")._score(group, model, {}).tolist() == [1, 1]  # (3 + 4, 4 + 3) over their mean
-    with torch.no_grad():
-        model.get_parameter("1.weight").copy_(torch.tensor([[4.0, 0.0]]).reshape(1, 2, 1, 1))
-    l1, l2 = Structured("l1")._score(group, model, {}), Structured("l2")._score(group, model, {})
-    assert l1.tolist() == pytest.approx([7 / 5.5, 4 / 5.5])
-    assert l2.tolist() == pytest.approx([5 / 4.5, 4 / 4.5])
-
-
-def test_taylor_scores_are_weight_times_gradient(cnn: Cnn, batches: Batches, context: Made) -> None:
-    made = context()
-    method = Structured("taylor")
-    gradients = method._gradients(cnn, batches, made)
-    found = groups(cnn, next(iter(batches()))[0], 10)
-    group = next(each for each in found if each.members[0][0] == "6")
-    w, g = cnn.get_parameter("6.weight").detach(), gradients["6.weight"]
-    reader = (cnn.get_parameter("11.weight").detach() * gradients["11.weight"]).sum(0).abs().reshape(8, 4).sum(1)
-    expected = (w * g).sum((1, 2, 3)).abs() + reader
-    torch.testing.assert_close(method._score(group, cnn, gradients), expected.double(), rtol=1e-4, atol=1e-7)
 
 
 def test_planning_is_repeatable_and_leaves_the_model_as_it_was(cnn: Cnn, batches: Batches, context: Made) -> None:

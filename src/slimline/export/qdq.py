@@ -17,7 +17,6 @@ from onnx import helper
 from slimline.export import dynamic, floats, lookups, padding, widths
 from slimline.export.graph import Graph, attribute, check
 
-FLOAT_TYPE = 1
 AXIS_DEFAULT = 1
 BIAS_LIMIT = 2**30  # half of int32: the sums of products need room too
 EIGHT_BITS = (np.int8, np.uint8)

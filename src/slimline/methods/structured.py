@@ -146,12 +146,6 @@ class Structured(Method):
     def _limits(self) -> Limits:
         return Limits(self.multiple, self.max_ratio)
 
-    def _gradients(self, model: nn.Module, batches: Batches, context: Context) -> dict[str, Tensor]:
-        return importances.sensitivities(self.importance, model, batches, context)
-
-    def _score(self, group: Group, model: nn.Module, gradients: dict[str, Tensor]) -> Tensor:
-        return importances.score(self.importance, group, model, gradients)
-
     def _widths(self, found: list[Group], scores: list[Tensor], model: nn.Module, context: Context) -> list[int]:
         """Return how many channels each group keeps when ``ratio`` of all channels go."""
         if self.scope == "global":

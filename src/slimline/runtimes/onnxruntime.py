@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from slimline.errors import ArtifactError, InputError
 
-FORMATS = ("onnx",)
-
 
 class OnnxRuntime:
     """Runs ``file`` of an export directory with ``threads`` intra-op threads that don't spin when idle."""

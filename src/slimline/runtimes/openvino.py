@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from slimline.errors import ArtifactError, PluginError
 
-FORMATS = ("onnx",)
-
 
 class OpenVino:
     """Runs ``file`` of an export directory with ``threads`` threads (None: OpenVINO's choice) in one stream."""

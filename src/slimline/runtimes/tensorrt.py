@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from slimline import cuda, engines
 from slimline.errors import ArtifactError
 
-FORMATS = ("tensorrt",)
 FIRST_PROFILE = 0
 
 

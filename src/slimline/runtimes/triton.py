@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from slimline import manifest
 from slimline.errors import InputError, ParamsError, RevisionError, UnavailableError
 
-FORMATS = ("onnx", "tensorrt")
 FORM = "triton+grpc://HOST:PORT/MODEL[?timeout=SECONDS&attempts=N&version=N]"
 PAUSE = 0.05  # seconds before the second attempt, twice as long before each further one
 RECHECK = 1.0  # seconds after which the server is asked again which revision it runs
