@@ -16,6 +16,8 @@ from slimline.monitor.targets.deployment import Deployment as Target
 from slimline.monitor.undo import Undo
 from slimline.params import Undo as Policy
 
+Make = Callable[..., Undo]
+
 
 class Clock:
     """Time that the test moves."""
@@ -51,8 +53,12 @@ def alarm(revision: str, variant: str = "default", signal: str = "accuracy", sin
     return Alarm(f"{signal}:{revision[7:19]}:{variant}:{since:.0f}", since + 5, standing)
 
 
+def outcomes(journal: Journal) -> list[str]:
+    return [each["outcome"] for each in journal.entries()]
+
+
 @pytest.fixture
-def undo(journal: Journal, deployed: Deployment) -> Callable[..., Undo]:
+def undo(journal: Journal, deployed: Deployment) -> Make:
     """Return an executor on ``deployed``; keywords are keys of the policy, act unless said otherwise."""
 
     def make(explain: Any = None, **keys: Any) -> Undo:

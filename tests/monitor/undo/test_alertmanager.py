@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from slimline.deployment import Deployment
 from slimline.monitor.alertmanager import parse, receive
 from slimline.monitor.journal import Journal
-from slimline.monitor.undo import Undo
-from tests.monitor.undo.conftest import alarm
+from tests.monitor.undo.conftest import Make, alarm
 
-Make = Callable[..., Undo]
 TOKEN = "monitor-token-0001"  # noqa: S105
 BEARER = f"Bearer {TOKEN}"
 
