@@ -78,6 +78,19 @@ def write_encoder(folder: Path) -> Path:
     return folder
 
 
+def write_family(folder: Path, family: str, kind: str, **more: Any) -> str:
+    """Save a small model of a family, with a tokenizer; ``kind`` is Model or ForSequenceClassification."""
+    import transformers
+
+    configuration = getattr(transformers, f"{family}Config")(
+        vocab_size=96, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=66, pad_token_id=0, **more,
+    )  # fmt: skip
+    getattr(transformers, f"{family}{kind}")(configuration).save_pretrained(folder)
+    write_tokenizer(folder)
+    return str(folder)
+
+
 @contextmanager
 def text_project(root: Path) -> Iterator[Any]:
     """Work in ``root``, with an encoder in ``model`` and 240 labelled texts in t.csv; yield their task, prepared."""

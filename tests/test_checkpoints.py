@@ -161,7 +161,7 @@ def test_a_whole_head_of_an_encoder_may_be_missing(tmp_path: Path, family: str) 
     """With the pooler that some have inside the encoder; the same from a folder."""
     pytest.importorskip("transformers")
     from slimline.models.hf_encoder import HfEncoder
-    from tests.test_own_kinds import write_family
+    from tests.encoders import write_family
 
     folder = write_family(tmp_path / "m", family, "Model")
     model = HfEncoder(folder, pooling="head", classes=3)

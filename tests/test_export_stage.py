@@ -20,7 +20,7 @@ from slimline.models.cnn import Cnn
 from slimline.runtimes.onnxruntime import OnnxRuntime
 from slimline.stage import Stage
 from slimline.tasks.digits import Digits
-from tests.tasks.test_labelled_images import LABELS, write_folders
+from tests.pictures import LABELS, write_folders
 
 ROWS = 50
 WRONG = 5

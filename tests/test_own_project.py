@@ -16,7 +16,7 @@ from slimline import params, pipeline, project
 from slimline.errors import DataError, ParamsError
 from slimline.project import Own, own, own_data
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
-from tests.tasks.test_labelled_images import write_folders, write_zip
+from tests.pictures import write_folders, write_zip
 
 pytest.importorskip("transformers")
 SIZES = {"num_hidden_layers": 6, "max_position_embeddings": 512}

@@ -16,8 +16,8 @@ from slimline.models.hf_encoder import HfEncoder
 from slimline.models.resnet import ResNet
 from slimline.project import Own
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
-from tests.tasks.test_labelled_images import LABELS as COLOURS
-from tests.tasks.test_labelled_images import write_folders
+from tests.pictures import LABELS as COLOURS
+from tests.pictures import write_folders
 
 pytest.importorskip("transformers")
 

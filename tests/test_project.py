@@ -11,7 +11,7 @@ import yaml
 
 from slimline import params, pipeline, project
 from slimline.errors import ParamsError
-from tests.tasks.test_labelled_images import write_folders
+from tests.pictures import write_folders
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from slimline.export.onnx import export
 from slimline.pipeline import ROOT
 from slimline.stage import Stage
 from tests.encoders import LABELS, texts, write_encoder, write_table
-from tests.tasks.test_labelled_images import LABELS as COLOURS
-from tests.tasks.test_labelled_images import write_folders
+from tests.pictures import LABELS as COLOURS
+from tests.pictures import write_folders
 
 os.environ.setdefault("NNCF_CI", "1")
 pytest.importorskip("nncf", reason="needs the extra peers")

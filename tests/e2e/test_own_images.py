@@ -14,7 +14,7 @@ from slimline.endpoint.app import create_app
 from slimline.endpoint.settings import Settings
 from slimline.models.resnet import ResNet
 from tests.e2e.conftest import Project, initialized
-from tests.tasks.test_labelled_images import LABELS, picture, write_folders, write_zip
+from tests.pictures import LABELS, picture, write_folders, write_zip
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, ParamsError, PluginError
 from slimline.project import Own
 from slimline.tasks.labelled_images import images
-from tests.tasks.test_labelled_images import LABELS, write_folders
+from tests.pictures import LABELS, write_folders
 
 TIMM, TORCHVISION = "timm:test_efficientnet.r160_in1k", "torchvision:mobilenet_v3_small"
 COMMIT = "0" * 40

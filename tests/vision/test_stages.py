@@ -19,7 +19,7 @@ from slimline.export.graph import counts
 from slimline.quantizers import quantizers
 from slimline.stage import Stage, compression
 from slimline.task import call, tensors
-from tests.tasks.test_labelled_images import LABELS, write_folders
+from tests.pictures import LABELS, write_folders
 from tests.test_stage import _no_curves
 
 SIZE = 64
