@@ -240,3 +240,20 @@ def test_zero_points_of_the_same_bytes_and_another_type_are_two_grids(answer: An
     assert counts(after)["QuantizeLinear"] == kept
     x = np.linspace(-15, 15, 9, dtype=np.float32).reshape(1, 3, 3)
     np.testing.assert_array_equal(answer(after, x), answer(before, x))
+
+
+@pytest.mark.parametrize("channels", [True, False], ids=["a scale a channel", "one scale"])
+def test_weights_are_stored_as_they_are_multiplied(answer: Answer, channels: bool) -> None:
+    """Regression: ONNX Runtime transposed them as it loaded a file, which took nine times the file's size."""
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.01, 0.02, 4).astype(np.float32) if channels else np.array(0.02, np.float32)
+    values = {"w": rng.integers(-127, 128, (4, 3)).astype(np.int8), "s": scale, "z": np.zeros(scale.shape, np.int8)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], **({"axis": 0} if channels else {})),
+        helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    before, after = merged(nodes, values, qdq.transpose_weights)
+    assert counts(after) == {"DequantizeLinear": 1, "MatMul": 1}
+    x = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
+    np.testing.assert_array_equal(answer(after, x), answer(before, x))

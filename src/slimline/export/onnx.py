@@ -24,7 +24,7 @@ from slimline.quantizers import exporting, settle
 from slimline.task import call
 
 OPSET = 21
-WHOLE = 2**28  # bytes of initializers that are written at once
+WHOLE = 2**24  # bytes of initializers that are written at once
 LIMIT = 2**31  # bytes that no parser of protobuf opens
 
 
