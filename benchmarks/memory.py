@@ -20,6 +20,7 @@ TARGET = Path("metrics/memory.json")
 GOAL = 2.5
 ROWS, LENGTH, CLASSES, WORDS = 8, 64, 8, 30522
 SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8},
     "MiniLM-L6": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
     "30M": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536},
     "100M": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
@@ -118,6 +119,7 @@ def take(size: str, step: str) -> dict[str, int]:
         small = torch.nn.Linear(2, CLASSES)  # building and exporting import what they need as they go
         one = {"inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}], "outputs": SIGNATURE["outputs"]}
         export(small, one, Path(scratch), {})
+        encoder("tiny", Path(scratch))
         before = resident()
         model = encoder(size, Path(scratch))
         size_of = sum(each.numel() * each.element_size() for each in model.parameters())

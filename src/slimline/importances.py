@@ -84,10 +84,13 @@ def sensitivities(
 ) -> Sensitivity:
     """Return by parameter name: g summed over batches (taylor), E[g²] (fisher), h (hessian); else nothing.
 
-    ``wanted`` are the parameters that are asked for, None: all.
+    ``wanted`` are the parameters that are asked for, None: all. The model is left without gradients: they are as large
+    as it.
     """
     with _frozen(model, wanted):
-        return _sensitivities(importance, model, batches, context)
+        found = _sensitivities(importance, model, batches, context)
+        model.zero_grad()
+        return found
 
 
 def _sensitivities(importance: Importance, model: nn.Module, batches: Batches, context: Context) -> Sensitivity:
