@@ -28,6 +28,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 OTHERS = "\t|"  # what separates columns in files that are called .csv all the same
 QUOTED = re.compile(rb'"[^"]*("|$)')
+SAYS = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([\t -~])"?\s*', re.IGNORECASE)  # the line that Excel reads before a header
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
 THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -117,17 +118,18 @@ class _Csv(Table):
     def __init__(self, path: Path) -> None:
         self._delimiter = delimiter(path)
         with path.open("rb") as file:
+            rows = csv_rows(file, path)
             try:
-                names = next(csv.reader(decoded(file, path), strict=True, delimiter=self._delimiter), [])
+                names = next(rows, [])
             except csv.Error as error:
-                raise DataError(f"{path}: line 1: {error}") from error
-        _check_header(names, path)
+                raise DataError(f"{path}: line {rows.line_num}: {error}") from error
+        _check_header(names, path, max(rows.line_num, 1))
         super().__init__(path, names, path.stat().st_size)
 
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         del names
         with self.path.open("rb") as raw:
-            rows = csv.reader(decoded(raw, self.path), strict=True, delimiter=self._delimiter)
+            rows = csv_rows(raw, self.path)
             next(rows)
             batch: list[list[str]] = []
             try:
@@ -158,15 +160,32 @@ class _Csv(Table):
 
 
 def delimiter(path: Path) -> str:
-    """Return what separates the columns of a .csv or .tsv.
+    """Return what separates the columns of a .csv or .tsv: what a first line ``sep=;`` says.
 
-    In a .csv that are commas; semicolons, as Excel writes where commas stand in numbers, if the header has these alone.
+    Without one, commas in a .csv; semicolons, as Excel writes where commas stand in numbers, if the header has these
+    alone.
     """
+    with path.open("rb") as file:
+        return _separator(file.readline(), path)
+
+
+def _separator(first: bytes, path: Path) -> str:
+    if said := SAYS.fullmatch(first):
+        return said[1].decode()
     if path.suffix.lower() == ".tsv":
         return "\t"
-    with path.open("rb") as file:
-        header = QUOTED.sub(b"", file.readline())
+    header = QUOTED.sub(b"", first)
     return ";" if b";" in header and b"," not in header else ","
+
+
+def csv_rows(file: Any, path: Path) -> Any:
+    """Return a csv.reader of a .csv or .tsv that is open for bytes; its first row is the header."""
+    first = file.readline()
+    file.seek(0)
+    rows = csv.reader(decoded(file, path), strict=True, delimiter=_separator(first, path))
+    if SAYS.fullmatch(first):
+        next(rows)
+    return rows
 
 
 def with_point(cell: Any) -> Any:
@@ -174,17 +193,16 @@ def with_point(cell: Any) -> Any:
     return cell.replace(",", ".") if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell) else cell
 
 
-def _check_header(names: Sequence[str], path: Path) -> None:
+def _check_header(names: Sequence[str], path: Path, line: int) -> None:
+    where = f"{path}: line {line}"
     if not names:
-        raise DataError(f"{path}: line 1: empty; a header with column names is expected")
+        raise DataError(f"{where}: empty; a header with column names is expected")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(
-            f"{path}: line 1: column {twice!r} stands there twice; a header with distinct names is expected"
-        )
+        raise DataError(f"{where}: column {twice!r} stands there twice; a header with distinct names is expected")
     if path.suffix.lower() == ".csv" and len(names) == 1 and (other := set(OTHERS) & set(names[0])):
         raise DataError(
-            f"{path}: line 1: one column, {names[0]!r}: {other.pop()!r} separates no columns in .csv; save it with "
-            "commas or semicolons, or with tabs as .tsv"
+            f"{where}: one column, {names[0]!r}: {other.pop()!r} separates no columns in .csv; save it with commas or "
+            "semicolons, or with tabs as .tsv"
         )
 
 

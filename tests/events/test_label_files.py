@@ -144,10 +144,13 @@ def test_what_a_label_isnt(kind: str, given: Any, tmp_path: Path, store: EventSt
         label_files.load(store, path, kind)
 
 
+@pytest.mark.parametrize("first", ["", "sep=;\r\n"])
 @pytest.mark.parametrize(("kind", "stored"), [("auto", "3,5"), ("number", 3.5)])
-def test_a_table_as_german_excel_writes_it(tmp_path: Path, store: EventStore, kind: str, stored: Any) -> None:
+def test_a_table_as_german_excel_writes_it(
+    tmp_path: Path, store: EventStore, kind: str, stored: Any, first: str
+) -> None:
     path = tmp_path / "labels.csv"
-    path.write_bytes(b"\xef\xbb\xbfid;label\r\na;3,5\r\n")
+    path.write_bytes(f"\ufeff{first}id;label\r\na;3,5\r\n".encode())
     label_files.load(store, path, kind)
     assert store.history("a")[0].label == stored
 

@@ -96,9 +96,9 @@ def _columns(names: list[str], where: str) -> None:
 def _csv(path: Path) -> Iterator[Place]:
     try:
         with path.open("rb") as file:
-            rows = csv.reader(tables.decoded(file, path), strict=True, delimiter=tables.delimiter(path))
+            rows = tables.csv_rows(file, path)
             names = next(rows, [])
-            _columns(names, f"{path}: line 1")
+            _columns(names, f"{path}: line {max(rows.line_num, 1)}")
             for row in rows:
                 place = f"{path}: line {rows.line_num}"
                 if len(row) != len(names):
