@@ -59,7 +59,7 @@ class Table:
         return False
 
     def number(self, cell: Any) -> Any:
-        """Return a cell that is to be a number, with a point for a decimal comma where the file may have such."""
+        """Return a cell that is to be a number as Python writes it, where the file may have decimal commas."""
         return cell
 
     def image(self, path: str) -> Path | bytes:
@@ -152,8 +152,7 @@ class _Csv(Table):
         return self._delimiter == ";"
 
     def number(self, cell: Any) -> Any:
-        thousands = not self.decimal_commas and isinstance(cell, str) and THOUSANDS.fullmatch(cell)
-        return cell if thousands else with_point(cell)
+        return with_point(cell, self._delimiter)
 
     def _columns(self, rows: list[list[str]]) -> Columns:
         return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}
@@ -188,9 +187,14 @@ def csv_rows(file: Any, path: Path) -> Any:
     return rows
 
 
-def with_point(cell: Any) -> Any:
-    """Return a cell with a point for its decimal comma; what is no such number stays as it is."""
-    return cell.replace(",", ".") if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell) else cell
+def with_point(cell: Any, mark: str) -> Any:
+    """Return a cell with a point for its decimal comma; what is no such number stays as it is.
+
+    ``mark`` separates the columns: unless it is a semicolon, 1,200 stays, which may be a thousand.
+    """
+    if not isinstance(cell, str) or (mark != ";" and THOUSANDS.fullmatch(cell)):
+        return cell
+    return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _check_header(names: Sequence[str], path: Path, line: int) -> None:

@@ -1,4 +1,4 @@
-"""Labels from a file (CSV, JSON lines or Parquet): columns id, label and, where requests hold several rows, index.
+"""Labels from a file (CSV, TSV, JSON lines or Parquet): columns id, label and, where requests hold several rows, index.
 
 A file is read twice: first to find every mistake, so that a bad one changes nothing, then to write.
 """
@@ -60,19 +60,19 @@ def load(store: EventStore, path: Path, kind: str = "auto", progress: Progress |
 
 def read(path: Path, kind: str, now: float) -> Iterator[tuple[str, Label]]:
     """Yield (where it stands, label) for each row; raise EventError naming file and row of a mistake."""
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise EventError(f"{path}: the ending {path.suffix!r} is unknown: give .csv, .jsonl or .parquet")
+        raise EventError(f"{path}: the ending {path.suffix!r} is unknown: give .csv, .tsv, .jsonl or .parquet")
     if not path.is_file():
         raise EventError(f"{path}: no such file")
     if kind == "auto" and reader is _csv:
         kind = "text"
-    decimal_comma = kind == "number" and reader is _csv and tables.delimiter(path) == ";"
+    mark = tables.delimiter(path) if kind == "number" and reader is _csv else None
     for place, record in reader(path):
         value = record.get("label")
         try:
-            value = _value(tables.with_point(value) if decimal_comma else value, kind)
+            value = _value(value if mark is None else tables.with_point(value, mark), kind)
             label = Label(_id(record.get("id")), _index(record.get("index")), value, now)
             label_log.encoded([label])
         except (EventError, ValueError) as error:
