@@ -179,9 +179,10 @@ def batches(
     """Yield (number of the first row, {column: values}) over all files, and note in ``read`` where rows belong.
 
     ``numbers`` are columns of such, which may have decimal commas.
-    Raises DataError for a missing file or column, and an unknown part in the split column.
+    Raises DataError for a missing file or column, an unknown part in the split column, and points that may be either.
     """
     columns = list(dict.fromkeys([*wanted, *(each for each in (source.split, source.group) if each)]))
+    written = {name: tables.Numbers() for name in numbers}
     for part, path in source.files().items():
         table = tables.read(path)
         for name in columns:
@@ -194,7 +195,8 @@ def batches(
         for batch, _ in table.batches(BATCH, columns):
             first = len(read.parts)
             found = {name: tables.plain(batch[name]) for name in columns}
-            found |= {name: [table.number(each) for each in found[name]] for name in numbers}
+            for name, how in written.items():
+                found[name] = [how.read(each, first + at, table.number) for at, each in enumerate(found[name])]
             rows = len(found[columns[0]])
             read.parts += [part] * rows
             if source.split:
@@ -207,6 +209,8 @@ def batches(
             if source.group:
                 read.groups += map(group_of, found[source.group])
             yield first, found
+            for name, how in written.items():
+                how.check(read.where, f"column {name!r}")
         if len(read.parts) == read.starts[-1]:
             raise DataError(f"{path}: no row in it")
 

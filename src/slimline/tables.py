@@ -31,6 +31,9 @@ QUOTED = re.compile(rb'"[^"]*("|$)')
 SAYS = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([\t -~])"?\s*', re.IGNORECASE)  # the line that Excel reads before a header
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
 THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
+POINTS_AND_COMMA = re.compile(r"\s*[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+\s*")
+POINTS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(\.\d{3}){2,}\s*")
+ONE_POINT = re.compile(r"\s*[+-]?[1-9]\d{0,2}\.\d{3}\s*")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name
 PATH = PATHS[0]
@@ -188,13 +191,42 @@ def csv_rows(file: Any, path: Path) -> Any:
 
 
 def with_point(cell: Any, mark: str) -> Any:
-    """Return a cell with a point for its decimal comma; what is no such number stays as it is.
+    """Return a cell with a point for its decimal comma and none between thousands; other cells stay as they are.
 
     ``mark`` separates the columns: unless it is a semicolon, 1,200 stays, which may be a thousand.
     """
     if not isinstance(cell, str) or (mark != ";" and THOUSANDS.fullmatch(cell)):
         return cell
+    if POINTS_AND_COMMA.fullmatch(cell) or (mark == ";" and POINTS.fullmatch(cell)):
+        cell = cell.replace(".", "")
     return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+class Numbers:
+    """How the numbers of a column are written. Beside 3,5 the point of 1.234 may stand between thousands."""
+
+    def __init__(self) -> None:
+        self._comma: tuple[Any, str] | None = None  # the first row, and its cell, with a comma or points of thousands
+        self._point: tuple[Any, str] | None = None
+
+    def read(self, cell: Any, row: Any, convert: Callable[[Any], Any]) -> Any:
+        """Return ``convert(cell)``, and note how the cell is written."""
+        found = convert(cell)
+        if found is not cell:
+            self._comma = self._comma or (row, cell)
+        elif isinstance(cell, str) and ONE_POINT.fullmatch(cell):
+            self._point = self._point or (row, cell)
+        return found
+
+    def check(self, where: Callable[[Any], str], column: str) -> None:
+        """Raise DataError where a point may be either; ``where(row)`` says where a row stands."""
+        if self._point and self._comma:
+            (row, cell), (other, comma) = self._point, self._comma
+            whole = cell.strip().replace(".", "")
+            raise DataError(
+                f"{where(row)}: {column}: {cell!r} may be {whole} or have a decimal point, since {where(other)} has "
+                f"{comma!r}; write {whole}, or {cell.strip()}0"
+            )
 
 
 def _check_header(names: Sequence[str], path: Path, line: int) -> None:

@@ -167,6 +167,18 @@ def test_decimal_commas_are_those_that_tasks_read(tmp_path: Path, store: EventSt
         label_files.load(store, tmp_path / name, "number")
 
 
+def test_a_point_that_may_stand_between_thousands_is_asked_about(tmp_path: Path, store: EventStore) -> None:
+    (tmp_path / "x.csv").write_text("id;label\na;1.234\nb;3,5\n")
+    with pytest.raises(
+        EventError, match=r"x\.csv: line 2: label: '1\.234' may be 1234 .* since .*x\.csv: line 3 has '3,5'"
+    ):
+        label_files.load(store, tmp_path / "x.csv", "number")
+    assert store.counts()["labels"] == 0
+    (tmp_path / "x.csv").write_text("id;label\na;1.234,5\n")
+    label_files.load(store, tmp_path / "x.csv", "number")
+    assert store.history("a")[0].label == 1234.5
+
+
 def test_ids_that_are_numbers(tmp_path: Path, store: EventStore) -> None:
     label_files.load(store, write(tmp_path / "labels.parquet", [{"id": 17, "label": 3}]), "text")
     assert store.history("17")[0].label == "3"

@@ -15,6 +15,7 @@ import torch
 from slimline import labelled_rows, preprocess, trimming
 from slimline.baselines import tfidf_svm
 from slimline.errors import DataError, ParamsError
+from slimline.project import own_data
 from slimline.task import SPLITS, Split
 from slimline.tasks.text import Text, text
 from slimline.testing import check_task
@@ -253,6 +254,41 @@ def test_numbers_have_a_decimal_comma_where_semicolons_separate(folder: Path) ->
     (folder / "t.csv").write_bytes(b"\xef\xbb\xbf" + f"text;label\r\n{rows}".encode())
     task = text(data="t.csv", tokenizer="model", max_length=16, answer="number", tolerance=0.1)
     assert set(task.splits()["train"].targets.tolist()) == {3.5, -1.0, 0.25}
+
+
+@pytest.mark.parametrize("files", ["one", "two"])
+@pytest.mark.parametrize(("mark", "comma"), [(";", "3,5"), (";", "1.234,5"), (";", "2.000.000"), ("\t", "3,5")])
+def test_a_point_that_may_stand_between_thousands_is_asked_about(
+    folder: Path, mark: str, comma: str, files: str
+) -> None:
+    """1.234 was read as a little more than one, in a column of 1234,5."""
+    suffix = "tsv" if mark == "\t" else "csv"
+    labels = ["7", "0.5", "1.234", "12.5", comma, "1.234"]
+    rows = [f"{each}{mark}{labels[at % 6]}\n" for at, (each, _) in enumerate(texts(60))]
+    train, test = (rows, rows) if files == "one" else (rows[:4], rows[4:])
+    for name, found in (("train", train), ("test", test)):
+        (folder / f"{name}.{suffix}").write_text("".join([f"text{mark}label\n", *found]))
+    one, other = f"train.{suffix}", f"test.{suffix}"
+    args = {"data": one if files == "one" else {"train": one, "test": other}, "answer": "number", "tolerance": 0.1}
+    task = text(tokenizer="model", max_length=16, **args)
+    place = f"{one}: row 5" if files == "one" else f"{other}: row 1"
+    message = (
+        f"{one}: row 3: column 'label': '1.234' may be 1234 or have a decimal point, since {place} has '{comma}'; "
+        "write 1234, or 1.2340"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        task.splits()
+    with pytest.raises(DataError, match=re.escape(message)):
+        own_data.describe(Path(one if files == "one" else "."), own_data.Columns(answer="number"))
+
+
+def test_points_that_mean_one_thing_are_read(folder: Path) -> None:
+    labels = ["1.234,5", "-2.500.000", "0,5", "0.25", "12.5", "1234.567"]
+    rows = "".join(f"{each};{labels[at % 6]}\n" for at, (each, _) in enumerate(texts(300)))
+    (folder / "t.csv").write_text(f"text;label\n{rows}")
+    task = text(data="t.csv", tokenizer="model", max_length=16, answer="number", tolerance=0.1)
+    expected = {np.float32(each).item() for each in (1234.5, -2.5e6, 0.5, 0.25, 12.5, 1234.567)}
+    assert set(task.splits()["train"].targets.tolist()) == expected
 
 
 def test_class_weights_count_each_class_the_same(folder: Path) -> None:

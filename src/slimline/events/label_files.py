@@ -9,6 +9,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,18 @@ def read(path: Path, kind: str, now: float) -> Iterator[tuple[str, Label]]:
     if kind == "auto" and reader is _csv:
         kind = "text"
     mark = tables.delimiter(path) if kind == "number" and reader is _csv else None
+    written = tables.Numbers()
     for place, record in reader(path):
         value = record.get("label")
         try:
-            value = _value(value if mark is None else tables.with_point(value, mark), kind)
+            if mark is not None:
+                value = written.read(value, place, partial(tables.with_point, mark=mark))
+                written.check(str, "label")
+            value = _value(value, kind)
             label = Label(_id(record.get("id")), _index(record.get("index")), value, now)
             label_log.encoded([label])
+        except DataError as error:
+            raise EventError(str(error)) from error
         except (EventError, ValueError) as error:
             raise EventError(f"{place}: {error}") from error
         yield place, label
