@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ CALIBRATION = 512
 FEW = 3  # wrong rows that are named
 MOST = 1000  # mistakes after which reading stops
 SHOWN = 40
+T = TypeVar("T")
 
 
 def listed(cell: str) -> list[str]:
@@ -160,6 +161,14 @@ class Mistakes:
         if sum(map(len, self._rows.values())) == MOST:
             self.tell(f"; {MOST:,} mistakes, where reading stopped")
 
+    def over(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield from what reads the rows; where it breaks, tell what was wrong before that too."""
+        try:
+            yield from batches
+        except DataError as error:
+            self.tell(f"; then {error}")
+            raise
+
     def tell(self, end: str = "") -> None:
         """Raise DataError where rows are wrong: which have the first one's mistake, and how many have others."""
         if not self._rows:
@@ -185,11 +194,7 @@ def batches(
     written = {name: tables.Numbers() for name in numbers}
     for part, path in source.files().items():
         table = tables.read(path)
-        for name in columns:
-            if name not in table.names:
-                raise DataError(
-                    f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
-                )
+        _check_columns(table, columns)
         read.files.append(path)
         read.starts.append(len(read.parts))
         for batch, _ in table.batches(BATCH, columns):
@@ -198,21 +203,32 @@ def batches(
             for name, how in written.items():
                 found[name] = [how.read(each, first + at, table.number) for at, each in enumerate(found[name])]
             rows = len(found[columns[0]])
-            read.parts += [part] * rows
+            said = [part] * rows
             if source.split:
-                for at, value in enumerate(found[source.split]):
-                    if str(value).strip().lower() not in PARTS:
-                        raise DataError(
-                            f"{read.where(first + at)}: column {source.split!r}: {value!r} is no split; it says {SAID}"
-                        )
-                    read.parts[first + at] = PARTS[str(value).strip().lower()]
+                said = [PARTS.get(str(value).strip().lower(), "") for value in found[source.split]]
+            right = said.index("") if source.split and "" in said else rows
+            read.parts += said
             if source.group:
                 read.groups += map(group_of, found[source.group])
-            yield first, found
+            if right:
+                yield first, {name: values[:right] for name, values in found.items()}
             for name, how in written.items():
                 how.check(read.where, f"column {name!r}")
+            if source.split and right < rows:
+                wrong = found[source.split][right]
+                raise DataError(
+                    f"{read.where(first + right)}: column {source.split!r}: {wrong!r} is no split; it says {SAID}"
+                )
         if len(read.parts) == read.starts[-1]:
             raise DataError(f"{path}: no row in it")
+
+
+def _check_columns(table: tables.Table, columns: Sequence[str]) -> None:
+    """Raise DataError for the first of ``columns`` that a table lacks."""
+    for name in columns:
+        if name not in table.names:
+            near = near_miss(name, table.names)
+            raise DataError(f"{table.path}: no column {name!r}.{near} It has: {', '.join(table.names)}")
 
 
 def parts(

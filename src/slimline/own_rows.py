@@ -107,7 +107,7 @@ class OwnRows(Outcome):
         read, found, first = Read(), [], 0
         mistakes = Mistakes(read)
         with row_files.appending(scratch, self.stored()) as append:
-            for values, labels in self.read(read):
+            for values, labels in mistakes.over(self.read(read)):
                 try:
                     append(self.arrays(values))
                 except WrongRowsError as error:

@@ -18,11 +18,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slimline import image_names, manifest
 from slimline.errors import DataError
 
+Row = TypeVar("Row")
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
@@ -53,7 +54,10 @@ class Table:
         self.path, self.names, self.total = path, list(names), total
 
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
-        """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least."""
+        """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least.
+
+        Raises DataError where the file can't be read on, once the rows before that were yielded.
+        """
         raise NotImplementedError
 
     @property
@@ -123,7 +127,7 @@ class _Csv(Table):
         with path.open("rb") as file:
             rows = csv_rows(file, path)
             try:
-                names = next(rows, [])
+                names: list[str] = next(rows, [])
             except csv.Error as error:
                 raise DataError(f"{path}: line {rows.line_num}: {error}") from error
         _check_header(names, path, max(rows.line_num, 1))
@@ -132,23 +136,22 @@ class _Csv(Table):
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         del names
         with self.path.open("rb") as raw:
-            rows = csv_rows(raw, self.path)
-            next(rows)
-            batch: list[list[str]] = []
-            try:
-                for row in rows:
-                    if len(row) != len(self.names):
-                        raise DataError(
-                            f"{self.path}: line {rows.line_num}: {len(row)} values, the header has {len(self.names)}"
-                        )
-                    batch.append(row)
-                    if len(batch) == size:
-                        yield self._columns(batch), raw.tell()
-                        batch = []
-            except csv.Error as error:
-                raise DataError(f"{self.path}: line {rows.line_num}: {error}") from error
-            if batch:
-                yield self._columns(batch), self.total
+            for rows in _batched(self._rows(raw), size):
+                columns = zip(self.names, zip(*rows, strict=True), strict=True)
+                yield {name: list(values) for name, values in columns}, raw.tell()
+
+    def _rows(self, raw: Any) -> Iterator[list[str]]:
+        rows = csv_rows(raw, self.path)
+        next(rows)
+        try:
+            for row in rows:
+                if len(row) == len(self.names):
+                    yield row
+                    continue
+                where = f"{self.path}: line {rows.line_num}"
+                raise DataError(f"{where}: {len(row)} values, the header has {len(self.names)}")
+        except csv.Error as error:
+            raise DataError(f"{self.path}: line {rows.line_num}: {error}") from error
 
     @property
     def decimal_commas(self) -> bool:
@@ -157,8 +160,22 @@ class _Csv(Table):
     def number(self, cell: Any) -> Any:
         return with_point(cell, self._delimiter)
 
-    def _columns(self, rows: list[list[str]]) -> Columns:
-        return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}
+
+def _batched(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Yield so many rows at a time; where reading breaks, those before that first."""
+    batch: list[Row] = []
+    try:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except DataError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def delimiter(path: Path) -> str:
@@ -269,19 +286,15 @@ class _JsonLines(Table):
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         used = self.names if names is None else list(names)
         with self.path.open("rb") as raw:
-            batch: list[dict[str, Any]] = []
-            done = 0
-            for number, line in _lines(raw, self.path):
-                row = _object(line, self.path, number)
-                if missing := [name for name in used if name not in row]:
-                    raise DataError(f"{self.path}: line {number}: no key {missing[0]!r}, which line 1 has")
-                batch.append(row)
-                done += len(line.encode()) + 1
-                if len(batch) == size:
-                    yield {name: [each[name] for each in batch] for name in used}, done
-                    batch = []
-            if batch:
-                yield {name: [each[name] for each in batch] for name in used}, self.total
+            for rows in _batched(self._objects(raw, used), size):
+                yield {name: [each[name] for each in rows] for name in used}, raw.tell()
+
+    def _objects(self, raw: Any, used: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for number, line in _lines(raw, self.path):
+            found = _object(line, self.path, number)
+            if missing := [name for name in used if name not in found]:
+                raise DataError(f"{self.path}: line {number}: no key {missing[0]!r}, which line 1 has")
+            yield found
 
 
 def _lines(file: Any, path: Path) -> Iterator[tuple[int, str]]:
@@ -317,26 +330,34 @@ class _Parquet(Table):
         with _pyarrow(self.path).ParquetFile(self.path, pre_buffer=False) as file:
             try:
                 for batch in file.iter_batches(batch_size=size):
-                    _check_text(batch, self.path, done)
-                    done += batch.num_rows
-                    yield dict(zip(batch.schema.names, batch.columns, strict=True)), done
+                    sound, damage = _sound(batch, self.path, done)
+                    done += sound
+                    if sound:
+                        yield dict(zip(batch.schema.names, batch.slice(0, sound).columns, strict=True)), done
+                    if damage:
+                        raise DataError(damage)
             except OSError as error:
                 raise DataError(f"{self.path}: damaged after row {done}: {' '.join(str(error).split())}") from error
 
 
-def _check_text(batch: Any, path: Path, first: int) -> None:
-    """Raise DataError where text isn't UTF-8, which Parquet doesn't check; ``first`` rows stand before the batch."""
+def _sound(batch: Any, path: Path, first: int) -> tuple[int, str]:
+    """Return how many rows of a batch there are before text that isn't UTF-8, which Parquet doesn't check, and a line
+    that says where, "" where all is well; ``first`` rows stand before the batch.
+    """
     try:
         batch.validate(full=True)
     except ValueError as damage:
+        found = [(batch.num_rows, f"{path}: damaged after row {first}: {' '.join(str(damage).split())}")]
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             for at, value in enumerate(column):
                 try:
                     value.as_py()
                 except UnicodeDecodeError as error:
                     where = f"{path}: row {first + at + 1}: column {name!r}"
-                    raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
-        raise DataError(f"{path}: damaged after row {first}: {' '.join(str(damage).split())}") from damage
+                    found.append((at, f"{where}: not UTF-8 ({error.reason} at byte {error.start})"))
+                    break
+        return found[0] if len(found) == 1 else min(found[1:])
+    return batch.num_rows, ""
 
 
 def plain(values: Any) -> list[Any]:

@@ -472,6 +472,19 @@ def test_all_wrong_images_are_told_in_one_line(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_wrong_images_are_told_where_reading_breaks_behind_them(folder: Path, tmp_path: Path) -> None:
+    packed = write_zip(folder, tmp_path / "all.zip")
+    with zipfile.ZipFile(packed) as archive:
+        last = archive.infolist()[-1]
+    content = bytearray(packed.read_bytes())
+    content[last.header_offset + 200] ^= 255
+    packed.write_bytes(content)
+    message = r"blue/000\.png, .* and 37 more: unknown label 'blue'\..*; then .*all\.zip: pictures/red/039\.png: can"
+    with pytest.raises(DataError, match=message) as caught:
+        make(packed, labels=["red", "green"]).splits()
+    assert "\n" not in str(caught.value)
+
+
 def test_all_listed_images_that_are_not_there_are_told(folder: Path) -> None:
     names = ["red/000", "red/998", "red/001", "red/999"]
     table = write_manifest(folder, [[f"{name}.png", "red"] for name in names], ["path", "label"])

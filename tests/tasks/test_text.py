@@ -477,6 +477,29 @@ def test_wrong_rows_of_other_files_are_counted(folder: Path) -> None:
         make({"train": "a.csv", "test": "b.csv"}).splits()
 
 
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_wrong_rows_are_told_where_reading_breaks_behind_them(folder: Path, suffix: str) -> None:
+    """They were dropped, and told one by one once the file could be read."""
+    rows = [(a.encode(), b.encode()) for a, b in texts(1500)]
+    rows[9] = rows[1100] = (b"goal", b"sprot")
+    rows[1299] = (b"caf\xe9 goal", b"sport")
+    write_bytes(folder / f"t{suffix}", rows)
+    place = {".jsonl": "line 1300", ".parquet": "row 1300: column 'text'"}.get(suffix, "line 1301")
+    message = rf"^t{suffix}: rows 10 and 1101: unknown label 'sprot'\..*; then t{suffix}: {place}: not UTF-8"
+    with pytest.raises(DataError, match=message) as caught:
+        make(f"t{suffix}").splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_rows_are_told_before_a_split_that_is_none(folder: Path) -> None:
+    rows = [(*row, "train") for row in spoilt({7: ("", "sport"), 50: ("", "sport")})]
+    rows[39] = (*rows[39][:2], "trian")
+    write_table(folder / "t.csv", rows, ("text", "label", "part"))
+    message = r"^t\.csv: row 7: column 'text': empty; .*; then t\.csv: row 40: column 'part': 'trian' is no split"
+    with pytest.raises(DataError, match=message):
+        make("t.csv", split="part").splits()
+
+
 def test_reading_stops_where_hardly_a_row_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labelled_rows, "MOST", 10)
     write_table(folder / "t.csv", [(each, "art") for each, _ in texts(60)])

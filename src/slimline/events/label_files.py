@@ -104,7 +104,7 @@ def _csv(path: Path) -> Iterator[Place]:
     try:
         with path.open("rb") as file:
             rows = tables.csv_rows(file, path)
-            names = next(rows, [])
+            names: list[str] = next(rows, [])
             _columns(names, f"{path}: line {max(rows.line_num, 1)}")
             for row in rows:
                 place = f"{path}: line {rows.line_num}"

@@ -140,7 +140,12 @@ class Images(OwnRows):
             read.parts += [item.part for item in batch]
             read.groups += [item.group for item in batch] if self.group else []
             read.names += [item.name for item in batch]
-            yield list(image_sources.pictures(files, batch)), [item.label for item in batch]
+            contents: list[bytes] = []
+            try:
+                contents.extend(image_sources.pictures(files, batch))
+            finally:
+                if contents:  # those before one that can't be read
+                    yield contents, [item.label for item in batch[: len(contents)]]
 
     def arrays(self, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
         document = {"format": 1, "input": "image", "steps": self._to_pixels}
