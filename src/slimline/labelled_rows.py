@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,19 +99,25 @@ class Read:
 
     def where(self, row: int) -> str:
         """Return "FILE: row N" of a row, counted from 1 in its own file, or "FILE: NAME" where rows have names."""
-        return self.places([row], 1)
+        return self.places([row], 1, 1)
 
-    def places(self, rows: Sequence[int], total: int) -> str:
-        """Return "FILE: rows N, M and 9 more" of ``total`` rows, of which ``rows`` are the first few, in order."""
+    def places(self, rows: Sequence[int], here: int, total: int) -> str:
+        """Return "FILE: rows N, M and 9 more (and 4 in other files)" of ``total`` rows in order.
+
+        ``rows`` are the first few of those that stand in the first one's file, ``here`` in all.
+        """
+        others = f" (and {total - here:,} in other files)" if here < total else ""
         if self.names:
-            return f"{self.files[0]}: {enumerated([self.names[row] for row in rows[:FEW]], total)}"
-        at = int(np.searchsorted(self.starts, rows[0], "right")) - 1
-        start, *end = self.starts[at : at + 2]
-        here = [row - start + 1 for row in rows[:FEW] if not end or row < end[0]]
-        if len(here) < min(FEW, total):
-            others = f" (and {total - len(here):,} in other files)"
-            return numbered(self.files[at], here, len(here)) + others
-        return numbered(self.files[at], here, total)
+            return f"{self.files[0]}: {enumerated([self.names[row] for row in rows[:FEW]], here)}{others}"
+        at = self._file_of(rows[0])
+        return numbered(self.files[at], [row - self.starts[at] + 1 for row in rows[:FEW]], here) + others
+
+    def beside(self, row: int, rows: Sequence[int]) -> list[int]:
+        """Return those of ``rows`` that stand in the file of ``row``."""
+        return [each for each in rows if self._file_of(each) == self._file_of(row)]
+
+    def _file_of(self, row: int) -> int:
+        return bisect(self.starts, row) - 1
 
 
 def number(text: str) -> float | None:
@@ -179,7 +186,8 @@ class Mistakes:
             another, (place, *_) = others[0]
             told = f"{count:,} other {'mistake' if count == 1 else 'mistakes'}, such as"
             end = f" ({told} {self._read.where(place)}: {another}){end}"
-        raise DataError(f"{self._read.places(rows, len(rows))}: {what}{end}")
+        here = self._read.beside(rows[0], rows)
+        raise DataError(f"{self._read.places(here, len(here), len(rows))}: {what}{end}")
 
 
 def batches(

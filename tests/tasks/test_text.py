@@ -470,11 +470,21 @@ def test_all_wrong_rows_are_told_in_one_line(folder: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_rows_of_other_files_are_counted(folder: Path) -> None:
-    write_table(folder / "a.csv", spoilt({7: ("", "sport")}))
-    write_table(folder / "b.csv", spoilt(dict.fromkeys([1, 2], ("", "sport"))))
-    with pytest.raises(DataError, match=r"^a\.csv: row 7 \(and 2 in other files\): column 'text': empty"):
-        make({"train": "a.csv", "test": "b.csv"}).splits()
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([7], "row 7 (and 2 in other files)"),
+        ([7, 9, 11], "rows 7, 9 and 11 (and 2 in other files)"),
+        ([7, 9, 11, 12, 20], "rows 7, 9, 11 and 2 more (and 2 in other files)"),
+    ],
+)
+def test_wrong_rows_of_other_files_are_counted(folder: Path, rows: list[int], said: str) -> None:
+    write_table(folder / "train.csv", spoilt(dict.fromkeys(rows, ("goal", ""))))
+    write_table(folder / "test.csv", spoilt(dict.fromkeys([1, 2], ("goal", ""))))
+    with pytest.raises(DataError, match=rf"^train\.csv: {re.escape(said)}: no label"):
+        make({"train": "train.csv", "test": "test.csv"}).splits()
+    with pytest.raises(DataError, match=rf"train\.csv: {re.escape(said)}: column 'label': empty"):
+        own_data.describe(folder)
 
 
 @pytest.mark.parametrize("suffix", WRITERS)

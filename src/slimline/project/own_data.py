@@ -240,7 +240,8 @@ class _Values:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.read = Read()
-        self._rows: dict[str, list[int]] = {}
+        self._rows: dict[str, list[int]] = {}  # the first few, in the file where a value stands first
+        self._here: Counter[str] = Counter()
         self._count = 0
         self._learnt: set[str] = set()  # stands in a training file, or in the only one
         self._numbers: dict[str, float] = {}
@@ -257,17 +258,19 @@ class _Values:
                 self._numbers[text] = number
                 if labelled_rows.number(text) is None and not table.decimal_commas:
                     self._unsure = self._unsure or text
-        rows = self._rows.setdefault(text, [])
-        if len(rows) < NAMED:
-            rows.append(self._count)
+        rows = self._rows.setdefault(text, [self._count])
+        if rows[0] >= self.read.starts[-1]:
+            self._here[text] += 1
+            if 1 < self._here[text] <= NAMED:
+                rows.append(self._count)
         self._count += 1
         self.counts[text] += 1
         if part in {"", "train"}:
             self._learnt.add(text)
 
     def _where(self, value: str) -> str:
-        """Return "FILE: rows N, M and 9 more" of the rows that have a value."""
-        return self.read.places(self._rows[value], self.counts[value])
+        """Return "FILE: rows N, M and 9 more (and 4 in other files)" of the rows that have a value."""
+        return self.read.places(self._rows[value], self._here[value], self.counts[value])
 
     def answer(self, path: Path, label: str, kind: str | None, separator: str | None) -> _Answer:
         """Return what the labels are; ``kind`` and ``separator`` are None where that is to be found."""
