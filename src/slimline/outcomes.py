@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from slimline.errors import DataError, near_miss
 from slimline.task import Classification, Task
 
 SHOWN = 20
-FITTED = "fitted"
+FITTED: Final = "fitted"
 
 
 class Outcome(Task):

@@ -6,20 +6,24 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from slimline import labelled_rows, manifest, row_files
+from slimline import labelled_rows, manifest, plugin_keys, row_files
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.file_index import FILE, FileIndex
 from slimline.labelled_rows import Mistakes, Read, WrongRowsError
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
+SHOWN = 80
 VERSION = 5  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
+Names = Sequence[str | int | float]
 
 
 class OwnRows(Outcome):
@@ -151,7 +155,7 @@ class OwnRows(Outcome):
 class OneLabelRows(OwnRows, OneLabel):
     """Each row has one of ``labels``, in the order of the model's outputs."""
 
-    def __init__(self, labels: Sequence[str], class_weights: str | Sequence[float] | None = None, **rest: Any) -> None:
+    def __init__(self, labels: Names, class_weights: str | Sequence[float] | None = None, **rest: Any) -> None:
         super().__init__(**rest)
         self.labels, self.class_weights = _names(labels), class_weights
 
@@ -161,14 +165,14 @@ class ManyLabelsRows(OwnRows, ManyLabels):
 
     def __init__(
         self,
-        labels: Sequence[str],
+        labels: Names,
         separator: str = ",",
-        threshold: float | str = FITTED,
+        threshold: float | Literal["fitted"] = FITTED,
         class_weights: str | Sequence[float] | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
-        if threshold != FITTED and (isinstance(threshold, str) or not 0 < threshold < 1):
+        if isinstance(threshold, float | int) and not 0 < threshold < 1:
             raise ParamsError(f"task.args.threshold: {threshold!r}: a number between 0 and 1 is expected, or {FITTED}")
         self.labels, self.separator, self.threshold = _names(labels), separator, threshold
         self.class_weights = class_weights
@@ -181,17 +185,18 @@ class NumberRows(OwnRows, Number):
 
     def __init__(self, tolerance: float, **rest: Any) -> None:
         super().__init__(**rest)
-        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or tolerance < 0:
+        if not tolerance >= 0:
             raise ParamsError(f"task.args.tolerance: {tolerance!r}: a number, 0 or more, is expected")
         self.tolerance = tolerance
 
 
 def chosen(kinds: Mapping[str, Any], answer: str, args: Mapping[str, Any]) -> Any:
     """Return the task of this kind of answer: ``one`` label, ``many``, or a ``number``."""
-    if answer not in kinds:
-        known = list(kinds)
-        raise ParamsError(f"task.args.answer: {answer!r} is not one of {', '.join(known)}.{near_miss(answer, known)}")
+    if answer not in (known := list(kinds)):
+        near = near_miss(str(answer), known)
+        raise ParamsError(f"task.args.answer: {answer!r} is not one of {', '.join(known)}.{near}")
     _check_keys({name: _keys(kind) for name, kind in kinds.items()}, answer, args)
+    _check_types(kinds[answer], args)
     return kinds[answer](**args)
 
 
@@ -209,6 +214,21 @@ def _check_keys(keys: Mapping[str, Mapping[str, bool]], answer: str, args: Mappi
             raise ParamsError(f"task.args.{name}: missing; answer: {answer} needs it ('slimline init' writes it)")
 
 
+def _check_types(kind: type, args: Mapping[str, Any]) -> None:
+    """Raise ParamsError for the first argument that isn't what the constructors of a class say it is."""
+    types: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        types |= get_type_hints(vars(each)["__init__"]) if "__init__" in vars(each) else {}
+    for name, value in args.items():
+        try:
+            TypeAdapter(types[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            deepest = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
+            key = ".".join(["task.args", name, *(str(each) for each in deepest["loc"] if isinstance(each, int))])
+            found = shorten(repr(deepest["input"]), SHOWN, placeholder=" …")
+            raise ParamsError(f"{key}: expected {plugin_keys.words(types[name])}, found {found}") from None
+
+
 def _keys(kind: type) -> dict[str, bool]:
     """Return what the constructors of a class and of its bases take, and whether it must be given."""
     found: dict[str, bool] = {}
@@ -220,8 +240,8 @@ def _keys(kind: type) -> dict[str, bool]:
     return found
 
 
-def _names(labels: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(labels, str) else tuple(str(each) for each in labels)
+def _names(labels: Names) -> tuple[str, ...]:
+    names = tuple(str(each) for each in labels)
     if len(names) < 2 or len(set(names)) != len(names):
         raise ParamsError("task.args.labels: two labels or more, each once")
     return names

@@ -526,8 +526,19 @@ def test_reading_stops_where_hardly_a_row_is_right(folder: Path, monkeypatch: py
         ({"token_dropout": 1.0}, "task.args.token_dropout: 1.0 is no share"),
         ({"answer": "number"}, "task.args.labels: of answer: one and many alone, not of number; take it out"),
         ({"tolerance": 0.5}, "task.args.tolerance: of answer: number alone, not of one; take it out"),
+        ({"max_length": "16"}, "task.args.max_length: expected integer, found '16'"),
+        ({"max_length": 16.5}, "task.args.max_length: expected integer, found 16.5"),
+        ({"token_dropout": "0.1"}, "task.args.token_dropout: expected number, found '0.1'"),
+        ({"test": "a fifth"}, "task.args.test: expected number, found 'a fifth'"),
+        ({"seed": "0"}, "task.args.seed: expected integer, found '0'"),
+        ({"answer": ["one"]}, "task.args.answer: ['one'] is not one of one, many, number"),
+        ({"text": ["a", 3]}, "task.args.text.1: expected text | list of text, found 3"),
+        ({"tokenizer": ["m"]}, "task.args.tokenizer: expected text, found ['m']"),
+        ({"answer": "many", "threshold": "0.5"}, "task.args.threshold: expected number | fitted, found '0.5'"),
+        ({"answer": "many", "threshold": 1}, "task.args.threshold: 1: a number between 0 and 1 is expected, or fitted"),
         ({"max_lenght": 9}, "task.args.max_lenght: unknown key. Did you mean 'max_length'?"),
-        ({"labels": "ab"}, "task.args.labels: two labels or more"),
+        ({"labels": "ab"}, "task.args.labels: expected list of (text | integer | number), found 'ab'"),
+        ({"labels": ["a"]}, "task.args.labels: two labels or more, each once"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: str) -> None:
@@ -539,7 +550,8 @@ def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: 
     ("args", "message"),
     [
         ({}, "task.args.tolerance: missing; answer: number needs it ('slimline init' writes it)"),
-        ({"tolerance": "a bit"}, "task.args.tolerance: 'a bit': a number, 0 or more, is expected"),
+        ({"tolerance": float("nan")}, "task.args.tolerance: nan: a number, 0 or more, is expected"),
+        ({"tolerance": "a bit"}, "task.args.tolerance: expected number, found 'a bit'"),
     ],
 )
 def test_numbers_need_a_tolerance(args: dict[str, Any], message: str) -> None:
