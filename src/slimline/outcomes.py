@@ -84,7 +84,7 @@ class OneLabel(Classification, Outcome):
 
     def fit(self, targets: NDArray[Any]) -> None:
         counts = np.bincount(targets, minlength=self.width)
-        self._weights = _weights(self.class_weights, self.width, lambda: len(targets) / (self.width * counts))
+        self._weights = _weights(self.class_weights, lambda: len(targets) / (self.width * counts))
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(out, y, self._weight_of(out))
@@ -143,7 +143,7 @@ class ManyLabels(Outcome):
 
     def fit(self, targets: NDArray[Any]) -> None:
         found = (np.asarray(targets) > 0).sum(0)  # one at least: rows are refused that lack one
-        self._weights = _weights(self.class_weights, self.width, lambda: (len(targets) - found).clip(1) / found)
+        self._weights = _weights(self.class_weights, lambda: (len(targets) - found).clip(1) / found)
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         weights = None if self._weights is None else self._weights.to(out)
@@ -238,14 +238,10 @@ class Number(Outcome):
         return np.asarray(np.abs(a - b) <= self.tolerance)
 
 
-def _weights(
-    given: str | Sequence[float] | None, width: int, balanced: Callable[[], NDArray[np.float64]]
-) -> Tensor | None:
-    """Return a weight for each of ``width`` labels [labels], or None. Raises DataError where there are not so many."""
+def _weights(given: str | Sequence[float] | None, balanced: Callable[[], NDArray[np.float64]]) -> Tensor | None:
+    """Return a weight for each label [labels], or None."""
     if given is None:
         return None
-    if given != "balanced" and (isinstance(given, str) or len(given) != width):
-        raise DataError(f"task.args.class_weights: 'balanced' or {width} numbers, one a label")
     return torch.tensor(balanced() if given == "balanced" else list(given), dtype=torch.float32)
 
 

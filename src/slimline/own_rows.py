@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ SHOWN = 80
 VERSION = 5  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
 Names = Sequence[str | int | float]
+Weights = Literal["balanced"] | Sequence[float] | None
 
 
 class OwnRows(Outcome):
@@ -155,9 +157,10 @@ class OwnRows(Outcome):
 class OneLabelRows(OwnRows, OneLabel):
     """Each row has one of ``labels``, in the order of the model's outputs."""
 
-    def __init__(self, labels: Names, class_weights: str | Sequence[float] | None = None, **rest: Any) -> None:
+    def __init__(self, labels: Names, class_weights: Weights = None, **rest: Any) -> None:
         super().__init__(**rest)
-        self.labels, self.class_weights = _names(labels), class_weights
+        self.labels = _names(labels)
+        self.class_weights = _one_each(class_weights, self.labels)
 
 
 class ManyLabelsRows(OwnRows, ManyLabels):
@@ -168,14 +171,14 @@ class ManyLabelsRows(OwnRows, ManyLabels):
         labels: Names,
         separator: str = ",",
         threshold: float | Literal["fitted"] = FITTED,
-        class_weights: str | Sequence[float] | None = None,
+        class_weights: Weights = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         if isinstance(threshold, float | int) and not 0 < threshold < 1:
             raise ParamsError(f"task.args.threshold: {threshold!r}: a number between 0 and 1 is expected, or {FITTED}")
         self.labels, self.separator, self.threshold = _names(labels), separator, threshold
-        self.class_weights = class_weights
+        self.class_weights = _one_each(class_weights, self.labels)
         if split := next((name for name in self.labels if "," in name), None):
             raise ParamsError(f"task.args.labels: {split!r}: answers list labels by commas, so none may hold one")
 
@@ -245,3 +248,13 @@ def _names(labels: Names) -> tuple[str, ...]:
     if len(names) < 2 or len(set(names)) != len(names):
         raise ParamsError("task.args.labels: two labels or more, each once")
     return names
+
+
+def _one_each(weights: Weights, labels: Sequence[str]) -> Weights:
+    if weights is None or isinstance(weights, str):
+        return weights
+    if len(weights) != len(labels):
+        raise ParamsError(f"task.args.class_weights: {len(labels)} numbers, one a label, found {len(weights)}")
+    if wrong := [each for each in weights if not 0 <= each < math.inf]:
+        raise ParamsError(f"task.args.class_weights: {wrong[0]}: a finite number, 0 or more, is expected")
+    return weights

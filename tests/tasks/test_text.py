@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimline import labelled_rows, preprocess, trimming
+from slimline import artifact, labelled_rows, preprocess, trimming
 from slimline.baselines import tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.project import own_data
@@ -330,8 +330,25 @@ def test_class_weights_of_many_labels_are_those_of_their_rows(folder: Path) -> N
     p, weights = torch.sigmoid(out), torch.tensor([1, 4, 2.5])
     expected = -(weights * y * p.log() + (1 - y) * (1 - p).log()).mean()
     torch.testing.assert_close(task.loss(out, y), expected)
-    with pytest.raises(DataError, match=r"task\.args\.class_weights: 'balanced' or 3 numbers, one a label"):
-        several(folder, class_weights=[1, 2]).splits()
+
+
+@pytest.mark.parametrize("answer", ["one", "many"])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("balance", ": expected balanced | list of number | null, found 'balance'"),
+        ({"sport": 1.0}, ": expected balanced | list of number | null, found {'sport': 1.0}"),
+        ([1, 2, "3"], ".2: expected balanced | list of number | null, found '3'"),
+        ([1, 2], ": 3 numbers, one a label, found 2"),
+        ([1, -2, 3], ": -2: a finite number, 0 or more, is expected"),
+        ([1, 2, float("nan")], ": nan: a finite number, 0 or more, is expected"),
+    ],
+)
+def test_wrong_class_weights_are_named_with_file_and_key(answer: str, weights: Any, message: str) -> None:
+    args = {"data": "t.csv", "tokenizer": "m", "labels": list(LABELS), "answer": answer, "class_weights": weights}
+    with pytest.raises(ParamsError) as caught:
+        artifact.build_task(artifact.Named("text", args), "params.yaml: task")
+    assert str(caught.value) == f"params.yaml: task.args.class_weights{message}"
 
 
 def test_a_label_of_other_splits_alone_is_told_by_its_row(folder: Path) -> None:
