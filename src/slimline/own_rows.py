@@ -229,7 +229,10 @@ def _check_types(kind: type, args: Mapping[str, Any]) -> None:
             deepest = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
             key = ".".join(["task.args", name, *(str(each) for each in deepest["loc"] if isinstance(each, int))])
             found = shorten(repr(deepest["input"]), SHOWN, placeholder=" …")
-            raise ParamsError(f"{key}: expected {plugin_keys.words(types[name])}, found {found}") from None
+            wanted = plugin_keys.words(types[name])
+            quotes = isinstance(deepest["input"], bool) and "text" in wanted
+            hint = "; YAML takes yes, no, on and off for that: put such a name in quotes" if quotes else ""
+            raise ParamsError(f"{key}: expected {wanted}, found {found}{hint}") from None
 
 
 def _keys(kind: type) -> dict[str, bool]:

@@ -412,6 +412,10 @@ def test_wrong_data_is_told_by_file_and_row(folder: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_labels_may_be_numbers_in_params_yaml(folder: Path) -> None:
+    assert make("t.csv", labels=[1, 2.5, "three"]).labels == ("1", "2.5", "three")
+
+
 @pytest.mark.parametrize("cell", ['["sport", "money"', "['sport', 'money'", "[sport"])
 def test_a_broken_list_of_labels_is_told_by_its_row(folder: Path, cell: str) -> None:
     data = write_table(folder / "t.csv", [*texts(30), ("goal", cell)])
@@ -556,6 +560,16 @@ def test_reading_stops_where_hardly_a_row_is_right(folder: Path, monkeypatch: py
         ({"max_lenght": 9}, "task.args.max_lenght: unknown key. Did you mean 'max_length'?"),
         ({"labels": "ab"}, "task.args.labels: expected list of (text | integer | number), found 'ab'"),
         ({"labels": ["a"]}, "task.args.labels: two labels or more, each once"),
+        (
+            {"labels": {0: "a", 1: "b"}},
+            "task.args.labels: expected list of (text | integer | number), found {0: 'a', 1",
+        ),
+        ({"labels": ["a", None]}, "task.args.labels.1: expected list of (text | integer | number), found None"),
+        (
+            {"labels": [True, False]},
+            "labels.0: expected list of (text | integer | number), found True; YAML takes yes, no, on and off for that: put",
+        ),
+        ({"label": False}, "task.args.label: expected text, found False; YAML takes yes, no, on and off for that: put"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, args: dict[str, Any], message: str) -> None:
