@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from slimline import labelled_rows, manifest, plugin_keys, row_files
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.file_index import FILE, FileIndex
-from slimline.labelled_rows import Mistakes, Read, WrongRowsError
+from slimline.labelled_rows import Mistakes, Read, WrongRowsError, enumerated
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
@@ -132,6 +132,7 @@ class OwnRows(Outcome):
         parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
         notes += self.remarks(kept)
         self._check_training(targets, parts["train"], read)
+        notes += self._unmeasured(targets, parts["test"])
         for part, rows in parts.items():
             for name, array in kept.items():
                 row_files.select(array, rows, scratch / f"{part}.{name}.npy")
@@ -152,6 +153,16 @@ class OwnRows(Outcome):
             raise DataError(
                 f"{where}: label {names[lost[0]]!r} has no training row ({len(lost)} such in task.args.labels).{near}"
             )
+
+    def _unmeasured(self, targets: NDArray[Any], rows: NDArray[np.int64]) -> list[str]:
+        """Return a line on the labels that no test row has, those of fewest rows first."""
+        lost = [at for at in range(len(self.labels or ())) if not self.has(targets[rows], at).any()]
+        if not lost:
+            return []
+        counts = sorted((int(self.has(targets, at).sum()), (self.labels or ())[at]) for at in lost)
+        shown = [f"{name!r} ({each:,} {'row' if each == 1 else 'rows'} in all)" for each, name in counts]
+        labels, them = ("label", "it") if len(lost) == 1 else ("labels", "them")
+        return [f"no test row has the {labels} {enumerated(shown, len(shown))}, so nothing measures {them}"]
 
 
 class OneLabelRows(OwnRows, OneLabel):

@@ -351,6 +351,26 @@ def test_wrong_class_weights_are_named_with_file_and_key(answer: str, weights: A
     assert str(caught.value) == f"params.yaml: task.args.class_weights{message}"
 
 
+@pytest.mark.parametrize("answer", ["one", "many"])
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ({"art": 1}, "no test row has the label 'art' (1 row in all), so nothing measures it"),
+        (
+            {"a": 2, "b": 1, "c": 1},
+            "no test row has the labels 'b' (1 row in all) and 'c' (1 row in all), so nothing measures them",
+        ),
+        ({}, None),
+    ],
+)
+def test_labels_without_a_test_row_are_told(folder: Path, rows: dict[str, int], note: str | None, answer: str) -> None:
+    found = [*texts(90), *((f"a new goal of {name * (1 + at)}", name) for name in rows for at in range(rows[name]))]
+    data = str(write_table(folder / "t.csv", found))
+    task = make(data, labels=[*LABELS, *rows], answer=answer)
+    task.splits()
+    assert task.notes == ([note] if note else [])
+
+
 def test_a_label_of_other_splits_alone_is_told_by_its_row(folder: Path) -> None:
     rows = [(text, label, "test" if at % 5 == 0 else "train") for at, (text, label) in enumerate(texts(60))]
     rows[10] = (rows[10][0], "sprot", "test")
@@ -567,7 +587,7 @@ def test_reading_stops_where_hardly_a_row_is_right(folder: Path, monkeypatch: py
         ({"labels": ["a", None]}, "task.args.labels.1: expected list of (text | integer | number), found None"),
         (
             {"labels": [True, False]},
-            "labels.0: expected list of (text | integer | number), found True; YAML takes yes, no, on and off for that: put",
+            "labels.0: expected list of (text | integer | number), found True; YAML takes yes, no, on and off for that",
         ),
         ({"label": False}, "task.args.label: expected text, found False; YAML takes yes, no, on and off for that: put"),
     ],
