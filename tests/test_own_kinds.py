@@ -234,8 +234,8 @@ def test_texts_longer_than_a_model_takes_are_refused(family: str, most: int) -> 
     document = laid_out(model, "t.csv", max_length=most)
     checked(document)
     document["task"]["args"]["max_length"] = most + 1
-    message = rf"^params\.yaml: teacher\.model: it can't take a row of length {most + 1}, the most of this task: "
-    with pytest.raises(ParamsError, match=message) as caught:
+    said = rf"takes texts of at most {most} tokens \(of its 66 positions\)$"
+    with pytest.raises(ParamsError, match=rf"^params\.yaml: task\.args\.max_length: {most + 1}: m {said}") as caught:
         checked(document)
     assert "\n" not in str(caught.value)
 
