@@ -240,6 +240,36 @@ def test_texts_longer_than_a_model_takes_are_refused(family: str, most: int) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DebertaV2"])
+def test_a_model_of_one_segment_takes_no_pairs_of_two(family: str) -> None:
+    rows = [(text, text[::-1], label) for text, label in ROWS]
+    write_table(Path("t.csv"), rows, ("first", "second", "label"))
+    document = laid_out(write_family(Path("m"), family, "Model", type_vocab_size=1), "t.csv", text=("first", "second"))
+    message = (
+        r"^params\.yaml: task\.args\.tokenizer: it gives segment 1, and m knows none above 0 \(type_vocab_size\): take"
+    )
+    with pytest.raises(ParamsError, match=message):
+        checked(document)
+    tokenizer = json.loads(Path("m/tokenizer.json").read_text())
+    for piece in tokenizer["post_processor"]["pair"]:
+        next(iter(piece.values()))["type_id"] = 0  # as RoBERTa's own has it
+    write_tokenizer(Path("own"))
+    Path("own/tokenizer.json").write_text(json.dumps(tokenizer))
+    document["task"]["args"]["tokenizer"] = "own"
+    checked(document)
+
+
+def test_a_model_that_knows_fewer_tokens_than_the_tokenizer_gives_is_told() -> None:
+    from transformers import BertModel
+
+    write_table(Path("t.csv"), ROWS)
+    BertModel(configuration(vocab_size=8)).save_pretrained("m")
+    write_tokenizer(Path("m"))
+    message = r"^params\.yaml: task\.args\.tokenizer: it gives token \d+, and m knows none above 7 \(vocab_size\): take"
+    with pytest.raises(ParamsError, match=message):
+        checked(laid_out("m", "t.csv"))
+
+
 def test_a_folder_of_checkpoints_says_which_to_take() -> None:
     """What a Trainer's output_dir is after training, unless save_model wrote into it."""
     write_table(Path("t.csv"), ROWS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slimline import hub
 from slimline.errors import ArtifactError, ParamsError
-from slimline.tokens import IDS
+from slimline.tokens import IDS, TYPES
 
 Pooling = Literal["mean", "cls", "head"]
 CONFIG = "config.json"
@@ -87,11 +87,18 @@ class HfEncoder(nn.Module):
         return held - max(before, default=0), held
 
     def refusal(self, inputs: Mapping[str, Tensor]) -> str:
-        """Return why inputs that this encoder fails on are none for it, by a key of params.yaml; "" where it can't tell."""
+        """Return why this encoder fails on inputs, by a key of params.yaml; "" where it can't tell."""
         length, (most, held) = inputs[IDS].shape[1], self.positions
         if most is not None and length > most:
             most_said = f"takes texts of at most {most} tokens (of its {held} positions)"
             return f"task.args.max_length: {length}: {self.source} {most_said}"
+        for name, what, size in ((IDS, "token", "vocab_size"), (TYPES, "segment", "type_vocab_size")):
+            largest, known = int(inputs[name].max()) if name in inputs else 0, getattr(self.body.config, size, None)
+            if isinstance(known, int) and 0 < known <= largest:
+                return (
+                    f"task.args.tokenizer: it gives {what} {largest}, and {self.source} knows none above {known - 1} "
+                    f"({size}): take the model's own tokenizer, or another model"
+                )
         return ""
 
     @property
