@@ -34,7 +34,7 @@ class Folder:
             "monitor": {},
         }
         document["export"] |= {"formats": ["onnx"], "samples": 10, "min_agreement": 0.9}
-        document["budget"] = {"confidence": 0.9}
+        document["budget"] = {"confidence": 0.9, "max_drop": {}}
 
     def check(self, **distill: Any) -> None:
         self.document["distill"] |= distill

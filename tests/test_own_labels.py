@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from slimline import labelled_rows
 from slimline.errors import DataError, ParamsError
 from slimline.project import own_data
 from slimline.tasks.text import text
@@ -28,6 +29,15 @@ def test_a_whole_number_is_a_position_where_no_label_is_a_number(
     tmp_path: Path, labels: list[str], value: Any, position: int
 ) -> None:
     assert text(data="t.csv", tokenizer=str(write_encoder(tmp_path)), labels=labels).target(value) == position
+
+
+def test_numbers_of_labels_are_read_once_not_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = text(data="t.csv", tokenizer="m", labels=[f"{at}.0" for at in range(50)])
+    seen: list[str] = []
+    number = labelled_rows.number
+    monkeypatch.setattr(labelled_rows, "number", lambda each: (seen.append(each), number(each))[1])
+    assert [task.target(str(at)) for at in range(50)] == [*range(50)]
+    assert len(seen) == 100
 
 
 def test_a_number_that_no_label_is_isnt_a_position(tmp_path: Path) -> None:

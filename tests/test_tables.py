@@ -47,12 +47,41 @@ def test_a_comma_in_the_header_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "mark"),
+    [(b"sep=;", b";"), (b"\xef\xbb\xbfsep=;", b";"), (b'"sep=,"', b","), (b"SEP=|", b"|"), (b"sep=\t", b"\t")],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_first_line_may_say_what_separates(tmp_path: Path, first: bytes, mark: bytes, suffix: str) -> None:
+    """Excel reads such a line, and never takes it for a header."""
+    path = tmp_path / f"t{suffix}"
+    lines = [first, b"text%slabel" % mark, b'"a, b; c"%smoney' % mark]
+    path.write_bytes(b"".join(line + b"\r\n" for line in lines))
+    table = tables.read(path)
+    assert table.names == ["text", "label"]
+    assert list(table.batches(10)) == [({"text": ["a, b; c"], "label": ["money"]}, path.stat().st_size)]
+    assert table.decimal_commas == (mark == b";")
+    path.write_bytes(path.read_bytes() + b"alone\r\n")
+    with pytest.raises(DataError, match=r"line 4: 1 values, the header has 2"):
+        list(table.batches(10))
+
+
+def test_lines_are_counted_behind_the_one_that_says_what_separates(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\na;a\n")
+    with pytest.raises(DataError, match=r"t\.csv: line 2: column 'a' stands there twice"):
+        tables.read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
     ("header", "cell", "number"),
     [
         ("text;label", "3,5", "3.5"), ("text;label", "-,5", "-.5"), ("text;label", " 12,0 ", " 12.0 "),
         ("text;label", "3.5", "3.5"), ("text;label", "1,2,3", "1,2,3"), ("text;label", "a,5", "a,5"),
         ("text,label", "3,5", "3.5"), ("text,label", "1,200", "1,200"), ("text,label", "0,200", "0.200"),
-        ("text;label", "1,200", "1.200"),
+        ("text;label", "1,200", "1.200"), ("text;label", "-1.234,5", "-1234.5"),
+        ("text;label", "1.234.567,0", "1234567.0"), ("text;label", "1.234.567", "1234567"),
+        ("text;label", "1.234", "1.234"), ("text;label", "1.23,5", "1.23,5"),
+        ("text;label", "0.234,5", "0.234,5"), ("text,label", "1.234,5", "1234.5"),
+        ("text,label", "1.234.567", "1.234.567"), ("text;label", "1.234,567", "1234.567"),
     ],
 )  # fmt: skip
 def test_a_number_may_have_a_decimal_comma(tmp_path: Path, header: str, cell: str, number: str) -> None:

@@ -172,10 +172,11 @@ def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list
         model = artifact.build_model(task, artifact.Named(plugin.name, plugin.args), f"{where}.model")
         if plugin is settings.teacher.model and settings.teacher.weights is not None:
             _check_weights(model, settings, path)
-        out = _answers(model, row, f"{where}.model: it can't take this task's input")
+        out = _answers(model, row, f"{where}.model: it can't take this task's input", path)
         for axis, most in task.signature().get("axes", {}).items():
             longest = _stretched(row, task.signature(), axis, most)
-            _answers(model, longest, f"{where}.model: it can't take a row of {axis} {most}, the most of this task")
+            said = f"{where}.model: it can't take a row of {axis} {most}, the most of this task"
+            _answers(model, longest, said, path)
         if list(out.shape[1:]) != want:
             raise ParamsError(f"{where}.model.args: outputs {list(out.shape[1:])} a row, the task wants {want}")
     _check_budget(settings, task, out.float().numpy(), splits["validation"][slice(0, 2)][1], path)
@@ -189,8 +190,11 @@ def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list
     return [rows, *(f"data: {note}" for note in task.notes)]
 
 
-def _answers(model: Any, row: Any, said: str) -> Any:
-    """Return what a model answers. Raises ParamsError that begins with ``said`` where it can't."""
+def _answers(model: Any, row: Any, said: str, path: Path) -> Any:
+    """Return what a model answers. Raises ParamsError that begins with ``said`` where it can't.
+
+    A model may know why: what its ``refusal(inputs)`` returns is said instead.
+    """
     import torch
 
     from slimline.task import call
@@ -199,6 +203,8 @@ def _answers(model: Any, row: Any, said: str) -> Any:
         with torch.inference_mode():
             return call(model.eval(), row)
     except Exception as error:  # a model's forward raises what it likes
+        if why := model.refusal(row) if hasattr(model, "refusal") else "":
+            raise ParamsError(f"{path}: {why}") from error
         raise ParamsError(f"{said}: {' '.join(str(error).split())}") from error
 
 

@@ -205,6 +205,7 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None, *,
                 f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
             )
     items: list[Item] = []
+    written = tables.Numbers()
     used = list(dict.fromkeys([*columns, *(each for each in (split, group) if each)]))
     for batch, _ in table.batches(1000, used):
         found = {name: tables.plain(batch[name]) for name in used}
@@ -218,8 +219,9 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None, *,
                     f"{path}: row {len(items) + 1}: column {columns[0]!r}: an image itself, not the path of its file; "
                     "write the images to files and list these"
                 )
-            value = table.number(value) if numeric else value
+            value = written.read(value, len(items) + 1, table.number) if numeric else value
             items.append(Item(str(named), value, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
+        written.check(lambda row: f"{path}: row {row}", f"column {label!r}")
     if not items:
         raise DataError(f"{path}: no row in it")
     return items

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ CALIBRATION = 512
 FEW = 3  # wrong rows that are named
 MOST = 1000  # mistakes after which reading stops
 SHOWN = 40
+T = TypeVar("T")
 
 
 def listed(cell: str) -> list[str]:
@@ -97,19 +99,25 @@ class Read:
 
     def where(self, row: int) -> str:
         """Return "FILE: row N" of a row, counted from 1 in its own file, or "FILE: NAME" where rows have names."""
-        return self.places([row], 1)
+        return self.places([row], 1, 1)
 
-    def places(self, rows: Sequence[int], total: int) -> str:
-        """Return "FILE: rows N, M and 9 more" of ``total`` rows, of which ``rows`` are the first few, in order."""
+    def places(self, rows: Sequence[int], here: int, total: int) -> str:
+        """Return "FILE: rows N, M and 9 more (and 4 in other files)" of ``total`` rows in order.
+
+        ``rows`` are the first few of those that stand in the first one's file, ``here`` in all.
+        """
+        others = f" (and {total - here:,} in other files)" if here < total else ""
         if self.names:
-            return f"{self.files[0]}: {enumerated([self.names[row] for row in rows[:FEW]], total)}"
-        at = int(np.searchsorted(self.starts, rows[0], "right")) - 1
-        start, *end = self.starts[at : at + 2]
-        here = [row - start + 1 for row in rows[:FEW] if not end or row < end[0]]
-        if len(here) < min(FEW, total):
-            others = f" (and {total - len(here):,} in other files)"
-            return numbered(self.files[at], here, len(here)) + others
-        return numbered(self.files[at], here, total)
+            return f"{self.files[0]}: {enumerated([self.names[row] for row in rows[:FEW]], here)}{others}"
+        at = self._file_of(rows[0])
+        return numbered(self.files[at], [row - self.starts[at] + 1 for row in rows[:FEW]], here) + others
+
+    def beside(self, row: int, rows: Sequence[int]) -> list[int]:
+        """Return those of ``rows`` that stand in the file of ``row``."""
+        return [each for each in rows if self._file_of(each) == self._file_of(row)]
+
+    def _file_of(self, row: int) -> int:
+        return bisect(self.starts, row) - 1
 
 
 def number(text: str) -> float | None:
@@ -160,6 +168,14 @@ class Mistakes:
         if sum(map(len, self._rows.values())) == MOST:
             self.tell(f"; {MOST:,} mistakes, where reading stopped")
 
+    def over(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield from what reads the rows; where it breaks, tell what was wrong before that too."""
+        try:
+            yield from batches
+        except DataError as error:
+            self.tell(f"; then {error}")
+            raise
+
     def tell(self, end: str = "") -> None:
         """Raise DataError where rows are wrong: which have the first one's mistake, and how many have others."""
         if not self._rows:
@@ -170,7 +186,8 @@ class Mistakes:
             another, (place, *_) = others[0]
             told = f"{count:,} other {'mistake' if count == 1 else 'mistakes'}, such as"
             end = f" ({told} {self._read.where(place)}: {another}){end}"
-        raise DataError(f"{self._read.places(rows, len(rows))}: {what}{end}")
+        here = self._read.beside(rows[0], rows)
+        raise DataError(f"{self._read.places(here, len(here), len(rows))}: {what}{end}")
 
 
 def batches(
@@ -179,36 +196,47 @@ def batches(
     """Yield (number of the first row, {column: values}) over all files, and note in ``read`` where rows belong.
 
     ``numbers`` are columns of such, which may have decimal commas.
-    Raises DataError for a missing file or column, and an unknown part in the split column.
+    Raises DataError for a missing file or column, an unknown part in the split column, and points that may be either.
     """
     columns = list(dict.fromkeys([*wanted, *(each for each in (source.split, source.group) if each)]))
+    written = {name: tables.Numbers() for name in numbers}
     for part, path in source.files().items():
         table = tables.read(path)
-        for name in columns:
-            if name not in table.names:
-                raise DataError(
-                    f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
-                )
+        _check_columns(table, columns)
         read.files.append(path)
         read.starts.append(len(read.parts))
         for batch, _ in table.batches(BATCH, columns):
             first = len(read.parts)
             found = {name: tables.plain(batch[name]) for name in columns}
-            found |= {name: [table.number(each) for each in found[name]] for name in numbers}
+            for name, how in written.items():
+                found[name] = [how.read(each, first + at, table.number) for at, each in enumerate(found[name])]
             rows = len(found[columns[0]])
-            read.parts += [part] * rows
+            said = [part] * rows
             if source.split:
-                for at, value in enumerate(found[source.split]):
-                    if str(value).strip().lower() not in PARTS:
-                        raise DataError(
-                            f"{read.where(first + at)}: column {source.split!r}: {value!r} is no split; it says {SAID}"
-                        )
-                    read.parts[first + at] = PARTS[str(value).strip().lower()]
+                said = [PARTS.get(str(value).strip().lower(), "") for value in found[source.split]]
+            right = said.index("") if source.split and "" in said else rows
+            read.parts += said
             if source.group:
                 read.groups += map(group_of, found[source.group])
-            yield first, found
+            if right:
+                yield first, {name: values[:right] for name, values in found.items()}
+            for name, how in written.items():
+                how.check(read.where, f"column {name!r}")
+            if source.split and right < rows:
+                wrong = found[source.split][right]
+                raise DataError(
+                    f"{read.where(first + right)}: column {source.split!r}: {wrong!r} is no split; it says {SAID}"
+                )
         if len(read.parts) == read.starts[-1]:
             raise DataError(f"{path}: no row in it")
+
+
+def _check_columns(table: tables.Table, columns: Sequence[str]) -> None:
+    """Raise DataError for the first of ``columns`` that a table lacks."""
+    for name in columns:
+        if name not in table.names:
+            near = near_miss(name, table.names)
+            raise DataError(f"{table.path}: no column {name!r}.{near} It has: {', '.join(table.names)}")
 
 
 def parts(

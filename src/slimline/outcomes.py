@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -17,7 +18,33 @@ from slimline.errors import DataError, near_miss
 from slimline.task import Classification, Task
 
 SHOWN = 20
-FITTED = "fitted"
+FITTED: Final = "fitted"
+
+
+class _Labels:
+    """The positions of labels, by what may stand in a file for them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self._of_name = {name: at for at, name in enumerate(names)}
+        numbers = [(labelled_rows.number(name), at) for name, at in self._of_name.items()]
+        self._of_number = {number: at for number, at in reversed(numbers) if number is not None}
+
+    def index(self, value: Any) -> int:
+        """Return the position of a label; a whole number stands for a position where no label is a number."""
+        text = str(value).strip() if value is not None else ""
+        if not text:
+            raise DataError("no label")
+        if text in self._of_name:
+            return self._of_name[text]
+        number = labelled_rows.number(text)
+        if number is not None and number in self._of_number:  # 1 for 1.0
+            return self._of_number[number]
+        place = labelled_rows.position(text)
+        if place is not None and place < len(self._names) and not self._of_number:
+            return place
+        shown = ", ".join(self._names[:SHOWN]) + (", …" if len(self._names) > SHOWN else "")
+        raise DataError(f"unknown label {text!r}.{near_miss(text, self._names)} Labels: {shown}")
 
 
 class Outcome(Task):
@@ -25,6 +52,10 @@ class Outcome(Task):
 
     described: ClassVar[str]
     output: ClassVar[str] = "logits"
+
+    @cached_property
+    def _known(self) -> _Labels:
+        return _Labels(self.labels or ())
 
     @property
     def said(self) -> dict[str, Any]:
@@ -71,7 +102,7 @@ class OneLabel(Classification, Outcome):
         return len(self.labels)
 
     def target(self, value: Any) -> int:
-        return _index(value, self.labels)
+        return self._known.index(value)
 
     def as_targets(self, found: Sequence[Any]) -> NDArray[Any]:
         return np.asarray(found, np.int64)
@@ -84,7 +115,7 @@ class OneLabel(Classification, Outcome):
 
     def fit(self, targets: NDArray[Any]) -> None:
         counts = np.bincount(targets, minlength=self.width)
-        self._weights = _weights(self.class_weights, self.width, lambda: len(targets) / (self.width * counts))
+        self._weights = _weights(self.class_weights, lambda: len(targets) / (self.width * counts))
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(out, y, self._weight_of(out))
@@ -129,7 +160,7 @@ class ManyLabels(Outcome):
         row = np.zeros(self.width, np.float32)
         for each in value or []:
             if not isinstance(each, str) or each.strip():
-                row[_index(each, self.labels)] = 1
+                row[self._known.index(each)] = 1
         return row
 
     def as_targets(self, found: Sequence[Any]) -> NDArray[Any]:
@@ -143,7 +174,7 @@ class ManyLabels(Outcome):
 
     def fit(self, targets: NDArray[Any]) -> None:
         found = (np.asarray(targets) > 0).sum(0)  # one at least: rows are refused that lack one
-        self._weights = _weights(self.class_weights, self.width, lambda: (len(targets) - found).clip(1) / found)
+        self._weights = _weights(self.class_weights, lambda: (len(targets) - found).clip(1) / found)
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         weights = None if self._weights is None else self._weights.to(out)
@@ -238,29 +269,8 @@ class Number(Outcome):
         return np.asarray(np.abs(a - b) <= self.tolerance)
 
 
-def _weights(
-    given: str | Sequence[float] | None, width: int, balanced: Callable[[], NDArray[np.float64]]
-) -> Tensor | None:
-    """Return a weight for each of ``width`` labels [labels], or None. Raises DataError where there are not so many."""
+def _weights(given: str | Sequence[float] | None, balanced: Callable[[], NDArray[np.float64]]) -> Tensor | None:
+    """Return a weight for each label [labels], or None."""
     if given is None:
         return None
-    if given != "balanced" and (isinstance(given, str) or len(given) != width):
-        raise DataError(f"task.args.class_weights: 'balanced' or {width} numbers, one a label")
     return torch.tensor(balanced() if given == "balanced" else list(given), dtype=torch.float32)
-
-
-def _index(value: Any, labels: Sequence[str]) -> int:
-    """Return the position of a label; a whole number stands for a position where no label is a number."""
-    text = str(value).strip() if value is not None else ""
-    if not text:
-        raise DataError("no label")
-    if text in labels:
-        return list(labels).index(text)
-    numbers, own = [labelled_rows.number(each) for each in labels], labelled_rows.number(text)
-    if own is not None and own in numbers:  # 1 for 1.0
-        return numbers.index(own)
-    place = labelled_rows.position(text)
-    if place is not None and place < len(labels) and not any(each is not None for each in numbers):
-        return place
-    shown = ", ".join(labels[:SHOWN]) + (", …" if len(labels) > SHOWN else "")
-    raise DataError(f"unknown label {text!r}.{near_miss(text, list(labels))} Labels: {shown}")

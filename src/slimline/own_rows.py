@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from slimline import labelled_rows, manifest, row_files
+from slimline import labelled_rows, manifest, plugin_keys, row_files
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.file_index import FILE, FileIndex
-from slimline.labelled_rows import Mistakes, Read, WrongRowsError
+from slimline.labelled_rows import Mistakes, Read, WrongRowsError, enumerated
 from slimline.outcomes import FITTED, ManyLabels, Number, OneLabel, Outcome
 from slimline.task import Split
 
-VERSION = 4  # of the prepared rows: raise it when the same settings give others
+SHOWN = 80
+VERSION = 5  # of the prepared rows: raise it when the same settings give others
 Batch = tuple[list[Any], list[Any]]
+Names = Sequence[str | int | float]
+Weights = Literal["balanced"] | Sequence[float] | None
 
 
 class OwnRows(Outcome):
@@ -107,7 +113,7 @@ class OwnRows(Outcome):
         read, found, first = Read(), [], 0
         mistakes = Mistakes(read)
         with row_files.appending(scratch, self.stored()) as append:
-            for values, labels in self.read(read):
+            for values, labels in mistakes.over(self.read(read)):
                 try:
                     append(self.arrays(values))
                 except WrongRowsError as error:
@@ -126,6 +132,7 @@ class OwnRows(Outcome):
         parts, notes = labelled_rows.parts(read, self.strata(targets), same, self.shares, self.seed)
         notes += self.remarks(kept)
         self._check_training(targets, parts["train"], read)
+        notes += self._unmeasured(targets, parts["test"])
         for part, rows in parts.items():
             for name, array in kept.items():
                 row_files.select(array, rows, scratch / f"{part}.{name}.npy")
@@ -147,13 +154,24 @@ class OwnRows(Outcome):
                 f"{where}: label {names[lost[0]]!r} has no training row ({len(lost)} such in task.args.labels).{near}"
             )
 
+    def _unmeasured(self, targets: NDArray[Any], rows: NDArray[np.int64]) -> list[str]:
+        """Return a line on the labels that no test row has, those of fewest rows first."""
+        lost = [at for at in range(len(self.labels or ())) if not self.has(targets[rows], at).any()]
+        if not lost:
+            return []
+        counts = sorted((int(self.has(targets, at).sum()), (self.labels or ())[at]) for at in lost)
+        shown = [f"{name!r} ({each:,} {'row' if each == 1 else 'rows'} in all)" for each, name in counts]
+        labels, them = ("label", "it") if len(lost) == 1 else ("labels", "them")
+        return [f"no test row has the {labels} {enumerated(shown, len(shown))}, so nothing measures {them}"]
+
 
 class OneLabelRows(OwnRows, OneLabel):
     """Each row has one of ``labels``, in the order of the model's outputs."""
 
-    def __init__(self, labels: Sequence[str], class_weights: str | Sequence[float] | None = None, **rest: Any) -> None:
+    def __init__(self, labels: Names, class_weights: Weights = None, **rest: Any) -> None:
         super().__init__(**rest)
-        self.labels, self.class_weights = _names(labels), class_weights
+        self.labels = _names(labels)
+        self.class_weights = _one_each(class_weights, self.labels)
 
 
 class ManyLabelsRows(OwnRows, ManyLabels):
@@ -161,17 +179,17 @@ class ManyLabelsRows(OwnRows, ManyLabels):
 
     def __init__(
         self,
-        labels: Sequence[str],
+        labels: Names,
         separator: str = ",",
-        threshold: float | str = FITTED,
-        class_weights: str | Sequence[float] | None = None,
+        threshold: float | Literal["fitted"] = FITTED,
+        class_weights: Weights = None,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
-        if threshold != FITTED and (isinstance(threshold, str) or not 0 < threshold < 1):
+        if isinstance(threshold, float | int) and not 0 < threshold < 1:
             raise ParamsError(f"task.args.threshold: {threshold!r}: a number between 0 and 1 is expected, or {FITTED}")
         self.labels, self.separator, self.threshold = _names(labels), separator, threshold
-        self.class_weights = class_weights
+        self.class_weights = _one_each(class_weights, self.labels)
         if split := next((name for name in self.labels if "," in name), None):
             raise ParamsError(f"task.args.labels: {split!r}: answers list labels by commas, so none may hold one")
 
@@ -181,17 +199,18 @@ class NumberRows(OwnRows, Number):
 
     def __init__(self, tolerance: float, **rest: Any) -> None:
         super().__init__(**rest)
-        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or tolerance < 0:
+        if not tolerance >= 0:
             raise ParamsError(f"task.args.tolerance: {tolerance!r}: a number, 0 or more, is expected")
         self.tolerance = tolerance
 
 
 def chosen(kinds: Mapping[str, Any], answer: str, args: Mapping[str, Any]) -> Any:
     """Return the task of this kind of answer: ``one`` label, ``many``, or a ``number``."""
-    if answer not in kinds:
-        known = list(kinds)
-        raise ParamsError(f"task.args.answer: {answer!r} is not one of {', '.join(known)}.{near_miss(answer, known)}")
+    if answer not in (known := list(kinds)):
+        near = near_miss(str(answer), known)
+        raise ParamsError(f"task.args.answer: {answer!r} is not one of {', '.join(known)}.{near}")
     _check_keys({name: _keys(kind) for name, kind in kinds.items()}, answer, args)
+    _check_types(kinds[answer], args)
     return kinds[answer](**args)
 
 
@@ -209,6 +228,24 @@ def _check_keys(keys: Mapping[str, Mapping[str, bool]], answer: str, args: Mappi
             raise ParamsError(f"task.args.{name}: missing; answer: {answer} needs it ('slimline init' writes it)")
 
 
+def _check_types(kind: type, args: Mapping[str, Any]) -> None:
+    """Raise ParamsError for the first argument that isn't what the constructors of a class say it is."""
+    types: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        types |= get_type_hints(vars(each)["__init__"]) if "__init__" in vars(each) else {}
+    for name, value in args.items():
+        try:
+            TypeAdapter(types[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            deepest = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
+            key = ".".join(["task.args", name, *(str(each) for each in deepest["loc"] if isinstance(each, int))])
+            found = shorten(repr(deepest["input"]), SHOWN, placeholder=" …")
+            wanted = plugin_keys.words(types[name])
+            quotes = isinstance(deepest["input"], bool) and "text" in wanted
+            hint = "; YAML takes yes, no, on and off for that: put such a name in quotes" if quotes else ""
+            raise ParamsError(f"{key}: expected {wanted}, found {found}{hint}") from None
+
+
 def _keys(kind: type) -> dict[str, bool]:
     """Return what the constructors of a class and of its bases take, and whether it must be given."""
     found: dict[str, bool] = {}
@@ -220,8 +257,18 @@ def _keys(kind: type) -> dict[str, bool]:
     return found
 
 
-def _names(labels: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(labels, str) else tuple(str(each) for each in labels)
+def _names(labels: Names) -> tuple[str, ...]:
+    names = tuple(str(each) for each in labels)
     if len(names) < 2 or len(set(names)) != len(names):
         raise ParamsError("task.args.labels: two labels or more, each once")
     return names
+
+
+def _one_each(weights: Weights, labels: Sequence[str]) -> Weights:
+    if weights is None or isinstance(weights, str):
+        return weights
+    if len(weights) != len(labels):
+        raise ParamsError(f"task.args.class_weights: {len(labels)} numbers, one a label, found {len(weights)}")
+    if wrong := [each for each in weights if not 0 <= each < math.inf]:
+        raise ParamsError(f"task.args.class_weights: {wrong[0]}: a finite number, 0 or more, is expected")
+    return weights

@@ -70,6 +70,12 @@ def keys(kind: str, factory: Any) -> list[Key]:
     return found
 
 
+def words(annotation: Any) -> str:
+    """Return a type in words, as the table of keys has it."""
+    schema = TypeAdapter(annotation).json_schema()
+    return _type(schema, schema.get("$defs", {}))
+
+
 def _arguments(factory: Any) -> Iterator[Key]:
     """Yield the arguments of a factory, then what it passes on to those that it may return."""
     yield from _named(factory)

@@ -18,18 +18,23 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slimline import image_names, manifest
 from slimline.errors import DataError
 
+Row = TypeVar("Row")
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 OTHERS = "\t|"  # what separates columns in files that are called .csv all the same
 QUOTED = re.compile(rb'"[^"]*("|$)')
+SAYS = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([\t -~])"?\s*', re.IGNORECASE)  # the line that Excel reads before a header
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*")
 THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
+POINTS_AND_COMMA = re.compile(r"\s*[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+\s*")
+POINTS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(\.\d{3}){2,}\s*")
+ONE_POINT = re.compile(r"\s*[+-]?[1-9]\d{0,2}\.\d{3}\s*")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name
 PATH = PATHS[0]
@@ -49,7 +54,10 @@ class Table:
         self.path, self.names, self.total = path, list(names), total
 
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
-        """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least."""
+        """Yield (columns of up to ``size`` rows, units of work done so far); ``names``: of these columns at least.
+
+        Raises DataError where the file can't be read on, once the rows before that were yielded.
+        """
         raise NotImplementedError
 
     @property
@@ -58,7 +66,7 @@ class Table:
         return False
 
     def number(self, cell: Any) -> Any:
-        """Return a cell that is to be a number, with a point for a decimal comma where the file may have such."""
+        """Return a cell that is to be a number as Python writes it, where the file may have decimal commas."""
         return cell
 
     def image(self, path: str) -> Path | bytes:
@@ -117,74 +125,137 @@ class _Csv(Table):
     def __init__(self, path: Path) -> None:
         self._delimiter = delimiter(path)
         with path.open("rb") as file:
+            rows = csv_rows(file, path)
             try:
-                names = next(csv.reader(decoded(file, path), strict=True, delimiter=self._delimiter), [])
+                names: list[str] = next(rows, [])
             except csv.Error as error:
-                raise DataError(f"{path}: line 1: {error}") from error
-        _check_header(names, path)
+                raise DataError(f"{path}: line {rows.line_num}: {error}") from error
+        _check_header(names, path, max(rows.line_num, 1))
         super().__init__(path, names, path.stat().st_size)
 
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         del names
         with self.path.open("rb") as raw:
-            rows = csv.reader(decoded(raw, self.path), strict=True, delimiter=self._delimiter)
-            next(rows)
-            batch: list[list[str]] = []
-            try:
-                for row in rows:
-                    if len(row) != len(self.names):
-                        raise DataError(
-                            f"{self.path}: line {rows.line_num}: {len(row)} values, the header has {len(self.names)}"
-                        )
-                    batch.append(row)
-                    if len(batch) == size:
-                        yield self._columns(batch), raw.tell()
-                        batch = []
-            except csv.Error as error:
-                raise DataError(f"{self.path}: line {rows.line_num}: {error}") from error
-            if batch:
-                yield self._columns(batch), self.total
+            for rows in _batched(self._rows(raw), size):
+                columns = zip(self.names, zip(*rows, strict=True), strict=True)
+                yield {name: list(values) for name, values in columns}, raw.tell()
+
+    def _rows(self, raw: Any) -> Iterator[list[str]]:
+        rows = csv_rows(raw, self.path)
+        next(rows)
+        try:
+            for row in rows:
+                if len(row) == len(self.names):
+                    yield row
+                    continue
+                where = f"{self.path}: line {rows.line_num}"
+                raise DataError(f"{where}: {len(row)} values, the header has {len(self.names)}")
+        except csv.Error as error:
+            raise DataError(f"{self.path}: line {rows.line_num}: {error}") from error
 
     @property
     def decimal_commas(self) -> bool:
         return self._delimiter == ";"
 
     def number(self, cell: Any) -> Any:
-        thousands = not self.decimal_commas and isinstance(cell, str) and THOUSANDS.fullmatch(cell)
-        return cell if thousands else with_point(cell)
+        return with_point(cell, self._delimiter)
 
-    def _columns(self, rows: list[list[str]]) -> Columns:
-        return {name: list(values) for name, values in zip(self.names, zip(*rows, strict=True), strict=True)}
+
+def _batched(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Yield so many rows at a time; where reading breaks, those before that first."""
+    batch: list[Row] = []
+    try:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except DataError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def delimiter(path: Path) -> str:
-    """Return what separates the columns of a .csv or .tsv.
+    """Return what separates the columns of a .csv or .tsv: what a first line ``sep=;`` says.
 
-    In a .csv that are commas; semicolons, as Excel writes where commas stand in numbers, if the header has these alone.
+    Without one, commas in a .csv; semicolons, as Excel writes where commas stand in numbers, if the header has these
+    alone.
     """
+    with path.open("rb") as file:
+        return _separator(file.readline(), path)
+
+
+def _separator(first: bytes, path: Path) -> str:
+    if said := SAYS.fullmatch(first):
+        return said[1].decode()
     if path.suffix.lower() == ".tsv":
         return "\t"
-    with path.open("rb") as file:
-        header = QUOTED.sub(b"", file.readline())
+    header = QUOTED.sub(b"", first)
     return ";" if b";" in header and b"," not in header else ","
 
 
-def with_point(cell: Any) -> Any:
-    """Return a cell with a point for its decimal comma; what is no such number stays as it is."""
-    return cell.replace(",", ".") if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell) else cell
+def csv_rows(file: Any, path: Path) -> Any:
+    """Return a csv.reader of a .csv or .tsv that is open for bytes; its first row is the header."""
+    first = file.readline()
+    file.seek(0)
+    rows = csv.reader(decoded(file, path), strict=True, delimiter=_separator(first, path))
+    if SAYS.fullmatch(first):
+        next(rows)
+    return rows
 
 
-def _check_header(names: Sequence[str], path: Path) -> None:
+def with_point(cell: Any, mark: str) -> Any:
+    """Return a cell with a point for its decimal comma and none between thousands; other cells stay as they are.
+
+    ``mark`` separates the columns: unless it is a semicolon, 1,200 stays, which may be a thousand.
+    """
+    if not isinstance(cell, str) or (mark != ";" and THOUSANDS.fullmatch(cell)):
+        return cell
+    if POINTS_AND_COMMA.fullmatch(cell) or (mark == ";" and POINTS.fullmatch(cell)):
+        cell = cell.replace(".", "")
+    return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+class Numbers:
+    """How the numbers of a column are written. Beside 3,5 the point of 1.234 may stand between thousands."""
+
+    def __init__(self) -> None:
+        self._comma: tuple[Any, str] | None = None  # the first row, and its cell, with a comma or points of thousands
+        self._point: tuple[Any, str] | None = None
+
+    def read(self, cell: Any, row: Any, convert: Callable[[Any], Any]) -> Any:
+        """Return ``convert(cell)``, and note how the cell is written."""
+        found = convert(cell)
+        if found is not cell:
+            self._comma = self._comma or (row, cell)
+        elif isinstance(cell, str) and ONE_POINT.fullmatch(cell):
+            self._point = self._point or (row, cell)
+        return found
+
+    def check(self, where: Callable[[Any], str], column: str) -> None:
+        """Raise DataError where a point may be either; ``where(row)`` says where a row stands."""
+        if self._point and self._comma:
+            (row, cell), (other, comma) = self._point, self._comma
+            whole = cell.strip().replace(".", "")
+            raise DataError(
+                f"{where(row)}: {column}: {cell!r} may be {whole} or have a decimal point, since {where(other)} has "
+                f"{comma!r}; write {whole}, or {cell.strip()}0"
+            )
+
+
+def _check_header(names: Sequence[str], path: Path, line: int) -> None:
+    where = f"{path}: line {line}"
     if not names:
-        raise DataError(f"{path}: line 1: empty; a header with column names is expected")
+        raise DataError(f"{where}: empty; a header with column names is expected")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(
-            f"{path}: line 1: column {twice!r} stands there twice; a header with distinct names is expected"
-        )
+        raise DataError(f"{where}: column {twice!r} stands there twice; a header with distinct names is expected")
     if path.suffix.lower() == ".csv" and len(names) == 1 and (other := set(OTHERS) & set(names[0])):
         raise DataError(
-            f"{path}: line 1: one column, {names[0]!r}: {other.pop()!r} separates no columns in .csv; save it with "
-            "commas or semicolons, or with tabs as .tsv"
+            f"{where}: one column, {names[0]!r}: {other.pop()!r} separates no columns in .csv; save it with commas or "
+            "semicolons, or with tabs as .tsv"
         )
 
 
@@ -215,19 +286,15 @@ class _JsonLines(Table):
     def batches(self, size: int, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, int]]:
         used = self.names if names is None else list(names)
         with self.path.open("rb") as raw:
-            batch: list[dict[str, Any]] = []
-            done = 0
-            for number, line in _lines(raw, self.path):
-                row = _object(line, self.path, number)
-                if missing := [name for name in used if name not in row]:
-                    raise DataError(f"{self.path}: line {number}: no key {missing[0]!r}, which line 1 has")
-                batch.append(row)
-                done += len(line.encode()) + 1
-                if len(batch) == size:
-                    yield {name: [each[name] for each in batch] for name in used}, done
-                    batch = []
-            if batch:
-                yield {name: [each[name] for each in batch] for name in used}, self.total
+            for rows in _batched(self._objects(raw, used), size):
+                yield {name: [each[name] for each in rows] for name in used}, raw.tell()
+
+    def _objects(self, raw: Any, used: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for number, line in _lines(raw, self.path):
+            found = _object(line, self.path, number)
+            if missing := [name for name in used if name not in found]:
+                raise DataError(f"{self.path}: line {number}: no key {missing[0]!r}, which line 1 has")
+            yield found
 
 
 def _lines(file: Any, path: Path) -> Iterator[tuple[int, str]]:
@@ -263,26 +330,34 @@ class _Parquet(Table):
         with _pyarrow(self.path).ParquetFile(self.path, pre_buffer=False) as file:
             try:
                 for batch in file.iter_batches(batch_size=size):
-                    _check_text(batch, self.path, done)
-                    done += batch.num_rows
-                    yield dict(zip(batch.schema.names, batch.columns, strict=True)), done
+                    sound, damage = _sound(batch, self.path, done)
+                    done += sound
+                    if sound:
+                        yield dict(zip(batch.schema.names, batch.slice(0, sound).columns, strict=True)), done
+                    if damage:
+                        raise DataError(damage)
             except OSError as error:
                 raise DataError(f"{self.path}: damaged after row {done}: {' '.join(str(error).split())}") from error
 
 
-def _check_text(batch: Any, path: Path, first: int) -> None:
-    """Raise DataError where text isn't UTF-8, which Parquet doesn't check; ``first`` rows stand before the batch."""
+def _sound(batch: Any, path: Path, first: int) -> tuple[int, str]:
+    """Return how many rows of a batch there are before text that isn't UTF-8, which Parquet doesn't check, and a line
+    that says where, "" where all is well; ``first`` rows stand before the batch.
+    """
     try:
         batch.validate(full=True)
     except ValueError as damage:
+        found = [(batch.num_rows, f"{path}: damaged after row {first}: {' '.join(str(damage).split())}")]
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             for at, value in enumerate(column):
                 try:
                     value.as_py()
                 except UnicodeDecodeError as error:
                     where = f"{path}: row {first + at + 1}: column {name!r}"
-                    raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
-        raise DataError(f"{path}: damaged after row {first}: {' '.join(str(damage).split())}") from damage
+                    found.append((at, f"{where}: not UTF-8 ({error.reason} at byte {error.start})"))
+                    break
+        return found[0] if len(found) == 1 else min(found[1:])
+    return batch.num_rows, ""
 
 
 def plain(values: Any) -> list[Any]:

@@ -35,8 +35,9 @@ def run(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".csv":
-        lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
+    if path.suffix in {".csv", ".tsv"}:
+        mark = "," if path.suffix == ".csv" else "\t"
+        lines = [mark.join(rows[0]), *(mark.join(str(value) for value in row.values()) for row in rows)]
         path.write_text("\n".join(lines) + "\n")
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -45,7 +46,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.parquet"])
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv", "labels.jsonl", "labels.parquet"])
 def test_every_format_says_the_same(name: str, tmp_path: Path, store: EventStore, make: Make) -> None:
     store.write([make("a", labels=["x", "y"], outputs=[[0.0], [1.0]]), make("b")])
     rows = [{"id": "a", "index": 1, "label": "dog"}, {"id": "b", "index": 0, "label": "cat"}]
@@ -144,12 +145,38 @@ def test_what_a_label_isnt(kind: str, given: Any, tmp_path: Path, store: EventSt
         label_files.load(store, path, kind)
 
 
+@pytest.mark.parametrize("first", ["", "sep=;\r\n"])
 @pytest.mark.parametrize(("kind", "stored"), [("auto", "3,5"), ("number", 3.5)])
-def test_a_table_as_german_excel_writes_it(tmp_path: Path, store: EventStore, kind: str, stored: Any) -> None:
+def test_a_table_as_german_excel_writes_it(
+    tmp_path: Path, store: EventStore, kind: str, stored: Any, first: str
+) -> None:
     path = tmp_path / "labels.csv"
-    path.write_bytes(b"\xef\xbb\xbfid;label\r\na;3,5\r\n")
+    path.write_bytes(f"\ufeff{first}id;label\r\na;3,5\r\n".encode())
     label_files.load(store, path, kind)
     assert store.history("a")[0].label == stored
+
+
+@pytest.mark.parametrize(("name", "row"), [("x.tsv", "a\t3,5"), ("x.csv", 'a,"3,5"')])
+def test_decimal_commas_are_those_that_tasks_read(tmp_path: Path, store: EventStore, name: str, row: str) -> None:
+    mark = "\t" if name == "x.tsv" else ","
+    (tmp_path / name).write_text(f"id{mark}label\n{row}\n")
+    label_files.load(store, tmp_path / name, "number")
+    assert store.history("a")[0].label == 3.5
+    (tmp_path / name).write_text(f"id{mark}label\n{row.replace('3,5', '1,200')}\n")
+    with pytest.raises(EventError, match=r"line 2: label: expected a number, found '1,200'"):
+        label_files.load(store, tmp_path / name, "number")
+
+
+def test_a_point_that_may_stand_between_thousands_is_asked_about(tmp_path: Path, store: EventStore) -> None:
+    (tmp_path / "x.csv").write_text("id;label\na;1.234\nb;3,5\n")
+    with pytest.raises(
+        EventError, match=r"x\.csv: line 2: label: '1\.234' may be 1234 .* since .*x\.csv: line 3 has '3,5'"
+    ):
+        label_files.load(store, tmp_path / "x.csv", "number")
+    assert store.counts()["labels"] == 0
+    (tmp_path / "x.csv").write_text("id;label\na;1.234,5\n")
+    label_files.load(store, tmp_path / "x.csv", "number")
+    assert store.history("a")[0].label == 1234.5
 
 
 def test_ids_that_are_numbers(tmp_path: Path, store: EventStore) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slimline.errors import DataError, ParamsError
-from tests.encoders import LABELS, write_encoder, write_family, write_table
+from tests.encoders import LABELS, configuration, write_encoder, write_family, write_table, write_tokenizer
 from tests.own_kinds.conftest import ROWS, checked, laid_out
 
 pytest.importorskip("transformers")
@@ -58,10 +58,40 @@ def test_texts_longer_than_a_model_takes_are_refused(family: str, most: int) -> 
     document = laid_out(model, "t.csv", max_length=most)
     checked(document)
     document["task"]["args"]["max_length"] = most + 1
-    message = rf"^params\.yaml: teacher\.model: it can't take a row of length {most + 1}, the most of this task: "
-    with pytest.raises(ParamsError, match=message) as caught:
+    said = rf"takes texts of at most {most} tokens \(of its 66 positions\)$"
+    with pytest.raises(ParamsError, match=rf"^params\.yaml: task\.args\.max_length: {most + 1}: m {said}") as caught:
         checked(document)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DebertaV2"])
+def test_a_model_of_one_segment_takes_no_pairs_of_two(family: str) -> None:
+    rows = [(text, text[::-1], label) for text, label in ROWS]
+    write_table(Path("t.csv"), rows, ("first", "second", "label"))
+    document = laid_out(write_family(Path("m"), family, "Model", type_vocab_size=1), "t.csv", text=("first", "second"))
+    message = (
+        r"^params\.yaml: task\.args\.tokenizer: it gives segment 1, and m knows none above 0 \(type_vocab_size\): take"
+    )
+    with pytest.raises(ParamsError, match=message):
+        checked(document)
+    tokenizer = json.loads(Path("m/tokenizer.json").read_text())
+    for piece in tokenizer["post_processor"]["pair"]:
+        next(iter(piece.values()))["type_id"] = 0  # as RoBERTa's own has it
+    write_tokenizer(Path("own"))
+    Path("own/tokenizer.json").write_text(json.dumps(tokenizer))
+    document["task"]["args"]["tokenizer"] = "own"
+    checked(document)
+
+
+def test_a_model_that_knows_fewer_tokens_than_the_tokenizer_gives_is_told() -> None:
+    from transformers import BertModel
+
+    write_table(Path("t.csv"), ROWS)
+    BertModel(configuration(vocab_size=8)).save_pretrained("m")
+    write_tokenizer(Path("m"))
+    message = r"^params\.yaml: task\.args\.tokenizer: it gives token \d+, and m knows none above 7 \(vocab_size\): take"
+    with pytest.raises(ParamsError, match=message):
+        checked(laid_out("m", "t.csv"))
 
 
 def test_a_folder_of_checkpoints_says_which_to_take() -> None:

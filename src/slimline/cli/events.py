@@ -23,7 +23,7 @@ Store = Annotated[
 @labels_app.command(name="import")
 def import_labels(
     file: Annotated[
-        Path, typer.Argument(help="CSV, JSON lines or Parquet with the columns id, label and maybe index.")
+        Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet with the columns id, label and maybe index.")
     ],
     store: Store = "sqlite:///events.db",
     kind: Annotated[

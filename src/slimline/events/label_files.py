@@ -1,4 +1,4 @@
-"""Labels from a file (CSV, JSON lines or Parquet): columns id, label and, where requests hold several rows, index.
+"""Labels from a file (CSV, TSV, JSON lines or Parquet): columns id, label and, where requests hold several rows, index.
 
 A file is read twice: first to find every mistake, so that a bad one changes nothing, then to write.
 """
@@ -9,6 +9,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,21 +61,27 @@ def load(store: EventStore, path: Path, kind: str = "auto", progress: Progress |
 
 def read(path: Path, kind: str, now: float) -> Iterator[tuple[str, Label]]:
     """Yield (where it stands, label) for each row; raise EventError naming file and row of a mistake."""
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise EventError(f"{path}: the ending {path.suffix!r} is unknown: give .csv, .jsonl or .parquet")
+        raise EventError(f"{path}: the ending {path.suffix!r} is unknown: give .csv, .tsv, .jsonl or .parquet")
     if not path.is_file():
         raise EventError(f"{path}: no such file")
     if kind == "auto" and reader is _csv:
         kind = "text"
-    decimal_comma = kind == "number" and reader is _csv and tables.delimiter(path) == ";"
+    mark = tables.delimiter(path) if kind == "number" and reader is _csv else None
+    written = tables.Numbers()
     for place, record in reader(path):
         value = record.get("label")
         try:
-            value = _value(tables.with_point(value) if decimal_comma else value, kind)
+            if mark is not None:
+                value = written.read(value, place, partial(tables.with_point, mark=mark))
+                written.check(str, "label")
+            value = _value(value, kind)
             label = Label(_id(record.get("id")), _index(record.get("index")), value, now)
             label_log.encoded([label])
+        except DataError as error:
+            raise EventError(str(error)) from error
         except (EventError, ValueError) as error:
             raise EventError(f"{place}: {error}") from error
         yield place, label
@@ -96,9 +103,9 @@ def _columns(names: list[str], where: str) -> None:
 def _csv(path: Path) -> Iterator[Place]:
     try:
         with path.open("rb") as file:
-            rows = csv.reader(tables.decoded(file, path), strict=True, delimiter=tables.delimiter(path))
-            names = next(rows, [])
-            _columns(names, f"{path}: line 1")
+            rows = tables.csv_rows(file, path)
+            names: list[str] = next(rows, [])
+            _columns(names, f"{path}: line {max(rows.line_num, 1)}")
             for row in rows:
                 place = f"{path}: line {rows.line_num}"
                 if len(row) != len(names):

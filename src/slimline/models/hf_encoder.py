@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from slimline import hub
 from slimline.errors import ArtifactError, ParamsError
+from slimline.tokens import IDS, TYPES
 
 Pooling = Literal["mean", "cls", "head"]
 CONFIG = "config.json"
@@ -70,6 +72,34 @@ class HfEncoder(nn.Module):
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
         return cast(Tensor, self.classifier(self.dropout(pooled)))
+
+    @property
+    def positions(self) -> tuple[int | None, int]:
+        """How many tokens a text may have, None where nothing bounds them, and how many positions there are.
+
+        RoBERTa's kin give out positions from behind that of padding, so the first ones are no text's.
+        """
+        held = getattr(self.body.config, "max_position_embeddings", None)
+        if not isinstance(held, int) or held < 1:
+            return None, 0
+        tables = [each for each in self.modules() if isinstance(each, nn.Embedding) and each.num_embeddings == held]
+        before = [each.padding_idx + 1 for each in tables if each.padding_idx is not None]
+        return held - max(before, default=0), held
+
+    def refusal(self, inputs: Mapping[str, Tensor]) -> str:
+        """Return why this encoder fails on inputs, by a key of params.yaml; "" where it can't tell."""
+        length, (most, held) = inputs[IDS].shape[1], self.positions
+        if most is not None and length > most:
+            most_said = f"takes texts of at most {most} tokens (of its {held} positions)"
+            return f"task.args.max_length: {length}: {self.source} {most_said}"
+        for name, what, size in ((IDS, "token", "vocab_size"), (TYPES, "segment", "type_vocab_size")):
+            largest, known = int(inputs[name].max()) if name in inputs else 0, getattr(self.body.config, size, None)
+            if isinstance(known, int) and 0 < known <= largest:
+                return (
+                    f"task.args.tokenizer: it gives {what} {largest}, and {self.source} knows none above {known - 1} "
+                    f"({size}): take the model's own tokenizer, or another model"
+                )
+        return ""
 
     @property
     def heads(self) -> tuple[str, ...]:

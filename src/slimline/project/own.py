@@ -281,19 +281,9 @@ def check_length(model: str, length: int) -> None:
 
 
 def positions(model: str) -> tuple[int | None, int]:
-    """Return how many tokens an encoder takes, None where nothing bounds them, and how many positions it holds.
-
-    RoBERTa's kin give out positions from behind that of padding, so the first ones are no text's.
-    """
-    from torch import nn
-
-    network = _without_memory(model, "mean")
-    held = getattr(network.body.config, "max_position_embeddings", None)
-    if not isinstance(held, int) or held < 1:
-        return None, 0
-    tables = [each for each in network.modules() if isinstance(each, nn.Embedding) and each.num_embeddings == held]
-    before = [each.padding_idx + 1 for each in tables if each.padding_idx is not None]
-    return held - max(before, default=0), held
+    """Return how many tokens an encoder takes, None where nothing bounds them, and how many positions it holds."""
+    found: tuple[int | None, int] = _without_memory(model, "mean").positions
+    return found
 
 
 def spread(layers: int, kept: int) -> list[int]:

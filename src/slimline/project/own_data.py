@@ -240,31 +240,37 @@ class _Values:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.read = Read()
-        self._rows: dict[str, list[int]] = {}
+        self._rows: dict[str, list[int]] = {}  # the first few, in the file where a value stands first
+        self._here: Counter[str] = Counter()
         self._count = 0
         self._learnt: set[str] = set()  # stands in a training file, or in the only one
         self._numbers: dict[str, float] = {}
+        self._written = tables.Numbers()
         self._unsure = ""  # a number with a decimal comma, or two labels
 
     def add(self, value: Any, part: str, table: tables.Table) -> None:
         """Note the value of the next row."""
         missing = value is None or (isinstance(value, float) and math.isnan(value))
         text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
-        if text not in self.counts and (number := labelled_rows.number(table.number(text))) is not None:
-            self._numbers[text] = number
-            if labelled_rows.number(text) is None and not table.decimal_commas:
-                self._unsure = self._unsure or text
-        rows = self._rows.setdefault(text, [])
-        if len(rows) < NAMED:
-            rows.append(self._count)
+        if text not in self.counts:
+            number = labelled_rows.number(self._written.read(text, self._count, table.number))
+            if number is not None:
+                self._numbers[text] = number
+                if labelled_rows.number(text) is None and not table.decimal_commas:
+                    self._unsure = self._unsure or text
+        rows = self._rows.setdefault(text, [self._count])
+        if rows[0] >= self.read.starts[-1]:
+            self._here[text] += 1
+            if 1 < self._here[text] <= NAMED:
+                rows.append(self._count)
         self._count += 1
         self.counts[text] += 1
         if part in {"", "train"}:
             self._learnt.add(text)
 
     def _where(self, value: str) -> str:
-        """Return "FILE: rows N, M and 9 more" of the rows that have a value."""
-        return self.read.places(self._rows[value], self.counts[value])
+        """Return "FILE: rows N, M and 9 more (and 4 in other files)" of the rows that have a value."""
+        return self.read.places(self._rows[value], self._here[value], self.counts[value])
 
     def answer(self, path: Path, label: str, kind: str | None, separator: str | None) -> _Answer:
         """Return what the labels are; ``kind`` and ``separator`` are None where that is to be found."""
@@ -323,6 +329,7 @@ class _Values:
         if wrong := [value for value in self.counts if value not in numbers]:
             where = self._where(wrong[0])
             raise DataError(f"{where}: {column}: {wrong[0]!r} is no number{_others(wrong)}, and --answer asks for one")
+        self._written.check(self.read.where, column)
         tenth = (max(numbers.values()) - min(numbers.values())) / 10
         if not tenth:
             raise DataError(f"{self.read.where(0)}: {column}: {next(iter(numbers))!r} in all rows")

@@ -20,7 +20,8 @@ from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, O
 from slimline.tasks.images import flip, shift
 
 BATCH = 256
-BLACK = 0.05  # of the images: above it some were hardly meant so
+DARK = 16  # of 256: where 12 bits end in 16
+FEW_DARK = 0.05  # of the images: above it some were hardly meant so
 NAMELESS = re.compile(r" <_io\.BytesIO[^>]*>")  # what Pillow calls an image that came without a file
 
 
@@ -112,11 +113,11 @@ class Images(OwnRows):
         lines = [] if image_sources.is_table(self.data) else image_sources.left_out(self._items[0])
         images = kept["image"]
         starts = range(0, len(images), BATCH)
-        black = sum(int((~images[start : start + BATCH].any((1, 2, 3))).sum()) for start in starts)
-        if black > BLACK * len(images):
+        dark = sum(int((images[start : start + BATCH] < DARK).all((1, 2, 3)).sum()) for start in starts)
+        if dark > FEW_DARK * len(images):
             lines.append(
-                f"{black:,} of {len(images):,} images are black all over: 16-bit files count to 65,535, so save pixels "
-                "that count to 255 as 8 bits"
+                f"{dark:,} of {len(images):,} images are black or nearly so, all pixels below {DARK} of 255: 16-bit "
+                "files count to 65,535, so multiply pixels of 12 bits by 16, and save those of 8 bits as such"
             )
         return lines
 
@@ -140,7 +141,12 @@ class Images(OwnRows):
             read.parts += [item.part for item in batch]
             read.groups += [item.group for item in batch] if self.group else []
             read.names += [item.name for item in batch]
-            yield list(image_sources.pictures(files, batch)), [item.label for item in batch]
+            contents: list[bytes] = []
+            try:
+                contents.extend(image_sources.pictures(files, batch))
+            finally:
+                if contents:  # those before one that can't be read
+                    yield contents, [item.label for item in batch[: len(contents)]]
 
     def arrays(self, values: Sequence[Any]) -> dict[str, NDArray[Any]]:
         document = {"format": 1, "input": "image", "steps": self._to_pixels}

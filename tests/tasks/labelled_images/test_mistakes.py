@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from slimline.errors import DataError
-from tests.pictures import LABELS, picture, write_manifest
+from tests.pictures import LABELS, picture, write_manifest, write_zip
 from tests.tasks.labelled_images.conftest import make
 
 WRONG: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
@@ -46,6 +47,19 @@ def test_all_wrong_images_are_told_in_one_line(folder: Path) -> None:
     message = r"pictures: blue/003\.png, green/000\.png, red/001\.png and 1 more: can't be decoded: .*; replace it, or"
     with pytest.raises(DataError, match=message) as caught:
         make(folder).splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_images_are_told_where_reading_breaks_behind_them(folder: Path, tmp_path: Path) -> None:
+    packed = write_zip(folder, tmp_path / "all.zip")
+    with zipfile.ZipFile(packed) as archive:
+        last = archive.infolist()[-1]
+    content = bytearray(packed.read_bytes())
+    content[last.header_offset + 200] ^= 255
+    packed.write_bytes(content)
+    message = r"blue/000\.png, .* and 37 more: unknown label 'blue'\..*; then .*all\.zip: pictures/red/039\.png: can"
+    with pytest.raises(DataError, match=message) as caught:
+        make(packed, labels=["red", "green"]).splits()
     assert "\n" not in str(caught.value)
 
 

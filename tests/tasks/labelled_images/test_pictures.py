@@ -64,16 +64,22 @@ def test_every_kind_of_picture_is_read(content: bytes, value: int | None, mode: 
         assert np.abs(array.astype(int) - value).max() <= 1
 
 
-def test_8_bits_in_16_are_told_as_black_images(folder: Path) -> None:
+@pytest.mark.parametrize(("most", "told"), [(255, True), (4095, True), (65535, False)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_of_fewer_bits_in_16_are_told_by_how_dark_they_are(
+    folder: Path, most: int, told: bool, suffix: str
+) -> None:
     task = make(folder)
     task.splits()
     assert task.notes == []
     for at in range(20):
-        Image.fromarray(np.full((8, 8), 100 + at, np.uint16)).save(folder / f"red/{at:03}.png")
+        pixels = np.random.default_rng(at).integers(0, most, (8, 8), np.uint16, endpoint=True)
+        (folder / f"red/{at:03}.png").unlink()
+        Image.fromarray(pixels).save(folder / f"red/{at:03}.{suffix}")
     task = make(folder)
     task.splits()
-    (note,) = task.notes
-    assert note.startswith("20 of 120 images are black all over: 16-bit files count to 65,535")
+    said = "20 of 120 images are black or nearly so, all pixels below 16 of 255: 16-bit files count to 65,535"
+    assert [note.startswith(said) for note in task.notes] == [True] * told
 
 
 def test_a_photograph_is_turned_upright() -> None:

@@ -67,6 +67,14 @@ def test_listed_numbers_have_a_decimal_comma_where_semicolons_separate(folder: P
     assert set(found.tolist()) == {at + 0.5 for at in range(40)}
 
 
+def test_listed_numbers_with_points_that_may_be_either_are_told(folder: Path) -> None:
+    (folder / "list.csv").write_text("path;label\nred/000.png;1.234\nred/001.png;3,5\n")
+    with pytest.raises(
+        DataError, match=r"list\.csv: row 1: column 'label': '1\.234' may be 1234 or .* row 2 has '3,5'"
+    ):
+        images(data=str(folder / "list.csv"), size=16, answer="number", tolerance=1).splits()
+
+
 def test_listed_images_without_a_group_are_groups_of_their_own(folder: Path) -> None:
     lines = [{"path": f"{label}/{index:03}.png", "label": label} for label in LABELS for index in range(40)]
     groups = [*["one"] * 10, *["", None] * 55]

@@ -78,7 +78,13 @@ def test_rows_index_like_an_array(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [({"mode": "BGR"}, "neither RGB nor L"), ({"mean": [1, 2]}, "one number or 3"), ({"test": 1.5}, "task.args.test")],
+    [
+        ({"size": [64, "64"]}, r"task\.args\.size\.1: expected integer \| list of integer, found '64'"),
+        ({"shift": "4"}, r"task\.args\.shift: expected integer, found '4'"),
+        ({"mode": "BGR"}, "neither RGB nor L"),
+        ({"mean": [1, 2]}, "one number or 3"),
+        ({"test": 1.5}, "task.args.test"),
+    ],
 )
 def test_wrong_arguments_are_named(args: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from slimline import artifact
 from slimline.errors import DataError, ParamsError
+from slimline.project import own_data
 from slimline.tasks.text import Text, text
 from slimline.testing import check_task
 from tests.encoders import LABELS, texts, write_table
@@ -45,6 +47,41 @@ def test_numbers_have_a_decimal_comma_where_semicolons_separate(folder: Path) ->
     (folder / "t.csv").write_bytes(b"\xef\xbb\xbf" + f"text;label\r\n{rows}".encode())
     task = text(data="t.csv", tokenizer="model", max_length=16, answer="number", tolerance=0.1)
     assert set(task.splits()["train"].targets.tolist()) == {3.5, -1.0, 0.25}
+
+
+@pytest.mark.parametrize("files", ["one", "two"])
+@pytest.mark.parametrize(("mark", "comma"), [(";", "3,5"), (";", "1.234,5"), (";", "2.000.000"), ("\t", "3,5")])
+def test_a_point_that_may_stand_between_thousands_is_asked_about(
+    folder: Path, mark: str, comma: str, files: str
+) -> None:
+    """1.234 was read as a little more than one, in a column of 1234,5."""
+    suffix = "tsv" if mark == "\t" else "csv"
+    labels = ["7", "0.5", "1.234", "12.5", comma, "1.234"]
+    rows = [f"{each}{mark}{labels[at % 6]}\n" for at, (each, _) in enumerate(texts(60))]
+    train, test = (rows, rows) if files == "one" else (rows[:4], rows[4:])
+    for name, found in (("train", train), ("test", test)):
+        (folder / f"{name}.{suffix}").write_text("".join([f"text{mark}label\n", *found]))
+    one, other = f"train.{suffix}", f"test.{suffix}"
+    args = {"data": one if files == "one" else {"train": one, "test": other}, "answer": "number", "tolerance": 0.1}
+    task = text(tokenizer="model", max_length=16, **args)
+    place = f"{one}: row 5" if files == "one" else f"{other}: row 1"
+    message = (
+        f"{one}: row 3: column 'label': '1.234' may be 1234 or have a decimal point, since {place} has '{comma}'; "
+        "write 1234, or 1.2340"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        task.splits()
+    with pytest.raises(DataError, match=re.escape(message)):
+        own_data.describe(Path(one if files == "one" else "."), own_data.Columns(answer="number"))
+
+
+def test_points_that_mean_one_thing_are_read(folder: Path) -> None:
+    labels = ["1.234,5", "-2.500.000", "0,5", "0.25", "12.5", "1234.567"]
+    rows = "".join(f"{each};{labels[at % 6]}\n" for at, (each, _) in enumerate(texts(300)))
+    (folder / "t.csv").write_text(f"text;label\n{rows}")
+    task = text(data="t.csv", tokenizer="model", max_length=16, answer="number", tolerance=0.1)
+    expected = {np.float32(each).item() for each in (1234.5, -2.5e6, 0.5, 0.25, 12.5, 1234.567)}
+    assert set(task.splits()["train"].targets.tolist()) == expected
 
 
 def test_class_weights_count_each_class_the_same(folder: Path) -> None:
@@ -86,8 +123,45 @@ def test_class_weights_of_many_labels_are_those_of_their_rows(folder: Path) -> N
     p, weights = torch.sigmoid(out), torch.tensor([1, 4, 2.5])
     expected = -(weights * y * p.log() + (1 - y) * (1 - p).log()).mean()
     torch.testing.assert_close(task.loss(out, y), expected)
-    with pytest.raises(DataError, match=r"task\.args\.class_weights: 'balanced' or 3 numbers, one a label"):
-        several(folder, class_weights=[1, 2]).splits()
+
+
+@pytest.mark.parametrize("answer", ["one", "many"])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("balance", ": expected balanced | list of number | null, found 'balance'"),
+        ({"sport": 1.0}, ": expected balanced | list of number | null, found {'sport': 1.0}"),
+        ([1, 2, "3"], ".2: expected balanced | list of number | null, found '3'"),
+        ([1, 2], ": 3 numbers, one a label, found 2"),
+        ([1, -2, 3], ": -2: a finite number, 0 or more, is expected"),
+        ([1, 2, float("nan")], ": nan: a finite number, 0 or more, is expected"),
+    ],
+)
+def test_wrong_class_weights_are_named_with_file_and_key(answer: str, weights: Any, message: str) -> None:
+    args = {"data": "t.csv", "tokenizer": "m", "labels": list(LABELS), "answer": answer, "class_weights": weights}
+    with pytest.raises(ParamsError) as caught:
+        artifact.build_task(artifact.Named("text", args), "params.yaml: task")
+    assert str(caught.value) == f"params.yaml: task.args.class_weights{message}"
+
+
+@pytest.mark.parametrize("answer", ["one", "many"])
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ({"art": 1}, "no test row has the label 'art' (1 row in all), so nothing measures it"),
+        (
+            {"a": 2, "b": 1, "c": 1},
+            "no test row has the labels 'b' (1 row in all) and 'c' (1 row in all), so nothing measures them",
+        ),
+        ({}, None),
+    ],
+)
+def test_labels_without_a_test_row_are_told(folder: Path, rows: dict[str, int], note: str | None, answer: str) -> None:
+    found = [*texts(90), *((f"a new goal of {name * (1 + at)}", name) for name in rows for at in range(rows[name]))]
+    data = str(write_table(folder / "t.csv", found))
+    task = make(data, labels=[*LABELS, *rows], answer=answer)
+    task.splits()
+    assert task.notes == ([note] if note else [])
 
 
 def test_a_list_of_labels_may_be_pythons(folder: Path) -> None:
@@ -101,7 +175,8 @@ def test_a_list_of_labels_may_be_pythons(folder: Path) -> None:
     ("args", "message"),
     [
         ({}, "task.args.tolerance: missing; answer: number needs it ('slimline init' writes it)"),
-        ({"tolerance": "a bit"}, "task.args.tolerance: 'a bit': a number, 0 or more, is expected"),
+        ({"tolerance": float("nan")}, "task.args.tolerance: nan: a number, 0 or more, is expected"),
+        ({"tolerance": "a bit"}, "task.args.tolerance: expected number, found 'a bit'"),
     ],
 )
 def test_numbers_need_a_tolerance(args: dict[str, Any], message: str) -> None:

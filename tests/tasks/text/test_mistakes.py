@@ -11,6 +11,7 @@ import pytest
 
 from slimline import labelled_rows
 from slimline.errors import DataError
+from slimline.project import own_data
 from slimline.tasks.text import text
 from tests.encoders import LABELS, texts, write_table
 from tests.tasks.text.conftest import WRITERS, make
@@ -77,6 +78,10 @@ def test_wrong_data_is_told_by_file_and_row(folder: Path, case: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         make(data if isinstance(data, dict) else str(data), **args).splits()
     assert "\n" not in str(caught.value)
+
+
+def test_labels_may_be_numbers_in_params_yaml(folder: Path) -> None:
+    assert make("t.csv", labels=[1, 2.5, "three"]).labels == ("1", "2.5", "three")
 
 
 @pytest.mark.parametrize("cell", ['["sport", "money"', "['sport', 'money'", "[sport"])
@@ -147,11 +152,44 @@ def test_all_wrong_rows_are_told_in_one_line(folder: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_rows_of_other_files_are_counted(folder: Path) -> None:
-    write_table(folder / "a.csv", spoilt({7: ("", "sport")}))
-    write_table(folder / "b.csv", spoilt(dict.fromkeys([1, 2], ("", "sport"))))
-    with pytest.raises(DataError, match=r"^a\.csv: row 7 \(and 2 in other files\): column 'text': empty"):
-        make({"train": "a.csv", "test": "b.csv"}).splits()
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([7], "row 7 (and 2 in other files)"),
+        ([7, 9, 11], "rows 7, 9 and 11 (and 2 in other files)"),
+        ([7, 9, 11, 12, 20], "rows 7, 9, 11 and 2 more (and 2 in other files)"),
+    ],
+)
+def test_wrong_rows_of_other_files_are_counted(folder: Path, rows: list[int], said: str) -> None:
+    write_table(folder / "train.csv", spoilt(dict.fromkeys(rows, ("goal", ""))))
+    write_table(folder / "test.csv", spoilt(dict.fromkeys([1, 2], ("goal", ""))))
+    with pytest.raises(DataError, match=rf"^train\.csv: {re.escape(said)}: no label"):
+        make({"train": "train.csv", "test": "test.csv"}).splits()
+    with pytest.raises(DataError, match=rf"train\.csv: {re.escape(said)}: column 'label': empty"):
+        own_data.describe(folder)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_wrong_rows_are_told_where_reading_breaks_behind_them(folder: Path, suffix: str) -> None:
+    """They were dropped, and told one by one once the file could be read."""
+    rows = [(a.encode(), b.encode()) for a, b in texts(1500)]
+    rows[9] = rows[1100] = (b"goal", b"sprot")
+    rows[1299] = (b"caf\xe9 goal", b"sport")
+    write_bytes(folder / f"t{suffix}", rows)
+    place = {".jsonl": "line 1300", ".parquet": "row 1300: column 'text'"}.get(suffix, "line 1301")
+    message = rf"^t{suffix}: rows 10 and 1101: unknown label 'sprot'\..*; then t{suffix}: {place}: not UTF-8"
+    with pytest.raises(DataError, match=message) as caught:
+        make(f"t{suffix}").splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_rows_are_told_before_a_split_that_is_none(folder: Path) -> None:
+    rows = [(*row, "train") for row in spoilt({7: ("", "sport"), 50: ("", "sport")})]
+    rows[39] = (*rows[39][:2], "trian")
+    write_table(folder / "t.csv", rows, ("text", "label", "part"))
+    message = r"^t\.csv: row 7: column 'text': empty; .*; then t\.csv: row 40: column 'part': 'trian' is no split"
+    with pytest.raises(DataError, match=message):
+        make("t.csv", split="part").splits()
 
 
 def test_reading_stops_where_hardly_a_row_is_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
