@@ -183,7 +183,7 @@ def test_init_takes_size_and_scale_along(
 def test_init_builds_a_vit_for_the_size_that_is_asked_for(tmp_path: Path) -> None:
     import yaml
 
-    own = Own("timm:test_vit", write_folders(tmp_path / "pictures", 2), size=(64, 64))
+    own = Own("timm:test_vit3", write_folders(tmp_path / "pictures", 2), size=(64, 64))
     document = yaml.safe_load(project.own_params(own, tmp_path, "int8", None))
     assert document["teacher"]["model"]["args"] == {"classes": 3, "img_size": [64, 64]}
     assert document["task"]["args"]["size"] == [64, 64]
