@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,27 @@ class AlarmLog:
         for entry in entries(folder):
             self._take(entry)
 
-    def settle(self, standings: Mapping[Key, Standing], now: float) -> list[Alarm]:
+    def settle(
+        self, standings: Mapping[Key, Standing], now: float, over: Callable[[Key], str | None] | None
+    ) -> list[Alarm]:
         """Raise an alarm for each standing that has become ``regressed``, resolve those that no longer are.
 
-        ``standings`` holds all that are watched now. Returns the new alarms.
+        ``over`` says why an alarm without a standing is over; None: it isn't, nobody can say where its signal stands.
+        Without ``over`` none is resolved: the standings are of the past. Returns the new alarms.
         """
         new = []
         for key, standing in standings.items():
             if standing.state is State.REGRESSED and key not in self.open:
                 new.append(Alarm(_id(standing), now, standing))
                 self._write({"event": "raised"} | new[-1].as_dict())
+        if over is None:
+            return new
         for key, alarm in list(self.open.items()):
             found = standings.get(key)
-            if found is None or found.state is not State.REGRESSED:
-                why = "it answers nobody any more" if found is None else found.message
+            if found is not None and found.state is State.REGRESSED:
+                continue
+            why = over(key) if found is None else found.message
+            if why is not None:
                 self._write({"event": "resolved", "id": alarm.id, "time": now, "why": why})
         return new
 
