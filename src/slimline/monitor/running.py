@@ -45,6 +45,8 @@ def run(options: Options) -> None:
     """Watch until SIGTERM or SIGINT. Raises a SlimlineError for options that can't be."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     chosen = None if options.params is None else params.load(options.params).monitor
+    if chosen is not None:  # a mistake in it is told now, not at the first alarm
+        params.configure("targets", chosen.undo.target, f"{options.params}: monitor.undo.target")
     releases = Releases(options.deployment, options.releases)
     with _held(options.folder), EventStore.open(options.store, create=False) as store:
         follower = Follower(store, releases, options.folder, chosen)
