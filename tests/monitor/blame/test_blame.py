@@ -20,7 +20,8 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.blame import Blame, blame, inputs, on_alarm, page, quality, replayed, window
 from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.standing import Standing, State
-from tests.monitor.blame.planted import OVER_PRUNED, Traffic, Workshop, blurred, rotated
+from slimline.predictor import Predictor
+from tests.monitor.blame.planted import LINE, OVER_PRUNED, Traffic, Workshop, blurred, rotated
 
 Watch = Callable[..., Blame]
 SCENARIOS: dict[str, tuple[str, Traffic, str | None]] = {
@@ -158,6 +159,51 @@ def test_inputs_are_replayed_through_every_stage(releases: dict[str, Path], work
         assert (found.verdict, found.rows, found.labelled) == (verdict, 300, 300)
     np.savez(path, image=blurred(workshop.images), label=workshop.labels)
     assert blame(releases["good"], rows=inputs.read(releases["good"], path, "label"), rounds=0).verdict == "data"
+
+
+def measured_on(release: Path, target: Path, resealed: Callable[..., Path], runtime: str) -> Path:
+    """The same release, whose last stage was measured with ``runtime``."""
+    return resealed(release, target, lambda _, card: card["benchmark"]["stages"]["quantize"].update(runtime=runtime))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The stages that blame loads, with the runtimes that it loads them with."""
+    found: list[tuple[str, str]] = []
+
+    class Noted(Predictor):
+        def __init__(self, *arguments: Any, **keys: Any) -> None:
+            super().__init__(*arguments, **keys)
+            found.append((self.directory.name, self.runtime_name))
+
+    monkeypatch.setattr("slimline.monitor.blame.chain.Predictor", Noted)
+    return found
+
+
+def test_a_stage_runs_on_what_it_was_measured_with(
+    good: Path, workshop: Workshop, tmp_path: Path, resealed: Callable[..., Path], asked: list[tuple[str, str]]
+) -> None:
+    """Another runtime takes another time, and gives other answers."""
+    release = measured_on(good, tmp_path / "rows", resealed, "onnxruntime-rows")
+    expected = [(stage, "onnxruntime") for stage in LINE[:-1]] + [(LINE[-1], "onnxruntime-rows")]
+    replayed(release, {"image": workshop.images[:10]})
+    assert asked == expected
+    assert len(blame(release, rounds=2).timed) == len(LINE)
+    assert asked == expected * 2
+
+
+def test_a_runtime_that_is_not_here_stops_no_blame(
+    good: Path, workshop: Workshop, tmp_path: Path, resealed: Callable[..., Path], asked: list[tuple[str, str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """A monitor may have no GPU: the answers are nearly the same on what it has, the times aren't."""
+    release = measured_on(good, tmp_path / "gpu", resealed, "tensorrt")
+    rows = replayed(release, {"image": workshop.images[:300]}, workshop.labels[:300].tolist())
+    assert asked[-1] == ("quantize", "onnxruntime")
+    found = blame(release, rows=rows, rounds=2)
+    assert (found.verdict, found.timed) == ("nothing", [])
+    assert "its answers are replayed with onnxruntime" in caplog.text
+    assert "the stages aren't timed" in caplog.text
 
 
 def test_inputs_kept_by_the_store_are_replayed_through_the_incumbent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from slimline import benchmark, manifest, params, pipeline
 from slimline.answers import Answers, softmax
-from slimline.errors import ArtifactError
+from slimline.errors import ArtifactError, SlimlineError
 from slimline.params import Budget, Monitor
 from slimline.predictor import Arrays, Predictor
 from slimline.release import FORMAT
+from slimline.runtime_choice import DEFAULT, measured_with
 
+log = logging.getLogger(__name__)
 Outputs = NDArray[np.float32]
 Indices = NDArray[np.int64]
 UNKNOWN = -1
@@ -177,11 +180,22 @@ class Chain:
         found: NDArray[np.float32] = (outputs if normalized else softmax(outputs)).max(1)
         return found
 
+    def predictor(self, stage: str, threads: int) -> Predictor:
+        """Return a stage's exported model on the runtime that it was measured with."""
+        return Predictor(self.directory / "chain" / stage, measured_with(self.card, stage), threads=threads)
+
     def replay(self, inputs: Arrays, stages: Sequence[str] | None = None) -> dict[str, Outputs]:
-        """Return {stage: [rows, k]} what each stage's exported model says here and now, one thread each."""
+        """Return {stage: [rows, k]} what each stage's exported model says here and now, one thread each.
+
+        Where its own runtime isn't there, as on a machine without the GPU, the default one answers.
+        """
         found = {}
         for stage in self.line if stages is None else stages:
-            predictor = Predictor(self.directory / "chain" / stage, threads=1)
+            try:
+                predictor = self.predictor(stage, 1)
+            except SlimlineError as error:
+                log.warning("%s; its answers are replayed with %s", error, DEFAULT)
+                predictor = Predictor(self.directory / "chain" / stage, DEFAULT, threads=1)
             try:
                 raw = benchmark.outputs(predictor, inputs)
                 found[stage] = raw.reshape(len(raw), -1).astype(np.float32)
