@@ -33,22 +33,29 @@ def blame(
     labels: Annotated[str, typer.Option(help="The column, or array, of --inputs that holds the truth.")] = "label",
     incumbent: Annotated[Optional[Path], typer.Option(help="The release before it, to compare stage by stage.")] = None,  # noqa: UP045
     signal: Annotated[Optional[str], typer.Option(help="What raised the alarm, such as accuracy or latency.")] = None,  # noqa: UP045
+    params_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--params", help="The monitor's --params, whose section monitor holds; by default the release's."),
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="A folder for blame.json, blame.md and blame.png.")] = None,  # noqa: UP045
 ) -> None:
     """Say at which stage answers flipped or time was lost: a stage, serving, data or nothing; exit 1 unless nothing."""
     from contextlib import nullcontext
 
+    from slimline import params
     from slimline.events import EventStore
     from slimline.monitor import blame as blaming
     from slimline.monitor.blame import inputs as rows_of
     from slimline.monitor.blame import page
 
     release, incumbent = _directory(release), None if incumbent is None else _directory(incumbent)
+    settings = None if params_file is None else params.load(params_file).monitor
     start, end = moment("--since", since), moment("--until", until)
     rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
     with nullcontext() if store is None or rows is not None else EventStore.open(store, create=False) as opened:
         found = blaming.blame(
-            release, opened, since=start, until=end, variant=variant, rows=rows, incumbent=incumbent, signal=signal
+            release, opened, since=start, until=end, variant=variant, rows=rows, incumbent=incumbent, signal=signal,
+            settings=settings,
         )  # fmt: skip
     print("\n".join(page.lines(found)))
     if out is not None:

@@ -51,7 +51,7 @@ def run(options: Options) -> None:
     with _held(options.folder), EventStore.open(options.store, create=False) as store:
         follower = Follower(store, releases, options.folder, chosen)
         follower.check()
-        responder = Responder(store, releases, options.undo)
+        responder = Responder(store, releases, options.undo, chosen)
         process = Process(
             follower, options.folder, responder=responder, scrapers=[Scraper(url).start() for url in options.endpoints],
             interval=options.interval,

@@ -20,6 +20,7 @@ from slimline.monitor.alarm import Alarm
 from slimline.monitor.blame import Blame, blame, inputs, on_alarm, page, quality, replayed, window
 from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.standing import Standing, State
+from slimline.params import Monitor
 from slimline.predictor import Predictor
 from tests.monitor.blame.planted import LINE, OVER_PRUNED, Traffic, Workshop, blurred, rotated
 
@@ -306,6 +307,20 @@ def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, 
     with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
         assert blame(good, store, signal="accuracy", rounds=2).verdict == "nothing"
         assert blame(good, store, rounds=2).verdict == "serving"
+
+
+def test_requests_are_held_to_what_the_monitor_holds_them_to(good: Path, workshop: Workshop, tmp_path: Path) -> None:
+    """``slimline monitor --params`` stands in for what the release was made with."""
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    (tmp_path / "params.yaml").write_text(json.dumps(
+        Chain.read(good).card["params"] | {"monitor": {"latency_ms": {"predict": 1000}}}
+    ))  # fmt: skip
+    with Traffic(rows=100, delay=0.005).write(url, good, workshop, 0) as store:
+        assert blame(good, store, rounds=2).verdict == "serving"
+        assert blame(good, store, rounds=2, settings=Monitor(latency_ms={"predict": 1000})).verdict == "nothing"
+    command = ["blame", str(good), "--store", url, "--params", str(tmp_path / "params.yaml")]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stdout.splitlines()[0].split()[0]) == (0, "nothing:"), done.output
 
 
 def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp_path: Path) -> None:

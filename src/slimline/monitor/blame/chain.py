@@ -57,23 +57,24 @@ class Rows:
 class Chain:
     """The stages of a release from the teacher to the one that is served, with its card.
 
-    Each stage of ``line`` was made from the one before it.
+    Each stage of ``line`` was made from the one before it. ``chosen`` stands in for the card's own section ``monitor``.
     """
 
     directory: Path
     revision: str
     card: Mapping[str, Any]
     line: tuple[str, ...]
+    chosen: Monitor | None = None
 
     @classmethod
-    def read(cls, release: Path) -> Chain:
+    def read(cls, release: Path, chosen: Monitor | None = None) -> Chain:
         """Read a release directory. Raises ArtifactError when it is damaged or from a newer version."""
         revision = manifest.verify(release)
         card = manifest.read_json(release / "card.json")
         manifest.check_format(card, release / "card.json", FORMAT)
         exported = set(card["chain"])
         line = tuple(each for each in pipeline.chain(card["params"], card["last"]) if each in exported)
-        return cls(release, revision, card, line)
+        return cls(release, revision, card, line, chosen)
 
     @property
     def steps(self) -> list[tuple[str, str]]:
@@ -118,8 +119,8 @@ class Chain:
 
     @cached_property
     def objectives(self) -> Monitor:
-        """What production was to be held to when the release was made."""
-        return params.parse(self.card["params"], self.directory / "card.json").monitor
+        """What production is held to: what was chosen, or was to hold when the release was made."""
+        return self.chosen or params.parse(self.card["params"], self.directory / "card.json").monitor
 
     def measured(self, stage: str) -> Mapping[str, Any]:
         """Return the benchmark's row of a stage."""
