@@ -323,6 +323,16 @@ def test_requests_are_held_to_what_the_monitor_holds_them_to(good: Path, worksho
     assert (done.exit_code, done.stdout.splitlines()[0].split()[0]) == (0, "nothing:"), done.output
 
 
+def test_a_release_without_measured_latency_is_held_to_none(
+    good: Path, workshop: Workshop, tmp_path: Path, resealed: Callable[..., Path]
+) -> None:
+    release = resealed(
+        good, tmp_path / "unmeasured", lambda _, card: card["benchmark"]["stages"]["quantize"].update(latency_ms={})
+    )
+    with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", release, workshop, 0) as store:
+        assert blame(release, store, rounds=2).verdict == "nothing"
+
+
 def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp_path: Path) -> None:
     own = ("accuracy", digest(good), "default", State.REGRESSED, "it fell", 1e9, 300)
     drift = Standing("drift/input", *own[1:])

@@ -18,6 +18,7 @@ from slimline.errors import ArtifactError, PluginError
 from slimline.monitor.blame.chain import Chain
 from slimline.monitor.blame.quality import Opinion
 from slimline.monitor.blame.window import Window
+from slimline.monitoring import objectives
 from slimline.predictor import Predictor
 
 ROUNDS, REPEATS = 20, 10
@@ -99,15 +100,6 @@ def _benchmarked(chain: Chain, before: str, stage: str, batch: str) -> tuple[flo
     return was, min(was, low / own_high), max(was, high / own_low)
 
 
-def objectives(chain: Chain) -> dict[str, float]:
-    """Return {part: seconds} that requests should keep: params.yaml's, else twice the benchmark's largest batch."""
-    if chain.objectives.latency_ms:
-        return {part: ms / 1e3 for part, ms in chain.objectives.latency_ms.items()}
-    by_batch = chain.measured(chain.last)["latency_ms"]
-    largest = by_batch[max(by_batch, key=int)]
-    return {"predict": 2 * max(largest.values()) / 1e3}
-
-
 def judge(chain: Chain, window: Window, timed: list[Timed], *, alarmed: bool, confidence: float) -> Opinion:
     """Say what made requests slow. ``alarmed``: a signal of latency says that they are."""
     slow = _slow(chain, window, confidence, 1.0 if alarmed else BURN)
@@ -139,7 +131,7 @@ def _least(each: Timed) -> float:
 def _slow(chain: Chain, window: Window, confidence: float, burn: float) -> str:
     """Say that ``burn`` times more requests than allowed miss the objective, or return the empty string."""
     allowed = 1 - chain.objectives.latency_share
-    limits = objectives(chain)
+    limits = objectives.latency(chain.objectives, chain.measured(chain.last)["latency_ms"])
     for part, limit in limits.items():
         seconds = window.latency.get(part)
         if seconds is None or not len(seconds):
