@@ -240,6 +240,7 @@ def test_images_in_folders_named_by_their_labels(good: Path, workshop: Workshop,
         ("rows.npz", {"image": np.zeros((1, 1, 8, 8), np.float32), "label": ["cat"]}, DataError, "'cat' is no label"),
         ("rows.npz", None, DataError, "can't be read"),
         ("rows.txt", None, DataError, "a folder of images, .csv"),
+        ("rows.csv", None, DataError, "no column"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(
@@ -251,7 +252,7 @@ def test_inputs_that_do_not_fit_are_named(
         np.savez(path, **arrays)
     with pytest.raises(error, match=message) as raised:
         inputs.read(good, path, "label")
-    assert str(path) in str(raised.value)
+    assert str(raised.value).count(str(path)) == 1
 
 
 def test_an_alarm_is_explained_and_exported(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> None:
