@@ -12,13 +12,11 @@ events again and comes to the same alarm, which is open already.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimline import manifest
+from slimline import json_lines
 from slimline.monitor.alarm import Alarm
 from slimline.monitor.standing import Standing, State
 
@@ -70,17 +68,7 @@ class AlarmLog:
         return True
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry, ensure_ascii=False) + "\n"
-        try:
-            with self.path.open("ab+") as file:
-                end = file.tell()
-                if end and _last_byte(file, end) != b"\n":  # a power cut tore the last line
-                    line = "\n" + line
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise manifest.told(error, self.path) from error
+        json_lines.append(self.path, entry)
         self._take(entry)
 
     def _take(self, entry: dict[str, Any]) -> None:
@@ -96,17 +84,7 @@ class AlarmLog:
 
 def entries(folder: Path) -> list[dict[str, Any]]:
     """Return every entry, oldest first; a torn line is left out."""
-    try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return [each for each in found if isinstance(each, dict) and "event" in each]
+    return [each for each in json_lines.read(folder / FILE) if "event" in each]
 
 
 def _id(standing: Standing) -> str:
@@ -118,9 +96,3 @@ def _alarm(entry: Mapping[str, Any]) -> Alarm:
     told["state"] = State[told["state"].upper()]
     told["interval"] = None if told.get("interval") is None else tuple(told["interval"])
     return Alarm(entry["id"], entry["time"], Standing(**told))
-
-
-def _last_byte(file: Any, end: int) -> bytes:
-    file.seek(end - 1)
-    byte: bytes = file.read(1)
-    return byte
