@@ -73,7 +73,7 @@ class AlarmLog:
 
     def _take(self, entry: dict[str, Any]) -> None:
         if entry["event"] == "raised":
-            alarm = _alarm(entry)
+            alarm = Alarm.from_dict(entry)
             self.open[alarm.standing.signal, alarm.standing.revision, alarm.standing.variant] = alarm
         elif entry["event"] == "answered":
             self.answers[entry["id"]] = {key: entry[key] for key in ("blame", "undo") if key in entry}
@@ -89,10 +89,3 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 
 def _id(standing: Standing) -> str:
     return f"{standing.signal}:{standing.revision}:{standing.variant}:{standing.since:.0f}"
-
-
-def _alarm(entry: Mapping[str, Any]) -> Alarm:
-    told = dict(entry["standing"])
-    told["state"] = State[told["state"].upper()]
-    told["interval"] = None if told.get("interval") is None else tuple(told["interval"])
-    return Alarm(entry["id"], entry["time"], Standing(**told))

@@ -261,13 +261,7 @@ def _action(entry: dict[str, Any]) -> Action:
 
 def alarm_of(entry: dict[str, Any]) -> Alarm:
     """Return the alarm that a journal entry is about. Raises UndoError when it isn't one."""
-    from slimline.monitor.standing import Standing, State
-
     try:
-        told = dict(entry["evidence"]["standing"])
-        told["state"] = State[told["state"].upper()]
-        if told.get("interval") is not None:
-            told["interval"] = (told["interval"][0], told["interval"][1])
-        return Alarm(entry["evidence"]["id"], entry["evidence"]["time"], Standing(**told))
+        return Alarm.from_dict(entry["evidence"])
     except (KeyError, TypeError, IndexError) as error:
         raise UndoError(f"the journal's entry of {entry.get('time')} holds no alarm ({error})") from error
