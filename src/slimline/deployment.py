@@ -237,6 +237,17 @@ def _lead(line: list[str], to: str | None) -> None:
         line.pop()
 
 
+def release_in(path: Path) -> Path:
+    """Return the directory of a release: ``path`` itself, or what is current in the deployment there.
+
+    Raises ReleaseError where it is neither.
+    """
+    found = path if (path / "card.json").is_file() else Deployment(path).current()
+    if found is None:
+        raise ReleaseError(f"{path}: neither a release nor a deployment with a current one; slimline deploy makes one")
+    return found
+
+
 def lines(deployment: Deployment) -> list[str]:
     """Return what ``slimline status --deployment`` shows: the releases in a folder, and which one answers."""
     current, previous = deployment.revision(), deployment.previous()

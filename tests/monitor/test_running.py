@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from slimline import locking
 from slimline.errors import ParamsError
 from slimline.monitor.running import Options, run
 
@@ -25,3 +26,13 @@ def test_a_wrong_target_is_told_at_the_start(tmp_path: Path, url: str, document:
     path.write_text(yaml.safe_dump(document | {"monitor": {"undo": {"target": {"name": "deployment", "pth": "x"}}}}))
     with pytest.raises(ParamsError, match=r"params\.yaml: monitor\.undo\.target\.pth: unknown key of 'deployment'"):
         run(options(tmp_path, url, params=path))
+
+
+def test_two_monitors_on_one_state_folder_would_alarm_twice(
+    tmp_path: Path, url: str, two_releases: tuple[Path, Path]
+) -> None:
+    with (
+        locking.held(tmp_path / "state", 0.0, ParamsError),
+        pytest.raises(ParamsError, match="state: another monitor runs on it; give this one another --state"),
+    ):
+        run(options(tmp_path, url, releases=two_releases))

@@ -43,12 +43,13 @@ def blame(
     from contextlib import nullcontext
 
     from slimline import params
+    from slimline.deployment import release_in
     from slimline.events import EventStore
     from slimline.monitor import blame as blaming
     from slimline.monitor.blame import inputs as rows_of
     from slimline.monitor.blame import page
 
-    release, incumbent = _directory(release), None if incumbent is None else _directory(incumbent)
+    release, incumbent = release_in(release), None if incumbent is None else release_in(incumbent)
     settings = None if params_file is None else params.load(params_file).monitor
     start, end = moment("--since", since), moment("--until", until)
     rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
@@ -81,20 +82,6 @@ def moment(option: str, text: str | None) -> float | None:
     except ValueError:
         raise EventError(f"{option}: {text!r} is no time; write 2026-01-31T12:00+01:00, or 90m, 24h") from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _directory(release: Path) -> Path:
-    from slimline.deployment import Deployment
-    from slimline.errors import ReleaseError
-
-    if (release / "card.json").is_file():
-        return release
-    current = Deployment(release).current()
-    if current is None:
-        raise ReleaseError(
-            f"{release}: neither a release nor a deployment with a current one; slimline deploy makes one"
-        )
-    return current.resolve()
 
 
 @app.command()
@@ -161,10 +148,11 @@ def undo(
 def _policy(deployment: Path | None, params_file: Path | None, folder: Path) -> tuple[Any, ...]:
     """Return what an Undo is configured with, as the monitor that watches ``deployment`` has it."""
     from slimline import params
+    from slimline.deployment import release_in
     from slimline.monitor import undo, watched
 
     if params_file is None and deployment is not None:
-        release = _directory(deployment)
+        release = release_in(deployment)
         own = watched.read("", "", shadow=False, release=release, chosen=None).params.undo
         where = str(release / "card.json")
     else:
