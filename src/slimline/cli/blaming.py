@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from slimline.cli.options import moment
+
 if TYPE_CHECKING:
     from slimline.monitor.blame import Rows
 
@@ -63,25 +65,6 @@ def blame(
         print(f"written: {', '.join(map(str, page.write(found, out)))}")
     if found.kind != "nothing":
         raise typer.Exit(1)
-
-
-def moment(option: str, text: str | None) -> float | None:
-    """Return Unix time for a date, or for so long ago: 90s, 15m, 24h, 7d."""
-    import re
-    import time
-    from datetime import UTC, datetime
-
-    from slimline.errors import EventError
-
-    if text is None:
-        return None
-    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return time.time() - float(ago[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[ago[2]]
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise EventError(f"{option}: {text!r} is no time; write 2026-01-31T12:00+01:00, or 90m, 24h") from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 @app.command()
