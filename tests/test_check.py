@@ -98,6 +98,19 @@ def test_parts_that_a_model_does_not_have_are_told_before_training(folder: Folde
     assert folder.mistake() == f"params.yaml: prune.methods.0: {name} found no {name} in this model"
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("deploymnt", "monitor.undo.target: no plug-in 'deploymnt' among slimline.targets"),
+        ({"name": "deployment", "variant": "v.json"}, "monitor.undo.target.variant: unknown key of 'deployment'"),
+        ({"name": "webhook", "url": "deployer:8080"}, "monitor.undo.target.url: string should match pattern"),
+    ],
+)
+def test_a_wrong_target_is_told_before_the_first_alarm(folder: Folder, target: Any, message: str) -> None:
+    folder.document["monitor"] = {"undo": {"target": target}}
+    assert folder.mistake().startswith(f"params.yaml: {message}")
+
+
 def test_a_list_of_losses_passes(folder: Folder) -> None:
     hint = {"name": "hint", "layers": {"3": "stages.0"}}
     folder.document["distill"]["model"] = {"name": "resnet", "args": {"depth": 8}}

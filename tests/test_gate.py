@@ -9,6 +9,7 @@ import pytest
 from slimline.errors import ParamsError
 from slimline.gate import Check, judge, lines
 from slimline.params import Budget
+from slimline.promises import accepted
 
 MEASURED: dict[str, Any] = {
     "target": {"batch_sizes": [1, 32]},
@@ -69,13 +70,23 @@ def test_what_was_not_measured_is_an_error_naming_the_key(budget: dict[str, Any]
     [(0.0, [-0.08, 0.08], True), (0.02, [-0.08, 0.08], False), (0.0, [-0.01, 0.01], False)],
 )
 def test_a_drop_that_few_rows_leave_open_is_said_to_be(value: float, interval: list[float], said: bool) -> None:
-    check = Check("drop of accuracy", 0.015, value, interval, interval[1] <= 0.015)
+    check = Check("drop", "drop of accuracy", 0.015, value, interval, interval[1] <= 0.015)
     (line,) = lines([check])
     assert ("more rows would tell" in line) is said
     assert line.startswith("ok  " if check.ok else "FAIL")
-    assert not Check("speed-up at batch 1", 2.0, 1.9, [1.0, 3.0], ok=False).is_open
-    (line,) = lines([Check("speed-up at batch 1", 2.0, 2.1, [1.0, 3.0], ok=False)])
+    assert not Check("speed-up", "speed-up at batch 1", 2.0, 1.9, [1.0, 3.0], ok=False).is_open
+    (line,) = lines([Check("speed-up", "speed-up at batch 1", 2.0, 2.1, [1.0, 3.0], ok=False)])
     assert line.endswith("more latency.rounds, or a quieter machine, would tell")
+
+
+def test_a_line_is_judged_by_its_kind_whatever_its_text_says() -> None:
+    """A metric may be called anything."""
+    assert Check("drop", "accuracy lost", 0.1, 0.05, [0.0, 0.2], ok=False).is_open
+    assert not Check("recall", "drops found", 0.9, 0.95, [0.8, 1.0], ok=False).at_most
+    kinds = [{"kind": "speed-up", "what": "drop of nothing", "ok": False}, {"kind": "recall", "what": "x", "ok": True}]
+    assert accepted(kinds)
+    assert not accepted(kinds[:1])
+    assert accepted([{"what": "recall of Shirt", "ok": True}]), "as cards had it before"
 
 
 def test_an_empty_budget_asks_for_nothing() -> None:

@@ -127,6 +127,18 @@ def test_a_value_out_of_range_is_named(document: dict[str, Any], key: str, value
         pytest.param("prune.from", ["distill"], "prune.from: input should be a valid string", id="from"),
         pytest.param("budget.min_speedup", "fast", "budget.min_speedup: input should be a valid", id="union"),
         pytest.param("budget.min_speedup", {1: -2}, "budget.min_speedup", id="inside a union"),
+        pytest.param(
+            "monitor.latency_ms",
+            {"predicts": 20},
+            "monitor.latency_ms.predicts: input should be 'decode', 'queue',",
+            id="part of a request",
+        ),
+        pytest.param(
+            "monitor.undo",
+            {"on": ["acuracy"]},
+            "monitor.undo.on.0: input should be 'accuracy', 'agreement',",
+            id="signal",
+        ),
     ],
 )
 def test_a_value_of_a_wrong_type_is_named(document: dict[str, Any], key: str, value: Any, message: str) -> None:

@@ -90,6 +90,7 @@ def _taught(section: Distill | Compression) -> Taught | None:
 
 
 def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured, str]]:
+    yield "targets", settings.monitor.undo.target, f"{path}: monitor.undo.target"
     for name, section in settings.compressions.items():
         if isinstance(section, Distill):
             yield from (("losses", *each) for each in section.losses(f"{path}: {name}"))

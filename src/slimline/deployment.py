@@ -13,7 +13,6 @@ need none: at any moment, through kill -9 and full disks, ``current`` leads to a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimline import archive, goldens, locking, manifest
+from slimline import archive, goldens, json_lines, locking, manifest
 from slimline.errors import ArtifactError, ReleaseError
 from slimline.predictor import Predictor
 
@@ -82,17 +81,7 @@ class Deployment:
 
     def history(self) -> list[dict[str, Any]]:
         """Return what was done, oldest first: {"time", "action": "activate|rollback", "revision", "from"}."""
-        try:
-            text = (self.path / HISTORY).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        entries = []
-        for line in text.splitlines():
-            try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue  # a line that a power cut tore: the link says what is current
-        return entries
+        return list(json_lines.read(self.path / HISTORY))  # of a torn line the link says whether it came to pass
 
     def find(self, prefix: str) -> str:
         """Return the one installed revision that starts with ``prefix``, with or without ``sha256:``."""
@@ -192,12 +181,7 @@ class Deployment:
 
     def _record(self, action: str, revision: str) -> None:
         entry = {"time": round(time.time(), 3), "action": action, "revision": revision, "from": self.revision()}
-        path = self.path / HISTORY
-        torn = path.is_file() and not path.read_bytes().endswith(b"\n")
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        json_lines.append(self.path / HISTORY, entry)
 
     def _line(self) -> list[str]:
         """Return the releases that led to the current one, which comes last: a rollback takes them off again.
@@ -251,6 +235,17 @@ def _lead(line: list[str], to: str | None) -> None:
         line.append(to)
     while line and line[-1] != to:
         line.pop()
+
+
+def release_in(path: Path) -> Path:
+    """Return the directory of a release: ``path`` itself, or what is current in the deployment there.
+
+    Raises ReleaseError where it is neither.
+    """
+    found = path if (path / "card.json").is_file() else Deployment(path).current()
+    if found is None:
+        raise ReleaseError(f"{path}: neither a release nor a deployment with a current one; slimline deploy makes one")
+    return found
 
 
 def lines(deployment: Deployment) -> list[str]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from slimline import manifest, params, pipeline
 from slimline.errors import ParamsError
 from slimline.params import Budget
 
+Kind = Literal["drop", "recall", "speed-up", "bytes"]
+
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the verdict. ``bad_end`` is the value that counts against ``limit``; None: a single number."""
+    """One line of the verdict; ``what`` says it to people. ``interval`` None: a single number was measured."""
 
+    kind: Kind
     what: str
     limit: float
     value: float
@@ -30,12 +33,12 @@ class Check:
     @property
     def cure(self) -> str:
         """What would tell where ``is_open``."""
-        return "more latency.rounds, or a quieter machine," if self.what.startswith("speed-up") else "more rows"
+        return "more latency.rounds, or a quieter machine," if self.kind == "speed-up" else "more rows"
 
     @property
     def at_most(self) -> bool:
         """Whether the value must not be above the limit, rather than not below it."""
-        return self.what.startswith(("drop", "bytes"))
+        return self.kind in {"drop", "bytes"}
 
 
 def judge(
@@ -53,22 +56,22 @@ def judge(
         if metric not in row["drops"]:
             raise ParamsError(f"{where}.max_drop.{metric}: not measured; measured are {', '.join(row['drops'])}")
         drop, ci = row["drops"][metric]["drop"], row["drops"][metric]["ci"]
-        checks.append(Check(f"drop of {metric}", limit, drop, ci, ci[1] <= limit))
+        checks.append(Check("drop", f"drop of {metric}", limit, drop, ci, ci[1] <= limit))
     for batch, limit in _speedups(budget, benchmark).items():
         if str(batch) not in row["speedup"]:
             known = ", ".join(row["speedup"])
             raise ParamsError(f"{where}.min_speedup.{batch}: batch {batch} was not measured; measured are {known}")
         ratio, ci = row["speedup"][str(batch)], row["speedup_ci"][str(batch)]
-        checks.append(Check(f"speed-up at batch {batch}", limit, ratio, ci, ci[0] >= limit))
+        checks.append(Check("speed-up", f"speed-up at batch {batch}", limit, ratio, ci, ci[0] >= limit))
     if budget.max_bytes is not None:
-        checks.append(Check("bytes", budget.max_bytes, row["bytes"], None, row["bytes"] <= budget.max_bytes))
+        checks.append(Check("bytes", "bytes", budget.max_bytes, row["bytes"], None, row["bytes"] <= budget.max_bytes))
     for label, limit in budget.min_recall.items():
         if label not in row.get("per_class", {}):
             known = ", ".join(row.get("per_class", {}))
             cure = f"labels: {known}" if known else "this task has none: bound max_drop instead"
             raise ParamsError(f"{where}.min_recall.{label}: no such label; {cure}")
         recall, ci = row["per_class"][label]["recall"], row["per_class"][label]["recall_ci"]
-        checks.append(Check(f"recall of {label}", limit, recall, ci, ci[0] >= limit))
+        checks.append(Check("recall", f"recall of {label}", limit, recall, ci, ci[0] >= limit))
     return checks
 
 

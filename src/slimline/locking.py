@@ -16,8 +16,11 @@ LOOK_SECONDS = 0.02
 
 
 @contextmanager
-def held(folder: Path, timeout: float, error: type[SlimlineError]) -> Iterator[None]:
-    """Hold ``folder``/.lock, making the folder. Raises ``error`` when others hold it for ``timeout`` seconds."""
+def held(folder: Path, timeout: float, error: type[SlimlineError], busy: str | None = None) -> Iterator[None]:
+    """Hold ``folder``/.lock, making the folder.
+
+    Raises ``error`` when others hold it for ``timeout`` seconds; ``busy`` says then who they are and what to do.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / FILE).open("a+", encoding="utf-8")
@@ -31,6 +34,7 @@ def held(folder: Path, timeout: float, error: type[SlimlineError]) -> Iterator[N
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise error(f"{folder}: another process holds its lock for {timeout:g} s; try again") from None
+                    said = busy or f"another process holds its lock for {timeout:g} s; try again"
+                    raise error(f"{folder}: {said}") from None
                 time.sleep(LOOK_SECONDS)
         yield

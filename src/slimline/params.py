@@ -30,6 +30,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[str, Field(coerce_numbers_to_str=True)]  # YAML reads the layer 3 as a number
+Part = Literal["decode", "queue", "predict", "encode", "total"]  # of a request's time
+Signal = Literal["accuracy", "agreement", "estimate", "drift", "latency", "errors", "traffic", "coverage"]
 
 
 class Section(BaseModel):
@@ -228,7 +230,7 @@ class Undo(Section):
 
     policy: Literal["off", "propose", "act"] = "propose"
     target: Format = Configured(name="deployment")
-    on: list[str] = ["accuracy", "agreement", "errors"]
+    on: list[Signal] = ["accuracy", "agreement", "errors"]
     budget: Count = 2
     per_hours: Annotated[float, Field(gt=0)] = 24.0
     settle_minutes: Annotated[float, Field(ge=0)] = 10.0
@@ -247,7 +249,7 @@ class Monitor(Section):
     """
 
     run_length: Annotated[float, Field(ge=100)] = 1e6
-    latency_ms: dict[str, Annotated[float, Field(gt=0)]] = {}
+    latency_ms: dict[Part, Annotated[float, Field(gt=0)]] = {}
     latency_share: Fraction = 0.99
     error_share: Fraction = 0.001
     agreement_drop: Fraction = 0.02

@@ -92,8 +92,13 @@ def promises(
 
 def accepted(checks: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the gate passed the quality of a release, whatever it said of speed and size."""
-    quality = [check["ok"] for check in checks if str(check["what"]).startswith(("drop of", "recall of"))]
+    quality = [check["ok"] for check in checks if _kind(check) in {"drop", "recall"}]
     return bool(quality) and all(quality)
+
+
+def _kind(check: Mapping[str, Any]) -> str:
+    """Return the kind of a line of the gate's verdict; in older cards it is the first word of its text."""
+    return str(check.get("kind") or check["what"].split()[0])
 
 
 def _agreement(labels: Sequence[str] | None, row: Mapping[str, Any], drop: float) -> Floats | None:

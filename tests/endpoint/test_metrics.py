@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from slimline import params
 from slimline.buckets import SECONDS
 from slimline.endpoint.metrics import PARTS, Metrics, Series, sweep
 from slimline.events import REASONS
@@ -32,7 +33,8 @@ def test_requests_are_counted_by_part_and_label(serve: Serve, release: Path, row
     answer = client.post("/predict", json={"inputs": {"image": rows.tolist()}}).json()
     found = samples(client)
     own = {("revision", digest(release)), ("variant", "default")}
-    for part in ("decode", "queue", "predict", "encode", "total"):
+    assert get_args(params.Part) == PARTS
+    for part in PARTS:
         assert found["slimline_request_duration_seconds_count", frozenset({("part", part), *own})] == 1
     total = found["slimline_request_duration_seconds_sum", frozenset({("part", "total"), *own})]
     predict = found["slimline_request_duration_seconds_sum", frozenset({("part", "predict"), *own})]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -206,12 +207,20 @@ def test_purge_by_date_and_by_id(run: Callable[..., str], sqlite_url: str, make:
         assert [each.id for each in store.predictions()] == ["p3"]
 
 
+def test_purge_by_age(run: Callable[..., str], sqlite_url: str, make: Make) -> None:
+    """As blame and window take times."""
+    with EventStore.open(sqlite_url) as store:
+        store.write([make(f"p{hours}", time.time() - hours * 3600) for hours in (1, 23, 25, 49)])
+    assert run("events", "purge", "--before", "24h") == "deleted 2 predictions and 0 labels\n"
+    assert run("events", "purge", "--before", "1d") == "deleted 0 predictions and 0 labels\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["events", "purge"], "give either"),
         (["events", "purge", "--id", "a", "--before", "2020-01-01"], "give either"),
-        (["events", "purge", "--before", "last week"], "'last week' is no date"),
+        (["events", "purge", "--before", "last week"], "--before: 'last week' is no time"),
         (["labels", "import", "nowhere.csv"], r"nowhere\.csv: no such file"),
         (["labels", "import", "nowhere.csv", "--as", "txt"], r"Did you mean 'text'\?"),
         (["events", "show", "--store", "sqlite:///nowhere.db"], "there is none"),

@@ -261,6 +261,7 @@ def test_what_no_store_can_take_doesnt_hold_up_the_rest(url: str, writers: Write
     bad = [
         make("nul\0"), make("\ud800"), make("x", outputs="no array"), make("y", time=float("nan")),
         make("z", latency={"total": "soon"}), make("w", labels=["a\0"]), make("v", revision=None),
+        make("u", latency={"total": float("inf")}),
     ]  # fmt: skip
     for i in range(20):
         writer.put(make(f"good{i}"))
@@ -301,6 +302,20 @@ def test_what_is_too_old_goes_with_its_labels(url: str, writers: Writers, make: 
         until(lambda: store.counts() == {"predictions": 3, "labels": 2, "early": 1})
         assert sorted(each.id for each in store.predictions()) == ["new", "p1", "p29"]
         assert store.history("p31") == []
+
+
+def test_a_purge_that_breaks_takes_nothing_with_it(
+    sqlite_url: str, writers: Writers, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def purge(*_: Any, **__: Any) -> dict[str, int]:
+        raise RuntimeError("a driver")
+
+    monkeypatch.setattr(EventStore, "purge", purge)
+    writer = writers(sqlite_url, retention=30)
+    for name in ("x", "y"):
+        writer.put(make(name))
+        assert writer.flush(20.0)
+    assert ids(sqlite_url) == ["x", "y"]
 
 
 def test_old_predictions_go_while_new_ones_keep_coming(sqlite_url: str, writers: Writers, make: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from slimline import manifest
 from slimline.endpoint.settings import Settings
-from slimline.monitor import watched
+from slimline.monitor import scraping, watched
 from slimline.monitor.coverage import Coverage
 from slimline.monitor.failures import Errors
 from slimline.monitor.latency import latency
@@ -153,6 +154,34 @@ def test_an_endpoint_that_is_away_is_said_once(caplog: pytest.LogCaptureFixture)
         scraper.look()
     scraper.close()
     assert caplog.text.count("can't be read") == 1
+    assert list(scraper.take()) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"no HTTP\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        b'HTTP/1.1 200 OK\r\n\r\nslimline_events_dropped_total{revision="a"} 1\n',
+        b'HTTP/1.1 200 OK\r\n\r\nslimline_events_dropped_total{revision="a",variant="b"} +Inf\n',
+    ],
+    ids=["no HTTP", "cut short", "no variant", "no count"],
+)
+def test_whatever_an_endpoint_says_it_is_looked_at_again(
+    said: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread would be gone, and errors never seen again, without a word."""
+    monkeypatch.setattr(scraping, "EVERY", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        scraper = Scraper(f"http://127.0.0.1:{listening.getsockname()[1]}").start()
+        listening.settimeout(10.0)
+        for _ in range(4):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(said)
+        scraper.close()
+    assert caplog.text.count("can't be read") <= 1
     assert list(scraper.take()) == []
 
 

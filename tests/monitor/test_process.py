@@ -17,6 +17,7 @@ from slimline.monitor.follower import Follower
 from slimline.monitor.metrics import Shown
 from slimline.monitor.process import Clock, Process
 from slimline.monitor.releases import Releases
+from slimline.monitor.standing import Standing, State
 from tests.monitor.conftest import Send
 
 Make = Callable[..., Process]
@@ -192,6 +193,64 @@ def test_a_signal_that_fails_takes_nothing_with_it(
     assert caplog.text.count("is left out") == 1
     (failed,) = (key for key in shown(process) if key.startswith("slimline_signal_failed"))
     assert '["signal", "accuracy"]' in failed
+
+
+def test_an_alarm_stays_open_while_its_signal_cannot_say_that_it_is_over(
+    make: Make, url: str, send: Send, watched_releases: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from slimline.monitor.accuracy import Accuracy
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    process = make()
+    with EventStore.open(url) as store:
+        send(store, 600, wrong=0.5)
+    drain(process)
+    before = dict(process.alarms.open)
+    assert {key[0] for key in before} == {"accuracy", "agreement"}
+    process.follower.save()
+    with monkeypatch.context() as broken:
+        broken.setattr(Accuracy, "standings", fail)
+        drain(process)
+        drain(process)
+    assert process.follower.active()[0].failed == ["accuracy"]
+    assert process.alarms.open == before
+    away = make(watched_releases[1])  # a release that can't be found when the monitor starts again
+    drain(away)
+    assert away.alarms.open == before
+    assert {each["event"] for each in alarm_log.entries(tmp_path / "state")} == {"raised"}
+
+
+def test_an_alarm_stays_open_while_its_release_has_yet_to_be_read_of(
+    make: Make, url: str, send: Send, watched_releases: tuple[Path, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The checkpoint is lost, and the store begins long before."""
+    with EventStore.open(url) as store:
+        send(store, 60, revision=manifest.digest(watched_releases[1]))
+        send(store, 600, wrong=0.5, start=1e9 + 1000)
+        drain(make(*watched_releases))
+    (tmp_path / "state" / checkpoint.FILE).unlink()
+    monkeypatch.setattr("slimline.monitor.follower.PAGE", 50)
+    process = make(*watched_releases)
+    assert process.poll()
+    assert {key[0] for key in process.alarms.open} == {"accuracy", "agreement"}
+    drain(process)
+    assert [each["event"] for each in alarm_log.entries(tmp_path / "state")] == ["raised"] * 2
+
+
+def test_an_alarm_of_a_signal_that_is_watched_no_more_is_over(
+    make: Make, url: str, send: Send, watched_releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = manifest.digest(watched_releases[0]), "main"
+    process = make()
+    process.alarms.settle({("gone", *own): Standing("gone", *own, State.REGRESSED, "bad", 1e9, 1)}, 1e9, str)
+    with EventStore.open(url) as store:
+        send(store, 30)
+    drain(process)
+    assert alarm_log.entries(tmp_path / "state")[-1]["why"] == "its signal isn't watched any more"
 
 
 def test_a_state_folder_that_cannot_be_written_delays_alarms_and_loses_none(

@@ -35,7 +35,7 @@ def process(url: str, deployment: Deployment, folder: Path, policy: str) -> Proc
     folder.mkdir(exist_ok=True)
     chosen = Monitor.model_validate({"undo": {"policy": policy}})
     store, releases = EventStore.open(url), Releases(deployment.path)
-    responder = Responder(store, releases, folder / "undo")
+    responder = Responder(store, releases, folder / "undo", chosen)
     return Process(Follower(store, releases, folder, chosen), folder, responder=responder)
 
 
@@ -81,9 +81,11 @@ def test_what_nothing_explains_is_looked_at_once_more_before_anything_is_done(
 ) -> None:
     """As an alarm after a few dozen rows: the rows that came since tell the stage."""
     looks: list[str] = []
+    chosen: list[Monitor] = []
 
     def early(alarm: Any, *arguments: Any, **keys: Any) -> Blame:
         found = on_alarm(alarm, *arguments, **keys)
+        chosen.append(keys["settings"])
         looks.append(alarm.id)
         return replace(found, kind="nothing", stage=None) if looks.count(alarm.id) == 1 else found
 
@@ -100,3 +102,4 @@ def test_what_nothing_explains_is_looked_at_once_more_before_anything_is_done(
     outcomes = [(each["undo"]["outcome"], "blame" in each) for each in answers(state)]
     assert sorted(outcomes) == [("done", True), ("moot", True), ("waiting", False), ("waiting", False)]
     assert [looks.count(each) for each in set(looks)] == [2, 2]
+    assert {each.undo.policy for each in chosen} == {"act"}, "as the monitor's --params say, not the release"

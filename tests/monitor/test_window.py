@@ -102,7 +102,7 @@ def crowded(tmp_path: Path) -> Path:
             ]
             kept.append(1e9 + 60 * minute, own, 600 * minute, standings, samples)
             holding |= {(each.signal, *own): each for each in standings}
-        log.settle(holding, 1e9 + 60 * minute)
+        log.settle(holding, 1e9 + 60 * minute, lambda _: "it answers nobody any more")
     return folder
 
 

@@ -13,7 +13,8 @@ from prometheus_client import Metric
 from slimline import monitoring
 from slimline.endpoint.metrics import Metrics, Series
 from slimline.monitor.metrics import METRICS
-from tests.monitoring.conftest import SECTIONS, run
+from slimline.monitoring.objectives import objectives
+from tests.monitoring.conftest import ROW, SECTIONS, run
 
 
 def panels(folder: Path) -> list[dict[str, Any]]:
@@ -68,3 +69,27 @@ def test_panels_have_ids_of_their_own_and_objectives_as_lines(make: Any, tmp_pat
     for part in ("total", "predict"):
         steps = by_title[f"Latency, {part}"]["fieldConfig"]["defaults"]["thresholds"]["steps"]
         assert steps[-1]["value"] == held["latency"][part]["seconds"]
+
+
+def quality(tmp_path: Path, drops: dict[str, float], **measured: Any) -> tuple[str, list[float], dict[str, float]]:
+    """The title and lines of the panel of quality, and the floors, of a release with such a budget."""
+    row = ROW | {"rmse": 2.0, "mae": 1.0, "macro_f1": 0.8, "lower_is_better": ["rmse", "mae"]}
+    held = objectives(
+        {"budget": {"max_drop": drops}}, {"stages": {"teacher": row, "factorize": row}} | measured, "factorize"
+    )
+    monitoring.write(tmp_path, held, "prices")
+    panel = next(each for each in panels(tmp_path) if "by the labels" in each["title"])
+    steps = panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
+    return panel["title"], [each["value"] for each in steps if each["value"]], held["floors"]
+
+
+def test_a_floor_is_where_quality_ends(tmp_path: Path) -> None:
+    """Of a metric that is better lower it is the most that it may be, and no line among scores."""
+    title, lines, floors = quality(tmp_path, {"rmse": 0.5}, primary="rmse", higher_is_better=False)
+    assert floors == {"rmse": 2.5}
+    assert (title, lines) == ("Mean score, by the labels that arrived", [])
+
+
+def test_the_panel_of_quality_is_the_primary_metrics(tmp_path: Path) -> None:
+    title, lines, _ = quality(tmp_path, {"macro_f1": 0.1, "accuracy": 0.02}, primary="accuracy")
+    assert (title, lines) == ("accuracy, by the labels that arrived", [0.88])

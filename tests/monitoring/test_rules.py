@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from slimline import manifest, monitoring
+from slimline import manifest, monitoring, params
 from slimline.endpoint.metrics import Metrics, Series
 from slimline.monitor import signals, watched
 from slimline.monitor.metrics import METRICS
@@ -80,6 +80,7 @@ def test_every_signal_has_an_alert_and_every_alert_its_signal(
     release = watched_releases[0]
     made = signals.make(watched.read(manifest.digest(release), "v", shadow=False, release=release, chosen=None))
     assert len(made) == len(signals.SIGNALS), "or some have nothing to go by here"
+    assert {signal.name for signal in made} == set(get_args(params.Signal))
     text = " ".join(rule["expr"] for rule in rules_of(folder) if "alert" in rule)
     asked = set(re.findall(r'signal="(\w+)"', text))
     assert asked == {signal.name for signal in made} - {"traffic"}

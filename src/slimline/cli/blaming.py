@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from slimline.cli.options import moment
+
 if TYPE_CHECKING:
     from slimline.monitor.blame import Rows
 
@@ -33,61 +35,36 @@ def blame(
     labels: Annotated[str, typer.Option(help="The column, or array, of --inputs that holds the truth.")] = "label",
     incumbent: Annotated[Optional[Path], typer.Option(help="The release before it, to compare stage by stage.")] = None,  # noqa: UP045
     signal: Annotated[Optional[str], typer.Option(help="What raised the alarm, such as accuracy or latency.")] = None,  # noqa: UP045
+    params_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--params", help="The monitor's --params, whose section monitor holds; by default the release's."),
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="A folder for blame.json, blame.md and blame.png.")] = None,  # noqa: UP045
 ) -> None:
     """Say at which stage answers flipped or time was lost: a stage, serving, data or nothing; exit 1 unless nothing."""
     from contextlib import nullcontext
 
+    from slimline import params
+    from slimline.deployment import release_in
     from slimline.events import EventStore
     from slimline.monitor import blame as blaming
     from slimline.monitor.blame import inputs as rows_of
     from slimline.monitor.blame import page
 
-    release, incumbent = _directory(release), None if incumbent is None else _directory(incumbent)
+    release, incumbent = release_in(release), None if incumbent is None else release_in(incumbent)
+    settings = None if params_file is None else params.load(params_file).monitor
     start, end = moment("--since", since), moment("--until", until)
     rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
     with nullcontext() if store is None or rows is not None else EventStore.open(store, create=False) as opened:
         found = blaming.blame(
-            release, opened, since=start, until=end, variant=variant, rows=rows, incumbent=incumbent, signal=signal
+            release, opened, since=start, until=end, variant=variant, rows=rows, incumbent=incumbent, signal=signal,
+            settings=settings,
         )  # fmt: skip
     print("\n".join(page.lines(found)))
     if out is not None:
         print(f"written: {', '.join(map(str, page.write(found, out)))}")
     if found.kind != "nothing":
         raise typer.Exit(1)
-
-
-def moment(option: str, text: str | None) -> float | None:
-    """Return Unix time for a date, or for so long ago: 90s, 15m, 24h, 7d."""
-    import re
-    import time
-    from datetime import UTC, datetime
-
-    from slimline.errors import EventError
-
-    if text is None:
-        return None
-    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return time.time() - float(ago[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[ago[2]]
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise EventError(f"{option}: {text!r} is no time; write 2026-01-31T12:00+01:00, or 90m, 24h") from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _directory(release: Path) -> Path:
-    from slimline.deployment import Deployment
-    from slimline.errors import ReleaseError
-
-    if (release / "card.json").is_file():
-        return release
-    current = Deployment(release).current()
-    if current is None:
-        raise ReleaseError(
-            f"{release}: neither a release nor a deployment with a current one; slimline deploy makes one"
-        )
-    return current.resolve()
 
 
 @app.command()
@@ -154,10 +131,11 @@ def undo(
 def _policy(deployment: Path | None, params_file: Path | None, folder: Path) -> tuple[Any, ...]:
     """Return what an Undo is configured with, as the monitor that watches ``deployment`` has it."""
     from slimline import params
+    from slimline.deployment import release_in
     from slimline.monitor import undo, watched
 
     if params_file is None and deployment is not None:
-        release = _directory(deployment)
+        release = release_in(deployment)
         own = watched.read("", "", shadow=False, release=release, chosen=None).params.undo
         where = str(release / "card.json")
     else:

@@ -9,15 +9,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from slimline.cli.options import Store, moment
+
 labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What was true, told later.")
 events_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The store of predictions and labels.")
 app = typer.Typer(rich_markup_mode=None)
 app.add_typer(labels_app, name="labels")
 app.add_typer(events_app, name="events")
-Store = Annotated[
-    str,
-    typer.Option(envvar="SLIMLINE_EVENT_STORE", help="sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"),
-]
 
 
 @labels_app.command(name="import")
@@ -48,24 +46,17 @@ def import_labels(
 def purge(
     store: Store = "sqlite:///events.db",
     before: Annotated[
-        Optional[str], typer.Option(help="Delete what is older: 2026-01-31 or 2026-01-31T12:00+01:00; UTC if not said.")  # noqa: UP045
+        str | None,
+        typer.Option(help="Delete what is older: 2026-01-31T12:00+01:00 (UTC if not said), or 24h, 30d."),
     ] = None,
     id: Annotated[Optional[str], typer.Option(help="Delete all under one id.")] = None,  # noqa: A002, UP045
 ) -> None:
     """Delete predictions and their labels for good."""
-    from slimline.errors import EventError
     from slimline.events import EventStore
 
-    try:
-        moment = None if before is None else datetime.fromisoformat(before)
-    except ValueError:
-        raise EventError(
-            f"purge: --before: {before!r} is no date; write 2026-01-31 or 2026-01-31T12:00+01:00"
-        ) from None
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+    oldest = moment("--before", before)
     with EventStore.open(store, create=False) as opened:
-        deleted = opened.purge(before=None if moment is None else moment.timestamp(), id=id)
+        deleted = opened.purge(before=oldest, id=id)
     print(f"deleted {deleted['predictions']} predictions and {deleted['labels']} labels")
 
 

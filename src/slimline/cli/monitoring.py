@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
+from slimline.cli.options import Store, moment
+
 app = typer.Typer(rich_markup_mode=None)
-Store = Annotated[
-    str,
-    typer.Option(envvar="SLIMLINE_EVENT_STORE", help="sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"),
-]
 
 
 @app.command()
@@ -90,7 +88,6 @@ def window(
     until: Annotated[str | None, typer.Option(help="The same; now.")] = None,
 ) -> None:
     """Write what the monitor saw in a window of time as one HTML page: releases, alarms, latency, quality, drift."""
-    from slimline.cli.blaming import moment
     from slimline.monitor import window as page
 
     start, end = moment("--since", since), moment("--until", until)

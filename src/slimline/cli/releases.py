@@ -1,4 +1,4 @@
-"""Commands on releases: judge, promote, move, deploy, score."""
+"""Commands on releases: gate, promote, rollback, status."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ so every pair comes exactly once, however the two are interleaved, and nothing n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -23,17 +23,15 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from slimline.events import arrays
+from slimline.events import samples
 from slimline.events.records import Value
-from slimline.events.schema import INPUTS, LABELS, PREDICTIONS, SOURCES, STAGES
+from slimline.events.samples import Inputs, Stages
+from slimline.events.schema import LABELS, PREDICTIONS, SOURCES
 from slimline.events.writing import FLOAT32, Source
 
-P, L, T = PREDICTIONS.c, LABELS.c, STAGES.c
+P, L = PREDICTIONS.c, LABELS.c
 Outputs = NDArray[np.float32]
 Floats = NDArray[np.float64]
-_Stages = dict[tuple[str, int], dict[str, Outputs]]  # by (id, source)
-_Inputs = dict[tuple[str, int], dict[str, NDArray[Any]]]
-KEYS = 256  # (id, source) pairs in one query, a power of two; SQLite takes 32,766 values
 
 
 class Position(NamedTuple):
@@ -111,7 +109,8 @@ def after(connection: Connection, position: Position, limit: int) -> News:
     last_label = connection.execute(sa.select(sa.func.max(some.c.sequence))).scalar()
     reached = Position(predicted[-1].sequence if predicted else position.prediction, last_label or position.label)
     labelled = _completed(connection, position, reached) if reached.label else []
-    stages, inputs = _stages(connection, [*predicted, *labelled]), _inputs(connection, predicted)
+    stages = samples.stages(connection, [*predicted, *labelled])
+    inputs = samples.inputs(connection, predicted)
     return News(
         reached,
         [_answers(sources[key[0]], rows, stages, inputs) for key, rows in _grouped(predicted)],
@@ -151,7 +150,7 @@ def _grouped(rows: Iterable[Any]) -> list[tuple[tuple[int, int], list[Any]]]:
     return [(each, list(group)) for each, group in groupby(sorted(rows, key=key), key)]
 
 
-def _answers(source: Source, rows: Sequence[Any], stages: _Stages, inputs: _Inputs) -> Answers:
+def _answers(source: Source, rows: Sequence[Any], stages: Stages, inputs: Inputs) -> Answers:
     counts = np.array([row.rows for row in rows])
     first = np.concatenate(([0], np.cumsum(counts)))
     sampled = [
@@ -175,7 +174,7 @@ def _answers(source: Source, rows: Sequence[Any], stages: _Stages, inputs: _Inpu
     )
 
 
-def _truths(source: Source, rows: Sequence[Any], stages: _Stages) -> Truths:
+def _truths(source: Source, rows: Sequence[Any], stages: Stages) -> Truths:
     outputs = [np.frombuffer(row.outputs, FLOAT32, row.width, 4 * row.width * row.row) for row in rows]
     sampled = []
     for number, row in enumerate(rows):
@@ -202,34 +201,6 @@ def _latency(parts: Sequence[dict[str, float]]) -> dict[str, Floats]:
     return {name: np.array([each.get(name, missing) for each in parts], np.float64) / 1e6 for name in names}
 
 
-def _stages(connection: Connection, rows: Sequence[Any]) -> _Stages:
-    found: _Stages = {}
-    for keys in _sampled_keys(rows):
-        for row in connection.execute(sa.select(STAGES).where(sa.tuple_(T.id, T.source).in_(keys))):
-            outputs = np.frombuffer(row.outputs, FLOAT32).reshape(-1, row.width or 1)
-            found.setdefault((row.id, row.source), {})[row.stage] = outputs
-    return found
-
-
-def _inputs(connection: Connection, rows: Sequence[Any]) -> _Inputs:
-    found: _Inputs = {}
-    for keys in _sampled_keys(rows):
-        for row in connection.execute(sa.select(INPUTS).where(sa.tuple_(INPUTS.c.id, INPUTS.c.source).in_(keys))):
-            found.setdefault((row.id, row.source), {})[row.name] = arrays.unpack(row.array)
-    return found
-
-
-def _sampled_keys(rows: Sequence[Any]) -> Iterator[list[tuple[str, int]]]:
-    """Yield the (id, source) of sampled rows, as many as a power of two each time: the last is repeated.
-
-    SQLite's driver keeps the last 128 statements prepared, tens of kB each; one a length would fill that slowly.
-    """
-    keys = sorted({(row.id, row.source) for row in rows if row.sampled is not None})
-    for start in range(0, len(keys), KEYS):
-        own = keys[start : start + KEYS]
-        yield own + own[-1:] * ((1 << (len(own) - 1).bit_length()) - len(own))
-
-
 def _kept(rows: Sequence[tuple[dict[str, NDArray[Any]], int]]) -> dict[str, NDArray[Any]]:
     """Return {input: rows} of the inputs that all ``rows``, (a sample's inputs, row among them), have alike."""
     together: dict[str, NDArray[Any]] = {}
@@ -241,7 +212,7 @@ def _kept(rows: Sequence[tuple[dict[str, NDArray[Any]], int]]) -> dict[str, NDAr
 
 
 def _sampled(
-    places: Sequence[tuple[tuple[str, int], int, int]], stages: _Stages
+    places: Sequence[tuple[tuple[str, int], int, int]], stages: Stages
 ) -> tuple[dict[str, Outputs], NDArray[np.int64]]:
     """Return ({stage: rows}, row numbers) of what was sampled; ``places`` are (key, row among its sample, row here)."""
     known = [(stages[key], place, row) for key, place, row in places if key in stages]

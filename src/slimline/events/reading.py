@@ -13,10 +13,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from slimline.events import arrays
+from slimline.events import samples
 from slimline.events.records import Arrays, Labelled, Prediction
-from slimline.events.schema import INPUTS, LABELS, PREDICTIONS, SOURCES, STAGES
-from slimline.events.writing import FLOAT32
+from slimline.events.schema import LABELS, PREDICTIONS, SOURCES
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 P, S, L = PREDICTIONS.c, SOURCES.c, LABELS.c
@@ -85,7 +84,7 @@ def labelled(reading: Reading, window: Window, *, page: int) -> Iterator[Labelle
         after = query if last is None else query.where(P.time >= last[0], place > sa.tuple_(*last))
         with reading() as connection:
             rows: Sequence[Any] = connection.execute(after).all()
-            stages = _stages(connection, rows)
+            stages = samples.stages(connection, rows)
         for row in rows:
             yield _labelled(row, stages.get((row.id, row.source), {}))
         if len(rows) < page:
@@ -114,7 +113,7 @@ def sources(connection: Connection) -> list[tuple[str, str, bool, int, float, fl
 
 
 def _whole(connection: Connection, rows: Sequence[Any]) -> list[Prediction]:
-    stages, inputs = _stages(connection, rows), _inputs(connection, rows)
+    stages, inputs = samples.stages(connection, rows), samples.inputs(connection, rows)
     return [_prediction(row, stages.get((row.id, row.source)), inputs.get((row.id, row.source))) for row in rows]
 
 
@@ -125,7 +124,7 @@ def _prediction(row: Any, stages: Outputs | None, inputs: Arrays | None) -> Pred
         revision=row.revision,
         variant=row.variant,
         labels=None if row.answers is None else orjson.loads(row.answers),
-        outputs=_matrix(row.outputs, row.width),
+        outputs=samples.matrix(row.outputs, row.width),
         latency={part: microseconds / 1e6 for part, microseconds in orjson.loads(row.latency).items()},
         shadow=row.shadow,
         stages=stages,
@@ -146,37 +145,8 @@ def _labelled(row: Any, stages: Outputs) -> Labelled:
         variant=row.variant,
         shadow=row.shadow,
         answer=None if answers is None else answers[row.row],
-        outputs=_matrix(row.outputs, row.width)[row.row],
+        outputs=samples.matrix(row.outputs, row.width)[row.row],
         label=json.loads(row.label),
         labelled=row.labelled,
         stages=None if place is None else {stage: outputs[place] for stage, outputs in stages.items()},
     )
-
-
-def _matrix(data: bytes, width: int) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = np.frombuffer(data, FLOAT32).reshape(-1, width) if width else np.zeros((0, 0), FLOAT32)
-    return array
-
-
-def _of(rows: Sequence[Any], table: sa.Table) -> sa.ColumnElement[bool] | None:
-    """Return the condition that picks what belongs to the sampled ones among ``rows``, or None when none was."""
-    keys = {(row.id, row.source) for row in rows if row.sampled is not None}
-    return sa.tuple_(table.c.id, table.c.source).in_(sorted(keys)) if keys else None
-
-
-def _stages(connection: Connection, rows: Sequence[Any]) -> dict[tuple[str, int], Outputs]:
-    condition = _of(rows, STAGES)
-    found: dict[tuple[str, int], Outputs] = {}
-    if condition is not None:
-        for row in connection.execute(sa.select(STAGES).where(condition)):
-            found.setdefault((row.id, row.source), {})[row.stage] = _matrix(row.outputs, row.width)
-    return found
-
-
-def _inputs(connection: Connection, rows: Sequence[Any]) -> dict[tuple[str, int], Arrays]:
-    condition = _of(rows, INPUTS)
-    found: dict[tuple[str, int], Arrays] = {}
-    if condition is not None:
-        for row in connection.execute(sa.select(INPUTS).where(condition)):
-            found.setdefault((row.id, row.source), {})[row.name] = arrays.unpack(row.array)
-    return found

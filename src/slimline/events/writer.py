@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -300,7 +301,7 @@ class EventWriter:
         today = min(self._clock(), self._started[0] + now - self._started[1])
         try:
             deleted = self._store.purge(before=today - self._retention * DAY, chunks=1)
-        except EventError as error:
+        except Exception as error:  # noqa: BLE001  the thread must outlive whatever a driver raises
             LOG.warning("retention: %s", error)
             self._swept = now
         else:
@@ -320,4 +321,5 @@ def _step_back() -> None:
     """Let the thread that serves go first where both want the same core; Linux keeps a priority a thread."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + BEHIND))
+        with suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + BEHIND))

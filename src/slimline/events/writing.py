@@ -25,7 +25,7 @@ from slimline.events.schema import INPUTS, PREDICTIONS, SOURCES, STAGES
 Source = tuple[str, str, bool]
 Row = tuple[Any, ...]
 CHUNK = 64
-MISTAKES = (ValueError, TypeError, AttributeError)
+MISTAKES = (ValueError, TypeError, AttributeError, OverflowError)
 COLUMNS = tuple(column.name for column in PREDICTIONS.columns if column.name != "sequence")
 FLOAT32 = np.dtype("<f4")
 

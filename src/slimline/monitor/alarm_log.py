@@ -12,13 +12,11 @@ events again and comes to the same alarm, which is open already.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimline import manifest
+from slimline import json_lines
 from slimline.monitor.alarm import Alarm
 from slimline.monitor.standing import Standing, State
 
@@ -38,20 +36,27 @@ class AlarmLog:
         for entry in entries(folder):
             self._take(entry)
 
-    def settle(self, standings: Mapping[Key, Standing], now: float) -> list[Alarm]:
+    def settle(
+        self, standings: Mapping[Key, Standing], now: float, over: Callable[[Key], str | None] | None
+    ) -> list[Alarm]:
         """Raise an alarm for each standing that has become ``regressed``, resolve those that no longer are.
 
-        ``standings`` holds all that are watched now. Returns the new alarms.
+        ``over`` says why an alarm without a standing is over; None: it isn't, nobody can say where its signal stands.
+        Without ``over`` none is resolved: the standings are of the past. Returns the new alarms.
         """
         new = []
         for key, standing in standings.items():
             if standing.state is State.REGRESSED and key not in self.open:
                 new.append(Alarm(_id(standing), now, standing))
                 self._write({"event": "raised"} | new[-1].as_dict())
+        if over is None:
+            return new
         for key, alarm in list(self.open.items()):
             found = standings.get(key)
-            if found is None or found.state is not State.REGRESSED:
-                why = "it answers nobody any more" if found is None else found.message
+            if found is not None and found.state is State.REGRESSED:
+                continue
+            why = over(key) if found is None else found.message
+            if why is not None:
                 self._write({"event": "resolved", "id": alarm.id, "time": now, "why": why})
         return new
 
@@ -63,22 +68,12 @@ class AlarmLog:
         return True
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry, ensure_ascii=False) + "\n"
-        try:
-            with self.path.open("ab+") as file:
-                end = file.tell()
-                if end and _last_byte(file, end) != b"\n":  # a power cut tore the last line
-                    line = "\n" + line
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise manifest.told(error, self.path) from error
+        json_lines.append(self.path, entry)
         self._take(entry)
 
     def _take(self, entry: dict[str, Any]) -> None:
         if entry["event"] == "raised":
-            alarm = _alarm(entry)
+            alarm = Alarm.from_dict(entry)
             self.open[alarm.standing.signal, alarm.standing.revision, alarm.standing.variant] = alarm
         elif entry["event"] == "answered":
             self.answers[entry["id"]] = {key: entry[key] for key in ("blame", "undo") if key in entry}
@@ -89,31 +84,8 @@ class AlarmLog:
 
 def entries(folder: Path) -> list[dict[str, Any]]:
     """Return every entry, oldest first; a torn line is left out."""
-    try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return [each for each in found if isinstance(each, dict) and "event" in each]
+    return [each for each in json_lines.read(folder / FILE) if "event" in each]
 
 
 def _id(standing: Standing) -> str:
     return f"{standing.signal}:{standing.revision}:{standing.variant}:{standing.since:.0f}"
-
-
-def _alarm(entry: Mapping[str, Any]) -> Alarm:
-    told = dict(entry["standing"])
-    told["state"] = State[told["state"].upper()]
-    told["interval"] = None if told.get("interval") is None else tuple(told["interval"])
-    return Alarm(entry["id"], entry["time"], Standing(**told))
-
-
-def _last_byte(file: Any, end: int) -> bytes:
-    file.seek(end - 1)
-    byte: bytes = file.read(1)
-    return byte

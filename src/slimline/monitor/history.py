@@ -6,13 +6,13 @@ A line is {"time", "revision", "variant", "rows", "standings": {signal: [state, 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slimline import manifest
+from slimline import json_lines, manifest
+from slimline.errors import ArtifactError
 from slimline.monitor.signal import Sample
 from slimline.monitor.standing import Standing
 
@@ -51,27 +51,18 @@ class History:
                 found.setdefault(sample.metric, {})["/".join(sample.labels.values())] = sample.value
         entry["samples"] = found
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            json_lines.append(self.path, entry, sync=False)
             self._lines += 1
             if self._lines > MOST:
-                lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[-MOST // 2 :]
+                lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-MOST // 2 :]
                 manifest.write_text(self.path, "".join(lines))
                 self._lines = len(lines)
-        except OSError as error:
-            log.warning("%s: can't be written (%s); a line of it is lost", self.path, error.strerror)
+        except (OSError, ArtifactError) as error:
+            log.warning("%s: can't be written (%s); a line of it is lost", self.path, error)
 
 
 def read(folder: Path, since: float = float("-inf"), until: float = float("inf")) -> Iterator[dict[str, Any]]:
     """Yield the lines of a window, oldest first; a torn one is left out."""
-    path = folder / FILE
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(entry, dict) and since <= entry.get("time", float("nan")) < until:
-                yield entry
+    for entry in json_lines.read(folder / FILE):
+        if since <= entry.get("time", float("nan")) < until:
+            yield entry

@@ -10,14 +10,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from slimline import locking, manifest
+from slimline import json_lines, locking, manifest
 from slimline.errors import UndoError
 
 FILE, HOLD = "journal.jsonl", "hold.json"
@@ -45,32 +44,18 @@ class Journal:
     def lines(self) -> list[dict[str, Any]]:
         """Return every entry, oldest first: people's locks too. A line that a power cut tore is left out."""
         try:
-            lines = (self.folder / FILE).read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
+            return list(json_lines.read(self.folder / FILE))
         except OSError as error:
             raise UndoError(f"{self.folder / FILE}: can't be read ({error.strerror})") from error
-        found = []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return found
 
     def append(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Write an entry with the time; it is on the disk when this returns."""
         whole = {"time": round(self.clock(), 3), **entry}
-        path = self.folder / FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            torn = path.is_file() and path.stat().st_size > 0 and not _ends_well(path)
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n" * torn + json.dumps(whole, sort_keys=True) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
-            raise manifest.told(error, path) from error
+            raise manifest.told(error, self.folder) from error
+        json_lines.append(self.folder / FILE, whole)
         return whole
 
     def held(self) -> dict[str, Any] | None:
@@ -115,9 +100,3 @@ class Journal:
     def locked(self) -> AbstractContextManager[None]:
         """Hold the journal's lock."""
         return locking.held(self.folder, self.lock_timeout, UndoError)
-
-
-def _ends_well(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

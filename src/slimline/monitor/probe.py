@@ -10,8 +10,8 @@ from pathlib import Path
 
 from slimline import manifest, params
 from slimline.answers import Answers
-from slimline.deployment import Deployment
-from slimline.errors import DataError, ParamsError, ReleaseError
+from slimline.deployment import release_in
+from slimline.errors import DataError, ParamsError
 from slimline.monitor import server, watched
 from slimline.monitor.asking import asker
 from slimline.monitor.metrics import Exporter
@@ -64,13 +64,7 @@ def serve(options: Options, every: float, host: str, port: int) -> None:
 def made(options: Options) -> Probe:
     """Return the probe. Raises ParamsError, ReleaseError or DataError for options that can't be."""
     chosen = None if options.params is None else params.load(options.params).monitor
-    release: Path | None = options.release
-    if not (options.release / "card.json").is_file():
-        release = Deployment(options.release).current()
-    if release is None:
-        raise ReleaseError(
-            f"{options.release}: neither a release nor a deployment with a current one; slimline deploy makes one"
-        )
+    release = release_in(options.release)
     own = watched.read(manifest.digest(release), options.variant, shadow=False, release=release, chosen=chosen)
     return Probe(asker(options.url, own, options.timeout, options.token_file), own, _rows(options, own, release))
 

@@ -63,6 +63,7 @@ class Process:
         self._clock = clock or Clock()
         self._saved = float("-inf")
         self._is_away = False
+        self._is_behind = True
         self._is_mute = False
         self._polled = 0.0
         self._lag = 0.0
@@ -88,6 +89,7 @@ class Process:
         """Take one page of events and everything that follows from it; return whether more wait."""
         now = self._clock.now()
         more = self._step(now)
+        self._is_behind = more or self._is_away
         if not self._is_away:
             moment = self.follower.newest if more else now  # while it catches up, time is that of the events
             self._lag = max(0.0, now - self.follower.newest) if more else 0.0
@@ -142,9 +144,19 @@ class Process:
             for each in standings
             if DETAIL not in each.signal
         }
-        for alarm in self.alarms.settle(holding, now):
+        for alarm in self.alarms.settle(holding, now, None if self._is_behind else self._why_over):
             log.warning("alarm: %s of %s: %s", alarm.standing.signal, alarm.standing.revision, alarm.standing.message)
         self._respond(told, now)
+
+    def _why_over(self, key: Key) -> str | None:
+        """Return why an alarm is over whose signal says nothing; None: it may still hold."""
+        signal, *own = key
+        watch = next((each for each in self.follower.active() if each.watched.own == tuple(own)), None)
+        if watch is None:
+            return "it answers nobody any more"
+        if watch.watched.release is None or signal in {*watch.failed, *(each.name for each in watch.signals)}:
+            return None
+        return "its signal isn't watched any more"
 
     def _respond(self, told: dict[tuple[str, str], list[Standing]], now: float) -> None:
         if self._responder is None:
@@ -159,8 +171,9 @@ class Process:
             if self.alarms.answers.get(alarm.id, {}).get("undo", {}).get("outcome") in ENDED:
                 continue
             own = (alarm.standing.revision, alarm.standing.variant)
-            watched = self.follower.watches[own].watched
-            self._responder.submit(Case(alarm, watched, tuple(told.get(own, ())), regressed))
+            if own in told:
+                watched = self.follower.watches[own].watched
+                self._responder.submit(Case(alarm, watched, tuple(told[own]), regressed))
 
     def _shown(self, told: dict[tuple[str, str], list[Standing]]) -> Iterator[Shown]:
         for own, standings in told.items():

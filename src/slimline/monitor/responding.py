@@ -25,6 +25,7 @@ from slimline.monitor.releases import Releases
 from slimline.monitor.standing import Standing
 from slimline.monitor.undo import FINAL, Undo, on
 from slimline.monitor.watched import Watched
+from slimline.params import Monitor
 from slimline.params import Undo as Policy
 
 UNBLAMED = ("traffic", "coverage")  # no stage of a model makes requests or labels stay away
@@ -57,10 +58,17 @@ class Answer:
 
 
 class Responder:
-    """``submit`` alarms; take ``answers``. ``folder`` is undo's, ``seconds`` how far back blame looks."""
+    """``submit`` alarms; take ``answers``.
 
-    def __init__(self, store: EventStore, releases: Releases, folder: Path, seconds: float = 3600.0) -> None:
-        self.store, self.releases, self.folder, self.seconds = store, releases, folder, seconds
+    ``folder`` is undo's, ``seconds`` how far back blame looks; ``chosen`` stands in for the releases' own section
+    ``monitor``.
+    """
+
+    def __init__(
+        self, store: EventStore, releases: Releases, folder: Path, chosen: Monitor | None = None,
+        seconds: float = 3600.0,
+    ) -> None:  # fmt: skip
+        self.store, self.releases, self.folder, self.chosen, self.seconds = store, releases, folder, chosen, seconds
         self._cases: SimpleQueue[Case | None] = SimpleQueue()
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         self._blames: dict[str, Blame | None] = {}
@@ -131,7 +139,7 @@ class Responder:
             try:
                 self._blames[alarm.id] = on_alarm(
                     alarm, release, self.store, incumbent=self.releases.incumbent(alarm.standing.revision),
-                    standings=case.standings, seconds=self.seconds + late,
+                    standings=case.standings, seconds=self.seconds + late, settings=case.watched.params,
                 )  # fmt: skip
             except SlimlineError as error:
                 log.warning("alarm %s can't be explained: %s", alarm.id, error)
@@ -144,7 +152,7 @@ class Responder:
         if release is None or alarm.standing.signal in UNBLAMED:
             return None
         incumbent = self.releases.incumbent(alarm.standing.revision)
-        return on_alarm(alarm, release, self.store, incumbent=incumbent, seconds=self.seconds)
+        return on_alarm(alarm, release, self.store, incumbent=incumbent, seconds=self.seconds, settings=self.chosen)
 
     def policy(self, policy: Policy) -> Policy:
         """Return the policy; a target ``deployment`` without a path is the deployment that is watched."""

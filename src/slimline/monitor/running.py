@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimline import manifest, params
+from slimline import locking, params
 from slimline.errors import ParamsError, SlimlineError
 from slimline.events import EventStore
 from slimline.monitor import alertmanager, server, watched
@@ -45,11 +42,15 @@ def run(options: Options) -> None:
     """Watch until SIGTERM or SIGINT. Raises a SlimlineError for options that can't be."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     chosen = None if options.params is None else params.load(options.params).monitor
+    if chosen is not None:  # a mistake in it is told now, not at the first alarm
+        params.configure("targets", chosen.undo.target, f"{options.params}: monitor.undo.target")
     releases = Releases(options.deployment, options.releases)
-    with _held(options.folder), EventStore.open(options.store, create=False) as store:
+    # two monitors on one state folder would raise every alarm twice
+    alone = locking.held(options.folder, 0.0, ParamsError, "another monitor runs on it; give this one another --state")
+    with alone, EventStore.open(options.store, create=False) as store:
         follower = Follower(store, releases, options.folder, chosen)
         follower.check()
-        responder = Responder(store, releases, options.undo)
+        responder = Responder(store, releases, options.undo, chosen)
         process = Process(
             follower, options.folder, responder=responder, scrapers=[Scraper(url).start() for url in options.endpoints],
             interval=options.interval,
@@ -89,19 +90,3 @@ def webhook(options: Options, chosen: Monitor | None, responder: Responder) -> s
         return server.as_json(*alertmanager.receive(undo, body, authorization, token))
 
     return answer
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the state folder: two monitors on one would raise every alarm twice."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise manifest.told(error, folder) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ParamsError(f"{folder}: another monitor runs on it; give this one another --state") from None
-        yield

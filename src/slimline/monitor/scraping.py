@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import urllib.request
@@ -64,9 +65,10 @@ class Scraper:
         try:
             with urllib.request.urlopen(self.url, timeout=TIMEOUT) as answer:  # noqa: S310  (the user names it)
                 totals = count(answer.read().decode())
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  (the thread must outlive whatever it answers)
             if self.is_up:
-                log.warning("%s: can't be read (%s); errors aren't seen until it answers", self.url, error)
+                said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                log.warning("%s: can't be read (%s); errors aren't seen until it answers", self.url, said)
             self.is_up = False
             return
         self.is_up = True
@@ -97,6 +99,6 @@ def count(text: str) -> dict[tuple[Own, str], float]:
                 or (name == ERRORS and labels.get("status", "").startswith("5"))
                 or name == DROPPED
             )
-            if wanted and labels.get("revision"):
+            if wanted and labels.get("revision") and "variant" in labels and math.isfinite(value):
                 totals[(labels["revision"], labels["variant"]), name] += value  # type: ignore[assignment]  # typeshed counts in int
     return dict(totals)

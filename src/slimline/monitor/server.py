@@ -1,4 +1,4 @@
-"""The monitor's own small HTTP server: /metrics, /standings, /alarms, /livez, and Alertmanager's webhook."""
+"""The monitor's own small HTTP server: /metrics, /standings, /livez, and Alertmanager's webhook."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ the journal before it begins: one whose doer was killed is found there and settl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ from slimline.params import Configured
 from slimline.params import Undo as Policy
 
 FINAL = ("done", "moot", "forgiven")
+TRIED = ("done", "failed", "unknown")  # how what was begun ends, if it may have moved traffic
 EXONERATED = ("data", "serving")  # verdicts under which an older model would do no better
 INSTEAD = {
     "data": "an older model would meet the same input: look at what changed in it, and train on it",
     "serving": "the model isn't slower: restart the process, give it its threads and cores back, or move it",
 }
 Explain = Callable[[Alarm], Blame | None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,10 @@ class Action:
     """What came of an alarm.
 
     ``outcome``: done, proposed, dry (what would be done), moot (the release answers nobody any more), failed, advised
-    (the verdict speaks against it; ``why`` says what to do instead), held (by people), settling, spent (the budget of
-    rollbacks), ignored (the signal isn't in ``on``), off. ``move`` is what was or would be done.
+    (the verdict speaks against it; ``why`` says what to do instead), held (by people, or for one to look at what nobody
+    knows the end of), settling, spent (the budget of rollbacks), ignored (the signal isn't in ``on``), off, forgiven.
+    The journal also knows begun, and of what was begun by a doer that was killed: done, interrupted (it didn't come to
+    pass), unknown (the target can't say). ``move`` is what was or would be done.
     """
 
     alarm: str
@@ -99,14 +104,14 @@ class Undo:
             move = None
             try:
                 move = self.target.plan(alarm, {*regressed, *_regressed(entries), alarm.standing.revision})
-            except SlimlineError as error:
-                return self._noted(last, Action(alarm.id, "failed", str(error)), alarm, by, told, dry_run=dry_run)
+            except Exception as error:  # noqa: BLE001  (a target is a plug-in and raises what it likes)
+                return self._noted(last, Action(alarm.id, "failed", _why(error)), alarm, by, told, dry_run=dry_run)
             if move is None:
                 gone = "its release answers nobody any more"
                 return self._noted(last, Action(alarm.id, "moot", gone), alarm, by, told, dry_run=dry_run)
             told = told or self._blamed(alarm)
             verdict = None if told is None else told["verdict"]
-            if stop := self._stop(entries, told, accept=accept):
+            if stop := self._stop(entries, alarm, told, accept=accept):
                 return self._noted(last, Action(alarm.id, *stop, move, verdict), alarm, by, told, dry_run=dry_run)
             if dry_run:
                 return Action(alarm.id, "dry", move.what, move, verdict)
@@ -121,28 +126,30 @@ class Undo:
             return self._write(Action(alarm.id, "forgiven", "its release may be gone back to"), alarm, by, None)
 
     def _stop(
-        self, entries: list[dict[str, Any]], blame: dict[str, Any] | None, *, accept: bool
+        self, entries: list[dict[str, Any]], alarm: Alarm, blame: dict[str, Any] | None, *, accept: bool
     ) -> tuple[str, str] | None:
         """Return the outcome and why nothing may be done now, or None."""
         if held := self.journal.held():
             return "held", f"{held['by']} holds undo off: {held['why'] or 'no reason given'}; slimline undo --unlock"
         if accept:
             return None
+        if (begun := _unknown(entries, alarm.standing.revision)) is not None:
+            return "held", f"{begun['why']}: see whether it did; slimline undo {begun['alarm']} does it again"
         if blame is not None and blame["kind"] in EXONERATED:
             return "advised", f"{blame['why']}. {INSTEAD[blame['kind']]}"
         now = self.journal.clock()
-        times = [each["time"] for each in entries if each["outcome"] == "done"]
+        times = [each["time"] for each in entries if each["outcome"] in TRIED and each.get("move") is not None]
         quiet = self.policy.settle_minutes * 60
         if times and now - times[-1] < quiet:
             return (
                 "settling",
-                f"the last rollback was {now - times[-1]:.0f} s ago; the next may come after {quiet:.0f} s",
+                f"the last rollback was tried {now - times[-1]:.0f} s ago; the next may come after {quiet:.0f} s",
             )
         spent = sum(now - each < self.policy.per_hours * 3600 for each in times)
         if spent >= self.policy.budget:
             return (
                 "spent",
-                f"{spent} rollbacks within {self.policy.per_hours:g} h are all that may be: a person decides",
+                f"{spent} rollbacks tried within {self.policy.per_hours:g} h are all that may be: a person decides",
             )
         return None
 
@@ -151,8 +158,10 @@ class Undo:
         self._write(Action(alarm.id, "begun", move.what, move, verdict), alarm, by, told)
         try:
             action = Action(alarm.id, "done", self.target.move(move, alarm), move, verdict)
-        except SlimlineError as error:
-            action = Action(alarm.id, "failed", str(error), move, verdict)
+        except Exception as error:  # whatever it is, it must be written down: what is only begun is begun again
+            if not isinstance(error, SlimlineError):
+                log.exception("the target %s broke: please report this", self.target.name)
+            action = Action(alarm.id, "failed", _why(error), move, verdict)
         return self._write(action, alarm, by, told)
 
     def _recovered(self, *, dry_run: bool) -> list[dict[str, Any]]:
@@ -161,8 +170,11 @@ class Undo:
         if dry_run or not entries or entries[-1]["outcome"] != "begun":  # callers wait for each other: only the last
             return entries
         begun = entries[-1]
-        came_to_pass = self.target.done(Move(**begun["move"]))
-        outcome, why = ("done", "found done") if came_to_pass else ("interrupted", "it didn't come to pass")
+        outcome, why = {
+            True: ("done", "found done"),
+            False: ("interrupted", "it didn't come to pass"),
+            None: ("unknown", "nobody can say whether it came to pass"),
+        }[self.target.done(Move(**begun["move"]))]
         told = begun | {"outcome": outcome, "why": f"{begun['why']}; its doer was killed, {why}"}
         return [*entries, self.journal.append({key: value for key, value in told.items() if key != "time"})]
 
@@ -200,6 +212,24 @@ def _same(last: dict[str, Any], outcome: str, told: dict[str, Any] | None) -> bo
     return bool(last["outcome"] == outcome and verdicts[0] == verdicts[1])
 
 
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, SlimlineError) else f"{type(error).__name__}: {error}"
+
+
+def _unknown(entries: list[dict[str, Any]], revision: str) -> dict[str, Any] | None:
+    """Return what was last done about a release where nobody knows how it ended, and nobody decided since."""
+    last = next(
+        (
+            each
+            for each in reversed(entries)
+            if each["evidence"]["standing"]["revision"] == revision
+            and (each["outcome"] == "forgiven" or (each["outcome"] in TRIED and each.get("move") is not None))
+        ),
+        None,
+    )
+    return last if last is not None and last["outcome"] == "unknown" else None
+
+
 def _told(blame: Blame | None) -> dict[str, Any] | None:
     return None if blame is None else {"verdict": blame.verdict, "kind": blame.kind, "why": blame.why}
 
@@ -231,13 +261,7 @@ def _action(entry: dict[str, Any]) -> Action:
 
 def alarm_of(entry: dict[str, Any]) -> Alarm:
     """Return the alarm that a journal entry is about. Raises UndoError when it isn't one."""
-    from slimline.monitor.standing import Standing, State
-
     try:
-        told = dict(entry["evidence"]["standing"])
-        told["state"] = State[told["state"].upper()]
-        if told.get("interval") is not None:
-            told["interval"] = (told["interval"][0], told["interval"][1])
-        return Alarm(entry["evidence"]["id"], entry["evidence"]["time"], Standing(**told))
+        return Alarm.from_dict(entry["evidence"])
     except (KeyError, TypeError, IndexError) as error:
         raise UndoError(f"the journal's entry of {entry.get('time')} holds no alarm ({error})") from error

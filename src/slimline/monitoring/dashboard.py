@@ -32,14 +32,15 @@ def build(objectives: Mapping[str, Any], task: str) -> dict[str, Any]:
         .with_panel(_table("Blame", f"slimline_blame_info{{{CHOSEN}}}"))
         .with_row(dashboard.Row("Quality"))
     )
-    floors = objectives["floors"]
-    metric = next(iter(floors), "accuracy")
+    is_share = objectives["primary"] == "accuracy"  # else a mean score in another unit, whose floor is a series of it
+    floor = objectives["floors"].get("accuracy") if is_share else None
+    title = f"{'accuracy' if is_share else 'Mean score'}, by the labels that arrived"
     shares = [
-        (f"{metric}, by the labels that arrived", "slimline_accuracy_ratio", floors.get(metric)),
+        (title, "slimline_accuracy_ratio", floor),
         ("Agreement with the teacher", "slimline_agreement_ratio", None),
     ]
-    for title, name, floor in shares:
-        made = made.with_panel(_lines(title, {f"{name}{{{CHOSEN}}}": "{{bound}} {{variant}}"}, "percentunit", floor))
+    for title, name, least in shares:
+        made = made.with_panel(_lines(title, {f"{name}{{{CHOSEN}}}": "{{bound}} {{variant}}"}, "percentunit", least))
     made = (
         made.with_panel(_lines("Drift", {f"slimline_drift_score{{{CHOSEN}}}": "{{feature}}"}, "short"))
         .with_panel(

@@ -15,15 +15,22 @@ SLACK = 2.0  # what a request's model call may take, over the benchmark's p99 at
 def objectives(document: Mapping[str, Any], measured: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """Return release/monitoring/objectives.json for a release whose last stage is ``stage``.
 
-    ``floors`` {metric: the teacher's less the budget's drop}; ``latency`` {part: {"seconds", "share"}}, where
+    ``floors`` {metric: the teacher's less the budget's drop}, of one that is better lower the most it may be, and
+    ``primary`` the task's own metric; ``latency`` {part: {"seconds", "share"}}, where
     ``seconds`` is a bound of the endpoint's histogram, that alert rules count at; the rest is as in params.yaml.
     """
     settings = Monitor.model_validate(document.get("monitor") or {})
     teacher, own = measured["stages"]["teacher"], measured["stages"][stage]
     drops = (document.get("budget") or {}).get("max_drop") or {}
+    lower = {*teacher.get("lower_is_better", ()), *own.get("lower_is_better", ())}
     return {
         "format": FORMAT,
-        "floors": {metric: teacher[metric] - limit for metric, limit in drops.items() if metric in teacher},
+        "primary": measured.get("primary", "accuracy"),
+        "floors": {
+            metric: teacher[metric] - limit * (-1 if metric in lower else 1)
+            for metric, limit in drops.items()
+            if metric in teacher
+        },
         "agreement": own["agreement"],
         "latency_ms": own["latency_ms"],
         "threads": own["threads"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from slimline.monitor.alarm import Alarm
 from slimline.monitor.journal import Journal
 from slimline.monitor.target import Move
+from slimline.monitor.targets.command import Command
 from slimline.monitor.targets.deployment import Deployment as Target
 from slimline.monitor.undo import Undo
 from slimline.params import Undo as Policy
@@ -33,11 +34,11 @@ class KilledAfter(Target):
         return ""
 
 
-def handled_by(target: Target, folder: Path, told: Alarm) -> None:
+def handled_by(target: Target | Command, folder: Path, told: Alarm) -> None:
     Undo(Policy(policy="act"), target, Journal(folder)).handle(told, by="monitor")
 
 
-def kill(target: Target, journal: Journal, told: Alarm) -> None:
+def kill(target: Target | Command, journal: Journal, told: Alarm) -> None:
     """Have an alarm handled by a process that dies in ``target``; it holds the journal's lock then."""
     doer = multiprocessing.get_context("spawn").Process(target=handled_by, args=(target, journal.folder, told))
     doer.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -84,6 +85,14 @@ def test_a_command_gets_the_alarm(tmp_path: Path) -> None:
     assert (tmp_path / "told").read_text() == told.id
 
 
+def test_a_command_may_say_what_is_no_text() -> None:
+    code = "import sys; sys.stdout.buffer.write(b'moved \\xff')"
+    target, told = Command([sys.executable, "-c", code]), alarm("sha256:" + "0" * 64)
+    move = target.plan(told, [])
+    assert move is not None
+    assert target.move(move, told).endswith("ended well moved \ufffd")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -142,3 +151,20 @@ def test_a_webhook_is_told_with_its_token(service: Service, tmp_path: Path) -> N
     service.status = 503
     with pytest.raises(UndoError, match="503"):
         target.move(move, told)
+
+
+def test_a_service_that_speaks_no_http_failed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"moved\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        target, told = Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/undo"), alarm("sha256:" + "0" * 64)
+        move = target.plan(told, [])
+        assert move is not None
+        with pytest.raises(UndoError, match="BadStatusLine: moved"):
+            target.move(move, told)

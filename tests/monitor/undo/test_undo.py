@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from slimline.deployment import Deployment
 from slimline.errors import ParamsError, UndoError
 from slimline.monitor.alarm import Alarm
 from slimline.monitor.journal import Journal
+from slimline.monitor.target import Move
+from slimline.monitor.targets.command import Command
 from slimline.monitor.targets.deployment import Deployment as Target
 from slimline.monitor.undo import Undo, alarm_of
 from slimline.params import Undo as Policy
-from tests.monitor.undo.conftest import Make, alarm, outcomes
+from tests.monitor.undo.conftest import Clock, Make, alarm, outcomes
 from tests.monitor.undo.killed import KilledAfter, KilledBefore, kill
 
 
@@ -76,6 +80,71 @@ def test_a_doer_that_was_killed_is_found_out(undo: Make, deployed: Deployment, j
     assert (action.outcome, deployed.previous()) == ("done", None)
     assert outcomes(journal) == (["begun", "done"] if acted else ["begun", "interrupted", "begun", "done"])
     assert [each["action"] for each in deployed.history()].count("rollback") == 1
+
+
+class Elsewhere(Command):
+    """A program that is run, and whose doer is killed before it can say so."""
+
+    def move(self, move: Move, alarm: Alarm) -> str:
+        super().move(move, alarm)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def told_times(path: Path) -> int:
+    return len(path.read_text()) if path.exists() else 0
+
+
+def test_what_nobody_knows_the_end_of_is_left_to_a_person(journal: Journal, clock: Clock, tmp_path: Path) -> None:
+    """Or a program that can't be asked would run again and again, every few seconds, outside the budget."""
+    argv = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('x')", str(tmp_path / "runs")]
+    told = alarm("sha256:" + "1" * 64)
+    kill(Elsewhere(argv), journal, told)
+    executor = Undo(Policy(policy="act", settle_minutes=10), Command(argv), journal)
+    for each in (told, alarm(told.standing.revision, signal="agreement"), told):
+        action = executor.handle(each, by="monitor")
+        assert action.outcome == "held"
+        assert f"slimline undo {told.id}" in action.why
+    assert outcomes(journal) == ["begun", "unknown", "held", "held"]
+    assert executor.handle(alarm("sha256:" + "2" * 64), by="monitor").outcome == "settling", "it counts as a rollback"
+    assert told_times(tmp_path / "runs") == 1
+    assert executor.handle(told, by="ann", accept=True).outcome == "done"
+    assert told_times(tmp_path / "runs") == 2
+
+
+class Breaks(Command):
+    """Runs its program, then raises what no target should."""
+
+    def move(self, move: Move, alarm: Alarm) -> str:
+        super().move(move, alarm)
+        raise RuntimeError("a mistake in a plug-in")
+
+
+def test_a_move_that_breaks_failed_and_counts(journal: Journal, clock: Clock, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('x')", str(tmp_path / "runs")]
+    told = alarm("sha256:" + "1" * 64)
+    executor = Undo(Policy(policy="act", settle_minutes=10, budget=2, per_hours=24), Breaks(argv), journal)
+    action = executor.handle(told, by="monitor")
+    assert action.outcome == "failed"
+    assert "RuntimeError: a mistake in a plug-in" in action.why
+    found = []
+    for _ in range(3):
+        clock.now += 15
+        found.append(executor.handle(told, by="monitor").outcome)
+        clock.now += 600
+    assert found == ["settling", "failed", "spent"]
+    assert told_times(tmp_path / "runs") == 2
+
+
+def test_a_plan_that_breaks_failed(journal: Journal, deployed: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(*_: Any) -> Move:
+        raise KeyError("weight")
+
+    monkeypatch.setattr(Target, "plan", plan)
+    action = Undo(Policy(policy="act"), Target(str(deployed.path)), journal).handle(
+        alarm("sha256:" + "1" * 64), by="monitor"
+    )
+    assert (action.outcome, action.why) == ("failed", "KeyError: 'weight'")
 
 
 def test_forgiving_hides_no_action_whose_doer_was_killed(undo: Make, deployed: Deployment, journal: Journal) -> None:

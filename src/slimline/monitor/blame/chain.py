@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from slimline import benchmark, manifest, params, pipeline
 from slimline.answers import Answers, softmax
-from slimline.errors import ArtifactError
+from slimline.errors import ArtifactError, SlimlineError
 from slimline.params import Budget, Monitor
 from slimline.predictor import Arrays, Predictor
 from slimline.release import FORMAT
+from slimline.runtime_choice import DEFAULT, measured_with
 
+log = logging.getLogger(__name__)
 Outputs = NDArray[np.float32]
 Indices = NDArray[np.int64]
 UNKNOWN = -1
@@ -54,23 +57,24 @@ class Rows:
 class Chain:
     """The stages of a release from the teacher to the one that is served, with its card.
 
-    Each stage of ``line`` was made from the one before it.
+    Each stage of ``line`` was made from the one before it. ``chosen`` stands in for the card's own section ``monitor``.
     """
 
     directory: Path
     revision: str
     card: Mapping[str, Any]
     line: tuple[str, ...]
+    chosen: Monitor | None = None
 
     @classmethod
-    def read(cls, release: Path) -> Chain:
+    def read(cls, release: Path, chosen: Monitor | None = None) -> Chain:
         """Read a release directory. Raises ArtifactError when it is damaged or from a newer version."""
         revision = manifest.verify(release)
         card = manifest.read_json(release / "card.json")
         manifest.check_format(card, release / "card.json", FORMAT)
         exported = set(card["chain"])
         line = tuple(each for each in pipeline.chain(card["params"], card["last"]) if each in exported)
-        return cls(release, revision, card, line)
+        return cls(release, revision, card, line, chosen)
 
     @property
     def steps(self) -> list[tuple[str, str]]:
@@ -115,8 +119,8 @@ class Chain:
 
     @cached_property
     def objectives(self) -> Monitor:
-        """What production was to be held to when the release was made."""
-        return params.parse(self.card["params"], self.directory / "card.json").monitor
+        """What production is held to: what was chosen, or was to hold when the release was made."""
+        return self.chosen or params.parse(self.card["params"], self.directory / "card.json").monitor
 
     def measured(self, stage: str) -> Mapping[str, Any]:
         """Return the benchmark's row of a stage."""
@@ -177,11 +181,22 @@ class Chain:
         found: NDArray[np.float32] = (outputs if normalized else softmax(outputs)).max(1)
         return found
 
+    def predictor(self, stage: str, threads: int) -> Predictor:
+        """Return a stage's exported model on the runtime that it was measured with."""
+        return Predictor(self.directory / "chain" / stage, measured_with(self.card, stage), threads=threads)
+
     def replay(self, inputs: Arrays, stages: Sequence[str] | None = None) -> dict[str, Outputs]:
-        """Return {stage: [rows, k]} what each stage's exported model says here and now, one thread each."""
+        """Return {stage: [rows, k]} what each stage's exported model says here and now, one thread each.
+
+        Where its own runtime isn't there, as on a machine without the GPU, the default one answers.
+        """
         found = {}
         for stage in self.line if stages is None else stages:
-            predictor = Predictor(self.directory / "chain" / stage, threads=1)
+            try:
+                predictor = self.predictor(stage, 1)
+            except SlimlineError as error:
+                log.warning("%s; its answers are replayed with %s", error, DEFAULT)
+                predictor = Predictor(self.directory / "chain" / stage, DEFAULT, threads=1)
             try:
                 raw = benchmark.outputs(predictor, inputs)
                 found[stage] = raw.reshape(len(raw), -1).astype(np.float32)

@@ -70,7 +70,8 @@ def _table(chain: Chain, source: Path, labels: str) -> tuple[Arrays, list[Any] |
             elif source.is_dir():
                 truth += [Path(each).parts[0] for each in columns[tables.PATH]]
     except (DataError, InputError) as error:
-        raise type(error)(f"{source}: {error}") from error
+        said = str(error)
+        raise type(error)(said if said.startswith(str(source)) else f"{source}: {said}") from error
     finally:
         predictor.close()
     if not parts:

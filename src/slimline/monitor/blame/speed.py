@@ -6,6 +6,7 @@ Whether production is slow is judged by its own requests against the objective.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
@@ -13,15 +14,18 @@ from math import inf
 import numpy as np
 
 from slimline import goldens, intervals, latency
+from slimline.errors import ArtifactError, PluginError
 from slimline.monitor.blame.chain import Chain
 from slimline.monitor.blame.quality import Opinion
 from slimline.monitor.blame.window import Window
+from slimline.monitoring import objectives
 from slimline.predictor import Predictor
 
 ROUNDS, REPEATS = 20, 10
 SLOWER = 1.5  # times as long, on the interval's good end: less than that differs from machine to machine
 BURN = 6.0  # times the share that may be slow: what pages within the hour (Site Reliability Workbook, chapter 5)
 PARTS = ("decode", "queue", "predict", "encode")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,22 @@ class Timed:
 
 
 def replay(chain: Chain, confidence: float, rounds: int = ROUNDS) -> list[Timed]:
-    """Time every stage on a golden row, all interleaved, with the threads that the benchmark used."""
+    """Time every stage on a golden row, all interleaved, with the runtime and threads that the benchmark used.
+
+    Where one of the runtimes isn't there nothing is timed: other ones compare with no benchmark.
+    """
     inputs, _ = goldens.read(chain.directory, chain.last)
     batch = min((int(each) for each in chain.measured(chain.last)["latency_ms"]), default=1)
-    predictors = {
-        stage: Predictor(chain.directory / "chain" / stage, threads=int(chain.measured(stage).get("threads", 1)))
-        for stage in chain.line
-    }
+    predictors: dict[str, Predictor] = {}
     try:
+        for stage in chain.line:
+            predictors[stage] = chain.predictor(stage, int(chain.measured(stage).get("threads", 1)))
         batches = latency.sample_inputs(predictors[chain.last].signature, [batch], inputs)
         calls = {stage: predictor.runtime.run for stage, predictor in predictors.items()}
         samples = latency.measure(calls, batches, rounds=rounds, repeats=REPEATS)
+    except (PluginError, ArtifactError) as error:
+        log.warning("%s; the stages aren't timed", error)
+        return []
     finally:
         for predictor in predictors.values():
             predictor.close()
@@ -91,15 +100,6 @@ def _benchmarked(chain: Chain, before: str, stage: str, batch: str) -> tuple[flo
     return was, min(was, low / own_high), max(was, high / own_low)
 
 
-def objectives(chain: Chain) -> dict[str, float]:
-    """Return {part: seconds} that requests should keep: params.yaml's, else twice the benchmark's largest batch."""
-    if chain.objectives.latency_ms:
-        return {part: ms / 1e3 for part, ms in chain.objectives.latency_ms.items()}
-    by_batch = chain.measured(chain.last)["latency_ms"]
-    largest = by_batch[max(by_batch, key=int)]
-    return {"predict": 2 * max(largest.values()) / 1e3}
-
-
 def judge(chain: Chain, window: Window, timed: list[Timed], *, alarmed: bool, confidence: float) -> Opinion:
     """Say what made requests slow. ``alarmed``: a signal of latency says that they are."""
     slow = _slow(chain, window, confidence, 1.0 if alarmed else BURN)
@@ -131,7 +131,7 @@ def _least(each: Timed) -> float:
 def _slow(chain: Chain, window: Window, confidence: float, burn: float) -> str:
     """Say that ``burn`` times more requests than allowed miss the objective, or return the empty string."""
     allowed = 1 - chain.objectives.latency_share
-    limits = objectives(chain)
+    limits = objectives.latency(chain.objectives, chain.measured(chain.last)["latency_ms"])
     for part, limit in limits.items():
         seconds = window.latency.get(part)
         if seconds is None or not len(seconds):

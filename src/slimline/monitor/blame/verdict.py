@@ -21,6 +21,7 @@ from slimline.monitor.blame.window import Window
 from slimline.monitor.drift import INPUT
 from slimline.monitor.signal import Sample
 from slimline.monitor.standing import Standing, State
+from slimline.params import Monitor
 from slimline.predictor import Arrays
 
 if TYPE_CHECKING:
@@ -92,15 +93,17 @@ def blame(
     drifted: bool = False,
     confidence: float = 0.95,
     rounds: int = speed.ROUNDS,
+    settings: Monitor | None = None,
 ) -> Blame:
     """Find what made ``release`` worse in a window of ``store``, or on ``rows`` that were replayed.
 
     Without either, the release's own reference rows are judged alone. ``incumbent`` is the release before it: what its
     stages lost (on the window's own inputs, where these were kept) is what a stage may lose. ``signal`` is the alarm's,
-    ``drifted`` says that the monitor saw the input drift. ``rounds`` of timing; 0: the stages aren't timed. Raises
-    ArtifactError when a release is damaged, EventError when the store can't be read.
+    ``drifted`` says that the monitor saw the input drift. ``rounds`` of timing; 0: the stages aren't timed.
+    ``settings`` is what production is held to, by default as the release's own params.yaml says. Raises ArtifactError
+    when a release is damaged, EventError when the store can't be read.
     """
-    chain = Chain.read(release)
+    chain = Chain.read(release, settings)
     old = Chain.read(incumbent) if incumbent is not None else None
     if old is not None and old.labels != chain.labels:
         raise SlimlineError(f"{incumbent}: its labels are not those of {release}: not the same task")
@@ -132,8 +135,11 @@ def on_alarm(
     incumbent: Path | None = None,
     standings: Collection[Standing] = (),
     seconds: float = 3600.0,
+    settings: Monitor | None = None,
 ) -> Blame:
     """Blame for an alarm: the ``seconds`` before it, of its variant; ``standings`` say whether the input drifts.
+
+    ``settings`` is as in ``blame``.
 
     What began lately drowns in a long window, so shorter ones are looked at when it says nothing; their number is
     allowed for (Bonferroni).
@@ -147,7 +153,7 @@ def on_alarm(
         found = blame(
             release, store, since=alarm.time - share * seconds, until=max(alarm.time, time.time()),
             variant=own.variant, incumbent=incumbent, signal=own.signal, drifted=drifted,
-            confidence=1 - 0.05 / len(SHARES), rounds=0 if whole else speed.ROUNDS,
+            confidence=1 - 0.05 / len(SHARES), rounds=0 if whole else speed.ROUNDS, settings=settings,
         )  # fmt: skip
         whole = whole or found
         if found.kind != "nothing":

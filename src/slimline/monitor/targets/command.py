@@ -1,4 +1,4 @@
-"""Any program: ``{name: command, argv: [kubectl, rollout, undo, deployment/slimline]}``."""
+"""Any program: ``{name: command, argv: [kubectl, rollout, undo, deployment/slimline, --to-revision=3]}``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from slimline.monitor.target import Move
 
 @dataclass(frozen=True)
 class Command:
-    """Run ``argv`` (no shell) with ``{"alarm", "move"}`` as JSON on its standard input; exit 0 within ``timeout`` s."""
+    """Run ``argv`` (no shell) with ``{"alarm", "move"}`` as JSON on its standard input; exit 0 within ``timeout`` s.
+
+    Run again it should change nothing: name the revision to go back to, not "the one before".
+    """
 
     argv: Annotated[list[str], Field(min_length=1)]
     timeout: Annotated[float, Field(gt=0)] = 60.0
@@ -32,8 +35,9 @@ class Command:
         text = json.dumps({"alarm": alarm.as_dict(), "move": move.as_dict()})
         try:
             done = subprocess.run(
-                self.argv, input=text, capture_output=True, text=True, timeout=self.timeout, check=False
-            )
+                self.argv, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=self.timeout,
+                check=False,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UndoError(f"monitor.undo.target: {self.argv[0]}: {error}") from error
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -44,8 +44,9 @@ class Webhook:
             request = urllib.request.Request(self.url, body, headers)  # noqa: S310  (its pattern allows http and https)
             with urllib.request.urlopen(request, timeout=self.timeout) as answer:  # noqa: S310
                 return f"{self.url} answered {answer.status}"
-        except (OSError, urllib.error.URLError, ValueError) as error:
-            raise UndoError(f"monitor.undo.target: {self.url}: {error}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            said = " ".join(str(error).split())
+            raise UndoError(f"monitor.undo.target: {self.url}: {type(error).__name__}: {said}") from error
 
     def done(self, move: Move) -> bool | None:
         del move
