@@ -30,10 +30,9 @@ from typing import Any
 import method_peers
 import yaml
 from numpy.typing import NDArray
-from tqdm import tqdm
 from workspace import workspace
 
-from slimline import artifact, benchmark, latency, manifest, params, pipeline, runtime_choice
+from slimline import artifact, benchmark, latency, manifest, params, pipeline, progress, runtime_choice
 from slimline.errors import SlimlineError
 from slimline.file_index import FILE as INDEX
 from slimline.file_index import FileIndex
@@ -182,10 +181,10 @@ class Bench:
         predictors = {name: self.predictor(export) for name, export in exports.items()}
         rows, _ = self.stage.splits["calibration"][slice(0, max(batch_sizes))]
         inputs = latency.sample_inputs(self.stage.task.signature(), batch_sizes, rows)
-        with tqdm(total=ROUNDS, desc="latency rounds", disable=None) as bar:
+        with progress.rounds("latency rounds", ROUNDS) as done:
             samples = latency.measure(
                 {name: each.runtime.run for name, each in predictors.items()}, inputs,
-                rounds=ROUNDS, repeats=REPEATS, seed=settings.seed, progress=bar.update,
+                rounds=ROUNDS, repeats=REPEATS, seed=settings.seed, progress=done,
             )  # fmt: skip
         found: dict[str, dict[str, Any]] = {}
         for name, by in samples.items():
