@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +97,7 @@ def read(release: Path, agreement_drop: float, incumbent: Path | None = None) ->
 
 
 def _references(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = dict(file.items())
-            if "targets" not in arrays:
-                raise ReleaseError(f"{path}: no targets; make the release again")
-            return arrays
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise ReleaseError(f"{path}: missing or damaged ({error}); make the release again") from error
+    with manifest.arrays(path, ReleaseError) as arrays:
+        if "targets" not in arrays:
+            raise ReleaseError(f"{path}: no targets; make the release again")
+        return dict(arrays)
