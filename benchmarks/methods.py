@@ -38,7 +38,7 @@ from slimline.file_index import FILE as INDEX
 from slimline.file_index import FileIndex
 from slimline.pipeline import ROOT
 from slimline.predictor import Predictor
-from slimline.stage import Stage, _fix_randomness, compression
+from slimline.stage import Stage, compression, fix_randomness
 
 GRID = Path("benchmarks/methods.yaml")
 CACHE = Path(".slimline/methods")
@@ -126,7 +126,7 @@ class Bench:
             return keep / "export"
         started = time.monotonic()
         if row.stage == PEER:
-            _fix_randomness(self.stage.params.seed)
+            fix_randomness(self.stage.params.seed)
             with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
                 made = method_peers.make(row.section, self.stage, self.make(TEACHER), Path(scratch))
                 keep_export(keep, made, {"seconds": time.monotonic() - started})
@@ -137,7 +137,7 @@ class Bench:
             with workspace(document, Path(done)), redirect_stdout(sys.stderr):
                 settings = params.load()
                 pipeline.check_order(document)
-                _fix_randomness(settings.seed)
+                fix_randomness(settings.seed)
                 stage = Stage(row.stage, settings, self.limit)
                 if row.stage != ROOT:
                     stage_script(here, row.stage)(stage)

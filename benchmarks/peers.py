@@ -48,7 +48,7 @@ from slimline.pipeline import EXPORTS, ROOT
 from slimline.predictor import Arrays
 from slimline.report import picture
 from slimline.report.picture import GAIN, INK, MUTED, Draw
-from slimline.stage import Stage, _fix_randomness
+from slimline.stage import Stage, fix_randomness
 
 OUT = Path("metrics/peers.json")
 PICTURE = Path("docs/peers.png")
@@ -336,7 +336,7 @@ def main() -> int:
         try:
             with chdir(EXAMPLES / name):
                 settings = params.load()
-                _fix_randomness(settings.seed)
+                fix_randomness(settings.seed)
                 workload = Workload(name, Stage(ROOT, settings, settings.limit), options.without).measure()
         except SlimlineError as error:
             failed += 1

@@ -328,7 +328,7 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
     options = parser.parse_args()
     with ending.in_one_line():
         settings = params.load()
-        _fix_randomness(settings.seed)
+        fix_randomness(settings.seed)
         with times.recorded(timed_as or name):
             work(Stage(name, settings, options.limit or settings.limit))
 
@@ -339,7 +339,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _fix_randomness(seed: int) -> None:
+def fix_randomness(seed: int) -> None:
+    """Seed torch, and let it compute alike each time on as many threads as this process may use."""
     import torch
 
     torch.manual_seed(seed)
