@@ -12,7 +12,7 @@ MODULES = (
     "file_index", "gate", "goldens", "intervals", "latency", "manifest", "params", "pipeline", "plugins", "predictor",
     "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime", "scoring", "tables", "times",
     "model_repository.repository", "runtimes.triton", "endpoint.app", "events",
-    "monitor.running", "monitor.probe", "monitor.window",
+    "monitor.running", "monitor.probe_command", "monitor.window",
 )  # fmt: skip
 
 
