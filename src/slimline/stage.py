@@ -322,7 +322,7 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
     Its time is recorded under ``timed_as``, or under ``name``.
     """
     parser = argparse.ArgumentParser(
-        description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}."
+        description=f"The {name} stage as {params.FILE} describes it; dvc.yaml says what it reads and writes."
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
