@@ -30,16 +30,15 @@ from typing import Any
 import method_peers
 import yaml
 from numpy.typing import NDArray
-from tqdm import tqdm
 from workspace import workspace
 
-from slimline import artifact, benchmark, latency, manifest, params, pipeline, runtime_choice
+from slimline import artifact, benchmark, latency, manifest, params, pipeline, progress, runtime_choice
 from slimline.errors import SlimlineError
 from slimline.file_index import FILE as INDEX
 from slimline.file_index import FileIndex
 from slimline.pipeline import ROOT
 from slimline.predictor import Predictor
-from slimline.stage import Stage, _fix_randomness, compression
+from slimline.stage import Stage, compression, fix_randomness
 
 GRID = Path("benchmarks/methods.yaml")
 CACHE = Path(".slimline/methods")
@@ -127,7 +126,7 @@ class Bench:
             return keep / "export"
         started = time.monotonic()
         if row.stage == PEER:
-            _fix_randomness(self.stage.params.seed)
+            fix_randomness(self.stage.params.seed)
             with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
                 made = method_peers.make(row.section, self.stage, self.make(TEACHER), Path(scratch))
                 keep_export(keep, made, {"seconds": time.monotonic() - started})
@@ -138,7 +137,7 @@ class Bench:
             with workspace(document, Path(done)), redirect_stdout(sys.stderr):
                 settings = params.load()
                 pipeline.check_order(document)
-                _fix_randomness(settings.seed)
+                fix_randomness(settings.seed)
                 stage = Stage(row.stage, settings, self.limit)
                 if row.stage != ROOT:
                     stage_script(here, row.stage)(stage)
@@ -182,10 +181,10 @@ class Bench:
         predictors = {name: self.predictor(export) for name, export in exports.items()}
         rows, _ = self.stage.splits["calibration"][slice(0, max(batch_sizes))]
         inputs = latency.sample_inputs(self.stage.task.signature(), batch_sizes, rows)
-        with tqdm(total=ROUNDS, desc="latency rounds", disable=None) as bar:
+        with progress.rounds("latency rounds", ROUNDS) as done:
             samples = latency.measure(
                 {name: each.runtime.run for name, each in predictors.items()}, inputs,
-                rounds=ROUNDS, repeats=REPEATS, seed=settings.seed, progress=bar.update,
+                rounds=ROUNDS, repeats=REPEATS, seed=settings.seed, progress=done,
             )  # fmt: skip
         found: dict[str, dict[str, Any]] = {}
         for name, by in samples.items():

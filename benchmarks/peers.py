@@ -40,22 +40,20 @@ import peer_goals
 import post_training
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from slimline import benchmark, latency, manifest, params, plugins, runtime_choice
+from slimline import benchmark, latency, manifest, params, plugins, progress, runtime_choice
 from slimline.errors import SlimlineError
 from slimline.latency import Measured
-from slimline.pipeline import ROOT
+from slimline.pipeline import EXPORTS, ROOT
 from slimline.predictor import Arrays
 from slimline.report import picture
 from slimline.report.picture import GAIN, INK, MUTED, Draw
-from slimline.stage import Stage, _fix_randomness
+from slimline.stage import Stage, fix_randomness
 
 OUT = Path("metrics/peers.json")
 PICTURE = Path("docs/peers.png")
 EXAMPLES = Path(".slimline/examples")
 MADE = Path(".slimline/peers")
-EXPORTS = Path("exports")
 BATCH_SIZES, THREADS = (1, 8), (1, 2)
 ROUNDS, REPEATS = 11, 8
 MOST_S = 900.0  # of measuring all variants on so many threads
@@ -254,14 +252,14 @@ class Workload:
                 for batches in inputs.values():
                     running[name].run(batches[0])
         answering = {name: each.run for name, each in running.items() if name not in self.failed}
-        with tqdm(total=ROUNDS, desc=f"{threads} threads", disable=None) as bar:
+        with progress.rounds(f"{threads} threads", ROUNDS) as done:
             samples = latency.measure(
                 answering,
                 inputs,
                 rounds=ROUNDS,
                 repeats=REPEATS,
                 seed=self.stage.params.seed,
-                progress=bar.update,
+                progress=done,
                 most=MOST_S,
             )
         for each in running.values():
@@ -338,7 +336,7 @@ def main() -> int:
         try:
             with chdir(EXAMPLES / name):
                 settings = params.load()
-                _fix_randomness(settings.seed)
+                fix_randomness(settings.seed)
                 workload = Workload(name, Stage(ROOT, settings, settings.limit), options.without).measure()
         except SlimlineError as error:
             failed += 1

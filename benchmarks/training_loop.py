@@ -28,7 +28,7 @@ from slimline.params import Training
 from slimline.task import Split, Task
 from slimline.tasks.fashion_mnist import FashionMnist
 from slimline.training import State, fit
-from slimline.training.loop import _warmup_cosine
+from slimline.training.loop import warmup_cosine
 from slimline.training.losses.hard import Hard
 
 OUT = Path("metrics/training_loop.json")
@@ -51,7 +51,7 @@ def by_hand(model: nn.Module, task: Task, train: Split, validation: Split, setti
         nesterov=True,
     )
     total = -(-count // size) * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(settings, total))
     torch.manual_seed(seed)
     for _ in range(settings.epochs):
         model.train()

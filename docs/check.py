@@ -1,5 +1,5 @@
-"""Check the documents: links lead somewhere, make targets and commands exist, tables are those last measured, and each
-alert has its runbook.
+"""Check the documents: links lead somewhere, make targets and commands exist, tables are those last measured, each
+alert has its runbook, and architecture.md has a place for each module.
 
 python docs/check.py           # what ``make check`` runs
 python docs/check.py --write   # copy the report's table into README.md, the others into docs/
@@ -19,6 +19,7 @@ from slimline.monitoring import rules
 
 ROOT = Path(__file__).parents[1]
 METHODS = ROOT / "docs" / "methods.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 MONITORING = ROOT / "docs" / "monitoring.md"
 TABLES: list[tuple[Path, str, Callable[[Path], str]]] = [
@@ -48,7 +49,7 @@ def main() -> int:
         *sorted((ROOT / "examples").rglob("README.md")),
     ]
     wrong = [each for page in pages for each in broken_links(page) + unknown_commands(page)]
-    wrong += runbooks()
+    wrong += runbooks() + places(ARCHITECTURE.read_text(encoding="utf-8"))
     for page, name, table in TABLES:
         text = table(ROOT)
         if "--write" in sys.argv:
@@ -97,6 +98,22 @@ def runbooks() -> list[str]:
         f"docs/runbooks: {name}: " + ("no such page" if name in alerts else "no such alert")
         for name in sorted(alerts ^ pages)
     ]
+
+
+def places(page: str) -> list[str]:
+    """Return the modules of the package that stand in no row of the page, or in two, and the rows' paths to nothing."""
+    named: list[str] = []
+    for cell in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE):
+        first, *others = re.findall(r"`([^`]+)`", cell)
+        named += [first, *(f"{Path(first).parent}/{other}" for other in others)]
+    wrong = [f"architecture.md: no file {each}" for each in named if not (ROOT / each).exists()]
+    folders = tuple(each for each in named if each.endswith("/"))
+    for path in sorted((ROOT / "src" / "slimline").rglob("*.py")):
+        module = str(path.relative_to(ROOT))
+        rows = named.count(module) + module.startswith(folders)
+        if rows != 1 and not path.name.startswith("__"):
+            wrong.append(f"architecture.md: {module}: stands in {rows} rows, not in one")
+    return wrong
 
 
 def marks(name: str) -> tuple[str, str]:

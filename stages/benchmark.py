@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slimline import baselines, benchmark, manifest, progress
+from slimline.pipeline import EXPORTS, ROOT
 from slimline.predictor import Predictor
 from slimline.stage import Stage, run
 from slimline.task import Split
 
-EXPORTS = Path("exports")
 LATENCY = Path("metrics/latency.json")
 
 
@@ -26,7 +26,7 @@ def main(stage: Stage) -> None:
     def decided(predictor: Predictor, rows: Split) -> NDArray[Any]:
         return task.decided(benchmark.of_split(predictor.predict, rows, predictor.runtime_name), predictor.signature)
 
-    bar = tqdm(sorted(params.export.stages, key=lambda each: each != "teacher"), desc="benchmark", disable=None)
+    bar = tqdm(sorted(params.export.stages, key=lambda each: each != ROOT), desc="benchmark", disable=None)
     for name in bar:
         bar.set_postfix_str(name)
         predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)

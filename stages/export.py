@@ -14,10 +14,9 @@ from slimline import manifest, measure, metrics, preprocess, progress
 from slimline.errors import ExportError
 from slimline.export import formats, layer_facts
 from slimline.export.facts import count_macs, count_params, variant
+from slimline.pipeline import EXPORTS
 from slimline.stage import Stage, run
 from slimline.task import Split
-
-FOLDER = Path("exports")
 
 
 def main(stage: Stage) -> None:
@@ -27,7 +26,7 @@ def main(stage: Stage) -> None:
     signature = stage.task.signature()
     metadata = {"slimline.stage": name, "slimline.artifact": digest, "slimline.task": stage.params.task.name}
     exporters = formats.exporters(stage.params.export, stage.params.target)
-    with manifest.sealed(FOLDER / name) as scratch, progress.steps(f"export {name}", len(exporters) + 4) as begin:
+    with manifest.sealed(EXPORTS / name) as scratch, progress.steps(f"export {name}", len(exporters) + 4) as begin:
         made = {}
         for each, exporter in exporters.items():
             begin(each)

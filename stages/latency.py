@@ -10,13 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from slimline import benchmark, engines, latency, manifest, runtime_choice
+from slimline import benchmark, engines, latency, manifest, progress, runtime_choice
+from slimline.pipeline import EXPORTS, ROOT
 from slimline.predictor import Arrays, Predictor
 from slimline.stage import Stage, run
 
-EXPORTS = Path("exports")
 FILE = Path("metrics/latency.json")
-ROOT = "teacher"
 
 
 def main(stage: Stage) -> None:
@@ -127,10 +126,10 @@ def _rounds(
     stage: Stage, calls: Mapping[str, Callable[[Arrays], Any]], inputs: dict[int, list[Arrays]], title: str
 ) -> latency.Measured:
     settings = stage.params.latency
-    with tqdm(total=settings.rounds, desc=f"{title} of {len(calls)} models", disable=None) as bar:
+    with progress.rounds(f"{title} of {len(calls)} models", settings.rounds) as done:
         return latency.measure(
             calls, inputs,
-            rounds=settings.rounds, repeats=settings.repeats, seed=stage.params.seed, progress=bar.update,
+            rounds=settings.rounds, repeats=settings.repeats, seed=stage.params.seed, progress=done,
         )  # fmt: skip
 
 

@@ -1,11 +1,7 @@
 """Bundle what is deployed: exports and metrics -> release/, with goldens, references, card and verdict."""
 
-from pathlib import Path
-
 from slimline import benchmark, gate, manifest, params, pipeline, release
 from slimline.stage import Stage, run
-
-EXPORTS = Path("exports")
 
 
 def main(stage: Stage) -> None:
@@ -15,7 +11,9 @@ def main(stage: Stage) -> None:
     last = pipeline.last(document)
     chain = [each for each in pipeline.ancestors(document, last) if each in stage.params.export.stages]
     verdict = gate.judge(stage.params.budget, measured, last)
-    revision = release.build(release.FOLDER, EXPORTS, chain, measured, document, stage.splits["validation"], verdict)
+    revision = release.build(
+        release.FOLDER, pipeline.EXPORTS, chain, measured, document, stage.splits["validation"], verdict
+    )
     print("\n".join(gate.lines(verdict)))
     print(f"release: {last}, revision {revision}")
 

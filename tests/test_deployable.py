@@ -10,9 +10,9 @@ import pytest
 MODULES = (
     "answers", "archive", "benchmark", "cli", "cli.deploying", "cli.releases", "decisions", "deployment", "errors",
     "file_index", "gate", "goldens", "intervals", "latency", "manifest", "params", "pipeline", "plugins", "predictor",
-    "preprocess", "project", "promotion", "provenance", "release", "runtimes.onnxruntime", "scoring", "tables", "times",
-    "model_repository.repository", "runtimes.triton", "endpoint.app", "events",
-    "monitor.running", "monitor.probe", "monitor.window",
+    "preprocess", "project.layout", "promotion", "provenance", "release", "runtimes.onnxruntime", "scoring", "tables",
+    "times", "model_repository.repository", "runtimes.triton", "endpoint.app", "events",
+    "monitor.running", "monitor.probe_command", "monitor.window",
 )  # fmt: skip
 
 

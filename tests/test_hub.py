@@ -8,7 +8,7 @@ import pytest
 
 from slimline import hub
 from slimline.errors import DataError
-from slimline.project import own
+from slimline.project import own_params
 from tests.encoders import write_encoder
 
 pytest.importorskip("transformers")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_misspelt_folder_is_told_at_once(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(DataError) as caught:
-        own.configuration(name)
+        own_params.configuration(name)
     assert str(caught.value) == (f"--model: {name}: no such folder.{meant} A model on the hub is called OWNER/NAME")
 
 

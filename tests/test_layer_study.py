@@ -17,7 +17,7 @@ from slimline.layer_study import Result, Trial
 from slimline.method import Alone
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
-from slimline.project import tasks
+from slimline.project.layout import tasks
 from slimline.sensitivity import CACHE, Cost, Sensitivity
 from slimline.stage import Stage
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slimline import manifest
-from slimline.errors import ArtifactError
+from slimline.errors import ArtifactError, DataError
 
 json_data = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -267,3 +268,36 @@ def test_every_file_of_a_sealed_directory_is_on_the_disk_before_the_rename(
         (scratch / "inner" / "b.bin").write_bytes(b"\x00")
     assert {path.stat().st_ino for path in (target, *target.rglob("*"))} <= early
     assert tmp_path.stat().st_ino in late, "the rename itself"
+
+
+def test_arrays_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", targets=np.arange(3), others=np.array([None]))
+    with manifest.arrays(tmp_path / "a.npz") as arrays:
+        assert set(arrays) == {"targets", "others"}
+        assert arrays["targets"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda whole: whole[:40],
+        lambda whole: whole[:60] + b"\xff" * 20 + whole[80:],
+        lambda _: b"PK\x03\x04 nothing",
+    ],
+    ids=["empty", "cut", "other bytes", "no archive"],
+)
+def test_damaged_arrays_are_one_line(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, targets=np.random.default_rng(0).normal(size=100))
+    path.write_bytes(damage(path.read_bytes()))
+    message = r"a\.npz: can't be read \(.*\); write it again"
+    with pytest.raises(DataError, match=message), manifest.arrays(path, DataError, "write it again") as arrays:
+        print(arrays["targets"])
+
+
+def test_an_array_that_is_not_there_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", targets=np.arange(3))
+    message = r"a\.npz: can't be read \(.*output.*\); make the release again"
+    with pytest.raises(ArtifactError, match=message), manifest.arrays(tmp_path / "a.npz") as arrays:
+        print(arrays["output"])

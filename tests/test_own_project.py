@@ -12,9 +12,10 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from slimline import params, pipeline, project
+from slimline import params, pipeline
 from slimline.errors import DataError, ParamsError
-from slimline.project import Own, own, own_data
+from slimline.project import layout, own_data, own_params
+from slimline.project.layout import Own
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.pictures import write_folders, write_zip
 
@@ -44,7 +45,7 @@ def save(folder: Path, network: Any) -> str:
 
 
 def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns: Any) -> dict[str, Any]:
-    text = project.own_params(Own(given, data, **columns), root, recipe, 500)
+    text = layout.own_params_text(Own(given, data, **columns), root, recipe, 500)
     document: dict[str, Any] = yaml.safe_load(text)
     params.parse(document)
     return document
@@ -86,7 +87,7 @@ def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) 
 def said(model: str, data: Path, root: Path) -> str:
     """Return what init says of a model's head."""
     asked = Own(model, data)
-    lines = project._notes(project.own_params(asked, root, "int8", None), "", asked)
+    lines = layout._notes(layout.own_params_text(asked, root, "int8", None), "", asked)
     (line,) = (line for line in lines if line.startswith(f"found: {model} "))
     return line.removeprefix(f"found: {model} ")
 
@@ -102,7 +103,7 @@ def test_a_head_whose_names_transformers_left_out_is_taken_as_it_is(tmp_path: Pa
     assert "id2label" not in (tmp_path / "m" / "config.json").read_text()
     document = laid_out(tmp_path, given, table)
     assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, list(labels))
-    assert not project._trains_in_bf16(document), "nothing is trained"
+    assert not layout._trains_in_bf16(document), "nothing is trained"
     assert said(given, table, tmp_path) == (
         f"has a head for them: as it is; its outputs have no names, so they are taken for {', '.join(labels)} in this "
         "order"
@@ -175,7 +176,7 @@ def test_tables_in_a_folder_may_have_other_usual_names(tmp_path: Path) -> None:
         "train": "d/Training.csv", "validation": "d/dev.jsonl", "test": "d/holdout.tsv",
     }  # fmt: skip
     asked = Own(given, tmp_path / "d")
-    notes = list(project._notes(yaml.safe_dump(document), "", asked))
+    notes = list(layout._notes(yaml.safe_dump(document), "", asked))
     left = f"found: {tmp_path / 'd' / 'more.csv'}: left out, since a table in a folder is called train, training, valid"
     assert any(note.startswith(left) for note in notes)
 
@@ -238,7 +239,7 @@ def test_recipes_for_images_run_what_they_say(
 
 @pytest.mark.parametrize(("images", "epochs", "after"), [(2_000, 6, 2), (70_000, 3, 2), (1_000_000, 2, 2)])
 def test_many_images_are_seen_less_often(images: int, epochs: int, after: int) -> None:
-    document = own.image_params(
+    document = own_params.image_params(
         "efficientnet-lite", own_data.Described(["path"], None, "one", ["a", "b"], images), "smallest", None
     )
     trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
@@ -345,7 +346,7 @@ def test_a_net_that_is_built_for_one_size_is_built_for_that_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folders(tmp_path / "pictures", 20)
-    monkeypatch.setattr(own.plugins, "find", lambda *_args, **_where: Patches)
+    monkeypatch.setattr(own_params.plugins, "find", lambda *_args, **_where: Patches)
 
     def args(size: tuple[int, int] | None) -> Any:
         return laid_out(tmp_path, "timm:vit", tmp_path / "pictures", size=size)["teacher"]["model"]["args"]
@@ -385,9 +386,9 @@ def test_what_cannot_be_found_is_asked_for(
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no config\.json in it"):
-        own.configuration(str(tmp_path))
+        own_params.configuration(str(tmp_path))
 
 
 @pytest.mark.parametrize(("layers", "kept", "expected"), [(6, 3, [0, 2, 5]), (12, 4, [0, 4, 7, 11]), (6, 1, [0])])
 def test_layers_are_spread(layers: int, kept: int, expected: list[int]) -> None:
-    assert own.spread(layers, kept) == expected
+    assert own_params.spread(layers, kept) == expected

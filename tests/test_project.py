@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slimline import params, pipeline, project
+from slimline import params, pipeline
 from slimline.errors import ParamsError
+from slimline.project import layout
 from tests.pictures import write_folders
 
 
@@ -29,17 +30,17 @@ def repository(tmp_path: Path) -> Path:
 def test_what_this_machine_decided_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": fast})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    own = project.Own("resnet", write_folders(repository / "pictures", 2))
-    done = project.lay_out(repository, recipe="int8", limit=None, own=own)
+    own = layout.Own("resnet", write_folders(repository / "pictures", 2))
+    done = layout.lay_out(repository, recipe="int8", limit=None, own=own)
     assert any("precision: bf16, since this machine" in line for line in done) is fast
     assert "size: images are brought to 64×64 pixels; --size H W takes another" in done
     assert ("bf16" in (repository / "params.yaml").read_text()) is fast
 
 
-@pytest.mark.parametrize("recipe", project.RECIPES)
-@pytest.mark.parametrize("task", project.tasks())
+@pytest.mark.parametrize("recipe", layout.RECIPES)
+@pytest.mark.parametrize("task", layout.tasks())
 def test_every_recipe_is_valid_and_runs_what_it_says(task: str, recipe: str) -> None:
-    document = yaml.safe_load(project.params_text(task, recipe, 500))
+    document = yaml.safe_load(layout.params_text(task, recipe, 500))
     settings = params.parse(document)
     assert settings.limit == 500
     order = pipeline.check_order(document)
@@ -61,33 +62,33 @@ def test_every_recipe_is_valid_and_runs_what_it_says(task: str, recipe: str) -> 
 def test_a_file_of_yours_is_never_overwritten(repository: Path) -> None:
     (repository / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(ParamsError, match=r"dvc\.yaml: exists and differs"):
-        project.lay_out(repository, task="digits", recipe="smallest", limit=None)
+        layout.lay_out(repository, task="digits", recipe="smallest", limit=None)
     assert (repository / "dvc.yaml").read_text() == "stages: {}\n"
     assert not (repository / "params.yaml").exists()
     assert not (repository / "stages").exists()
-    assert project.differences(repository)
+    assert layout.differences(repository)
 
 
 def test_another_init_says_what_to_do_about_params(repository: Path) -> None:
-    project.lay_out(repository, task="digits", recipe="smallest", limit=None)
+    layout.lay_out(repository, task="digits", recipe="smallest", limit=None)
     with pytest.raises(ParamsError, match=r"params\.yaml: exists and differs; edit it, or remove it and init again"):
-        project.lay_out(repository, task="digits", recipe="int8", limit=None)
+        layout.lay_out(repository, task="digits", recipe="int8", limit=None)
 
 
 @pytest.mark.parametrize(("task", "recipe"), [("digit", "int8"), ("digits", "smaller")])
 def test_unknown_choices_name_the_near_miss(repository: Path, task: str, recipe: str) -> None:
     with pytest.raises(ParamsError, match="Did you mean"):
-        project.lay_out(repository, task=task, recipe=recipe, limit=None)
+        layout.lay_out(repository, task=task, recipe=recipe, limit=None)
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="git init"):
-        project.lay_out(tmp_path, task="digits", recipe="int8", limit=None)
+        layout.lay_out(tmp_path, task="digits", recipe="int8", limit=None)
 
 
 def test_a_repository_that_was_served_stays_clean(repository: Path) -> None:
     """Promote refuses a dirty tree, and the endpoint's default event store lies in the working directory."""
-    project.lay_out(repository, task="digits", recipe="int8", limit=None)
+    layout.lay_out(repository, task="digits", recipe="int8", limit=None)
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run([*git, "add", "-A"], cwd=repository, check=True)
     subprocess.run([*git, "commit", "-qm", "project"], cwd=repository, check=True)
@@ -111,7 +112,7 @@ def test_the_command_that_is_named_adds_what_was_laid_out_and_init_adds_nothing(
         subprocess.run([*git, *command], cwd=repository, check=True)
     monkeypatch.chdir(tmp_path if elsewhere else repository)
 
-    done = project.lay_out(Path("my project" if elsewhere else "."), task="digits", recipe="int8", limit=None)
+    done = layout.lay_out(Path("my project" if elsewhere else "."), task="digits", recipe="int8", limit=None)
 
     def names(*command: str) -> list[str]:
         found = subprocess.run([*git, *command], cwd=repository, check=True, capture_output=True, text=True)

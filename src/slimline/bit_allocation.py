@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from slimline import knapsack, measure
 from slimline.errors import MethodError
+from slimline.grids import FLOAT
 from slimline.knapsack import Point
-from slimline.quantization_costs import FLOAT, Trial
+from slimline.quantization_costs import Trial
 from slimline.quantizers import is_quantized
 from slimline.sensitivity import Sensitivity
 

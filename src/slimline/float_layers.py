@@ -13,7 +13,8 @@ import numpy as np
 
 from slimline import latency, measure
 from slimline.errors import MethodError
-from slimline.quantization_costs import FLOAT, Trial, alone
+from slimline.grids import FLOAT
+from slimline.quantization_costs import Trial, alone
 from slimline.quantizers import is_quantized, plain_layer
 from slimline.sensitivity import Sensitivity
 

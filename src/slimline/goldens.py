@@ -8,7 +8,6 @@ themselves must agree and their distance is judged loosely.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,25 +85,18 @@ def outputs(predictor: Predictor, inputs: Mapping[str, NDArray[Any]]) -> NDArray
 
 def read(release: Path, stage: str) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
     """Return ({input name: rows}, the outputs of ``stage``) of a release's golden.npz."""
-    try:
-        with (release / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            inputs = {name.removeprefix("input/"): arrays[name] for name in arrays.files if name.startswith("input/")}
-            if f"output/{stage}" not in arrays.files:
-                known = ", ".join(name.removeprefix("output/") for name in arrays.files if name.startswith("output/"))
-                raise GoldenError(f"{release / FILE}: no stage {stage!r}; it holds {known}")
-            return inputs, arrays[f"output/{stage}"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise GoldenError(f"{release / FILE}: can't be read ({error}); make the release again") from error
+    with manifest.arrays(release / FILE, GoldenError) as arrays:
+        inputs = {name.removeprefix("input/"): arrays[name] for name in arrays if name.startswith("input/")}
+        if f"output/{stage}" not in arrays:
+            known = ", ".join(name.removeprefix("output/") for name in arrays if name.startswith("output/"))
+            raise GoldenError(f"{release / FILE}: no stage {stage!r}; it holds {known}")
+        return inputs, arrays[f"output/{stage}"]
 
 
 def targets(release: Path) -> NDArray[Any]:
     """Return what is true of the golden rows. Raises GoldenError when golden.npz can't be read."""
-    try:
-        with (release / FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found: NDArray[Any] = arrays["targets"]
-            return found
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise GoldenError(f"{release / FILE}: can't be read ({error}); make the release again") from error
+    with manifest.arrays(release / FILE, GoldenError) as arrays:
+        return arrays["targets"]
 
 
 def same_class(measured: Mapping[str, Any], here: Mapping[str, Any], runtime: str = runtime_choice.DEFAULT) -> bool:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 Scheme = Literal["symmetric", "linear"]
 FloatScheme = Literal["float16", "bfloat16"]  # the grid is the format's values; there is nothing to scale
+FLOAT = 32  # as a width: nothing is rounded
 FLOATS: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 TINY = torch.finfo(torch.float32).tiny  # below it a scale's reciprocal is infinite
 

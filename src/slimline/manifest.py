@@ -11,12 +11,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slimline.errors import ArtifactError
+from slimline.errors import ArtifactError, SlimlineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -66,6 +71,23 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: missing; run 'dvc repro', or 'dvc pull' if it was pushed") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: not valid JSON ({error}); restore it with 'dvc checkout --force'") from error
+
+
+@contextmanager
+def arrays(
+    path: Path, kind: type[SlimlineError] = ArtifactError, remedy: str = "make the release again"
+) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Yield the arrays of an .npz, each read when it is asked for; no pickles.
+
+    Damage, and a name that isn't there, raise ``kind`` naming the file; ``remedy`` ends its message.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            yield found
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise kind(f"{path}: can't be read ({error}); {remedy}") from error
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from torch import nn
 
 from slimline import bit_allocation, float_layers
 from slimline.errors import MethodError
+from slimline.grids import FLOAT
 from slimline.method import Batches, Context
-from slimline.quantization_costs import FLOAT, Trial
+from slimline.quantization_costs import Trial
 
 if TYPE_CHECKING:
     from slimline.quantization import Quantize

@@ -142,7 +142,11 @@ class Before(Training):
 
 
 class Teacher(Section):
-    """The model that everything is measured against: trained here, or taken from ``weights`` (safetensors)."""
+    """The model that everything is measured against: trained here, or taken from ``weights``.
+
+    Those are a file (safetensors, a state dict, a Lightning checkpoint), a folder that transformers saved or its name
+    on the hub, or ``pretrained`` for what a library offers.
+    """
 
     model: Plugin
     weights: str | None = None

@@ -21,6 +21,7 @@ from slimline.file_index import FileIndex
 from slimline.manifest import sha256
 
 ROOT = "teacher"
+EXPORTS = Path("exports")
 CODE = (".py", ".pyc", ".typed")
 MEASURES = ("latency", "benchmark", "report", "release")
 

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from slimline import latency, measure
-from slimline.grids import Spec, container, scale_shape, spec_data
+from slimline.grids import FLOAT, Spec, container, scale_shape, spec_data
 from slimline.method import Alone, Batches, Context, Method, compress
 from slimline.quantizer_placement import bare_layers
 from slimline.quantizers import (
@@ -32,7 +32,6 @@ from slimline.sensitivity import Cost, Sensitivity
 if TYPE_CHECKING:
     from slimline.quantization import Quantize
 
-FLOAT = 32
 CHOOSING = {"skip", "layers", "choices", "budget", "max_loss", "bits", "weight_bits", "activation_bits"}
 REFINING = {"rounding", "rounding_steps", "learned_steps"}  # what comes after a width is chosen
 

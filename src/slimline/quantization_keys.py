@@ -12,7 +12,7 @@ from torch import nn
 
 from slimline import mixed_precision
 from slimline.errors import MethodError
-from slimline.grids import Scheme, Spec, spec_data
+from slimline.grids import FLOAT, Scheme, Spec, spec_data
 from slimline.layers import not_named
 from slimline.method import Method
 from slimline.mixed_precision import Budget
@@ -26,7 +26,6 @@ Calibrator = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 Block = Annotated[int, Field(ge=2)]
 Percent = Annotated[float, Field(gt=50, le=100)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-UNTIL_FLOAT = 32
 EMBEDDING_BITS = 8  # a runtime looks up rows of 8-bit integers, a scale each
 WIDTH = 8  # of what ``bits: auto`` doesn't choose
 
@@ -115,7 +114,7 @@ class QuantizeKeys(Method):
             return None
         _, scheme = self.schemes()
         bits = self.activation_bits or self._bits
-        return None if bits == UNTIL_FLOAT else Spec(bits, scheme, learned=self.learned_steps)
+        return None if bits == FLOAT else Spec(bits, scheme, learned=self.learned_steps)
 
     @property
     def _bits(self) -> int:
@@ -124,13 +123,13 @@ class QuantizeKeys(Method):
     def at_widths(self, widths: Mapping[str, int]) -> Self:
         """Return this method without ``auto``: the named layers' weights have these widths, at 32 they are skipped."""
         kept = [] if self.skip == "auto" else self.skip
-        floats = [name for name, bits in widths.items() if bits == UNTIL_FLOAT]
-        own = {name: Override(weight_bits=bits) for name, bits in widths.items() if bits != UNTIL_FLOAT}
+        floats = [name for name, bits in widths.items() if bits == FLOAT]
+        own = {name: Override(weight_bits=bits) for name, bits in widths.items() if bits != FLOAT}
         return replace(self, bits=self._bits, skip=[*kept, *floats], layers={**self.layers, **own}, budget=None)
 
     def check(self, where: str) -> None:
         mixed_precision.check(self, where)
-        if self.smooth is not None and (self.activation_bits or self.bits) == UNTIL_FLOAT:
+        if self.smooth is not None and (self.activation_bits or self.bits) == FLOAT:
             raise MethodError(f"{where}.smooth: activation_bits: 32 leaves inputs unrounded, so nothing is to be moved")
 
     def observer(self) -> Observer:

@@ -322,13 +322,13 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
     Its time is recorded under ``timed_as``, or under ``name``.
     """
     parser = argparse.ArgumentParser(
-        description=f"The {name} stage: reads params.yaml, writes {artifact.FOLDER / name}."
+        description=f"The {name} stage as {params.FILE} describes it; dvc.yaml says what it reads and writes."
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N rows of every split")
     options = parser.parse_args()
     with ending.in_one_line():
         settings = params.load()
-        _fix_randomness(settings.seed)
+        fix_randomness(settings.seed)
         with times.recorded(timed_as or name):
             work(Stage(name, settings, options.limit or settings.limit))
 
@@ -339,7 +339,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _fix_randomness(seed: int) -> None:
+def fix_randomness(seed: int) -> None:
+    """Seed torch, and let it compute alike each time on as many threads as this process may use."""
     import torch
 
     torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from slimline import manifest
 from slimline.endpoint.settings import Settings
 from slimline.monitor import scraping, watched
 from slimline.monitor.coverage import Coverage
-from slimline.monitor.failures import Errors
+from slimline.monitor.errors import Errors
 from slimline.monitor.latency import latency
 from slimline.monitor.scraping import Scraper
 from slimline.monitor.signal import Labelled, Predicted

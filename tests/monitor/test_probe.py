@@ -20,7 +20,7 @@ from slimline import goldens, manifest
 from slimline.cli.monitoring import app
 from slimline.endpoint.settings import Settings
 from slimline.errors import ParamsError
-from slimline.monitor import probe
+from slimline.monitor import probe_command
 from slimline.monitor.asking import Answered
 from slimline.monitor.standing import State
 from slimline.predictor import Arrays
@@ -38,16 +38,16 @@ def endpoint(two_releases: tuple[Path, Path]) -> Iterator[Server]:
     server.stop()
 
 
-def options(url: str, release: Path, **other: object) -> probe.Options:
+def options(url: str, release: Path, **other: object) -> probe_command.Options:
     chosen = {"inputs": None, "labels": "label", "params": None, "variant": "probe", "timeout": 5.0} | other
-    return probe.Options(url, release, **chosen)  # type: ignore[arg-type]
+    return probe_command.Options(url, release, **chosen)  # type: ignore[arg-type]
 
 
 @PATHS
 def test_the_release_that_answers_is_recognized(
     endpoint: Server, two_releases: tuple[Path, Path], path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert probe.once(options(endpoint.url + path, two_releases[0]))
+    assert probe_command.once(options(endpoint.url + path, two_releases[0]))
     said = capsys.readouterr().out
     assert "16 of 16 golden rows" in said
     assert "labelled rows right" in said
@@ -56,7 +56,7 @@ def test_the_release_that_answers_is_recognized(
 def test_another_release_there_is_told(
     endpoint: Server, two_releases: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not probe.once(options(endpoint.url, two_releases[1]))
+    assert not probe_command.once(options(endpoint.url, two_releases[1]))
     assert f"{manifest.digest(two_releases[0])} answers" in capsys.readouterr().out
 
 
@@ -64,7 +64,7 @@ def test_another_release_there_is_told(
 def test_latency_is_judged_by_the_benchmark_where_nothing_is_set(
     endpoint: Server, two_releases: tuple[Path, Path], seconds: float, good: bool
 ) -> None:
-    made = probe.made(options(endpoint.url, two_releases[0]))
+    made = probe_command.made(options(endpoint.url, two_releases[0]))
     asked = made.asker.ask
 
     def late(inputs: Arrays) -> Answered:
@@ -95,7 +95,7 @@ def test_time_before_the_server_reads_is_seen_by_the_probe_alone(
 ) -> None:
     """A process that stands still as each request arrives."""
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document | {"monitor": {"latency_ms": {"total": 50}}}))
-    made = probe.made(options(endpoint.url, two_releases[0], params=tmp_path / "params.yaml"))
+    made = probe_command.made(options(endpoint.url, two_releases[0], params=tmp_path / "params.yaml"))
     asked, loop = made.asker.ask, endpoint.loop
 
     def held_up(inputs: Arrays) -> Answered:
@@ -126,7 +126,7 @@ def test_answers_that_changed_are_bad(
             found = {name: np.roll(each, 1, 1) if "output/" in name else each for name, each in arrays.items()}
         np.savez_compressed(folder / "golden.npz", **found)
 
-    made = probe.made(options(endpoint.url, resealed(two_releases[0], tmp_path / "rolled", roll)))
+    made = probe_command.made(options(endpoint.url, resealed(two_releases[0], tmp_path / "rolled", roll)))
     first = {each.signal: each.state for each in made.round()}
     assert first["agreement"] is State.WATCH
     assert {each.signal: each.state for each in made.round()}["agreement"] is State.REGRESSED
@@ -142,7 +142,7 @@ def many(many_release: Path) -> Iterator[Server]:
 
 @PATHS
 def test_of_any_of_several_labels_the_sets_answered_are_compared(many: Server, many_release: Path, path: str) -> None:
-    made = probe.made(options(many.url + path, many_release))
+    made = probe_command.made(options(many.url + path, many_release))
     truth = goldens.targets(many_release) > 0
     said = made.answers.above(made.golden)
     found = {each.signal: each for each in made.round()}
@@ -156,7 +156,7 @@ def test_of_any_of_several_labels_the_sets_answered_are_compared(many: Server, m
 
 def test_labelled_rows_of_any_of_several_labels_are_refused(many_release: Path, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="--inputs: rows of one label each are read"):
-        probe.made(options("http://127.0.0.1:9", many_release, inputs=tmp_path / "rows.npz"))
+        probe_command.made(options("http://127.0.0.1:9", many_release, inputs=tmp_path / "rows.npz"))
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_an_endpoint_that_asks_for_a_token_is_probed_with_one(
     """It is read again for each round: an exchanged one is found."""
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    made = probe.made(options(guarded.url + path, two_releases[0], token_file=file))
+    made = probe_command.made(options(guarded.url + path, two_releases[0], token_file=file))
     assert {each.state for each in made.round()} == {State.OK}
     for content, said in (
         ("", "HTTP 401"),
@@ -197,7 +197,7 @@ def test_an_endpoint_that_asks_for_a_token_is_probed_with_one(
 
 def test_a_triton_is_asked_without_a_token(two_releases: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="--token-file: a Triton asks for no token"):
-        probe.made(options("triton+grpc://127.0.0.1:9/digits", two_releases[0], token_file=tmp_path / "token"))
+        probe_command.made(options("triton+grpc://127.0.0.1:9/digits", two_releases[0], token_file=tmp_path / "token"))
 
 
 def test_labelled_rows_are_sent_too(
@@ -205,7 +205,7 @@ def test_labelled_rows_are_sent_too(
 ) -> None:
     split = splits["validation"]
     np.savez(tmp_path / "rows.npz", labels=split.targets, **split.inputs)
-    made = probe.made(options(endpoint.url, two_releases[0], inputs=tmp_path / "rows.npz", labels="labels"))
+    made = probe_command.made(options(endpoint.url, two_releases[0], inputs=tmp_path / "rows.npz", labels="labels"))
     accuracy = next(each for each in made.round() if each.signal == "accuracy")
     made.asker.close()
     assert accuracy.count == 16 + len(split)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from slimline import check, project
-from slimline.project import Own
+from slimline import check
+from slimline.project import layout
+from slimline.project.layout import Own
 from tests.encoders import texts, write_encoder
 from tests.pictures import write_folders
 
@@ -36,14 +37,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def laid_out(model: str, data: str, recipe: str = "int8", **more: Any) -> dict[str, Any]:
     """Return params.yaml's content as init writes it."""
-    document: dict[str, Any] = yaml.safe_load(project.own_params(Own(model, Path(data), **more), Path(), recipe, None))
+    document: dict[str, Any] = yaml.safe_load(
+        layout.own_params_text(Own(model, Path(data), **more), Path(), recipe, None)
+    )
     return document
 
 
 def checked(document: dict[str, Any]) -> list[str]:
     """Return what ``slimline check`` says of it."""
     Path("params.yaml").write_text(yaml.safe_dump(document))
-    shutil.copyfile(project.source() / "dvc.yaml", "dvc.yaml")
+    shutil.copyfile(layout.source() / "dvc.yaml", "dvc.yaml")
     return check.check()
 
 

@@ -21,7 +21,7 @@ from slimline.quantizers import quantizers
 from slimline.task import Split, Task
 from slimline.tasks.digits import Digits
 from slimline.training import Epoch, State, TeacherCache, fit
-from slimline.training.loop import _warmup_cosine
+from slimline.training.loop import warmup_cosine
 from slimline.training.losses import SoftTargets
 
 FOUR = Training(epochs=4, batch_size=64, lr=0.01, weight_decay=0.01)
@@ -244,7 +244,7 @@ def test_channels_last_leaves_contiguous_weights(run: Run) -> None:
 
 
 def test_warm_up_rises_in_a_line_and_the_cosine_falls_to_nothing() -> None:
-    factor = _warmup_cosine(Training(epochs=1, lr=1, warmup=0.2), 10)
+    factor = warmup_cosine(Training(epochs=1, lr=1, warmup=0.2), 10)
     found = [factor(step) for step in range(11)]
     assert found[:2] == [0.5, 1.0]
     assert found[2] == 1.0

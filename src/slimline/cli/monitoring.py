@@ -71,12 +71,12 @@ def probe(
     ] = None,
 ) -> None:
     """Send a release's golden rows to an endpoint; exit 1 unless it answers as it did when the release was made."""
-    from slimline.monitor import probe as probing
+    from slimline.monitor import probe_command
 
-    options = probing.Options(url, release, inputs, labels, params, variant, timeout, token_file)
+    options = probe_command.Options(url, release, inputs, labels, params, variant, timeout, token_file)
     if every is not None:
-        probing.serve(options, every, host, port)
-    elif not probing.once(options):
+        probe_command.serve(options, every, host, port)
+    elif not probe_command.once(options):
         raise typer.Exit(1)
 
 

@@ -71,11 +71,11 @@ def init(
     ] = False,
 ) -> None:
     """Lay dvc.yaml, params.yaml and stages/ into a repository."""
-    from slimline import project
     from slimline.errors import ParamsError
+    from slimline.project import layout
 
     if update:
-        print("\n".join(project.differences(folder)) or "no differences")
+        print("\n".join(layout.differences(folder)) or "no differences")
         return
     if (model is None) != (data is None):
         raise ParamsError(f"--{'data' if data is None else 'model'}: missing; your own work takes both")
@@ -83,10 +83,10 @@ def init(
         raise ParamsError(f"--weights: {weights}: whose? --model says it")
     own = None
     if model is not None and data is not None:
-        own = project.Own(
+        own = layout.Own(
             model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator, size, weights
         )
-    for line in project.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
+    for line in layout.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):
         print(line)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from time import perf_counter, time_ns
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -218,29 +217,3 @@ class Core:
         finally:
             live.in_use -= 1
             shadow.mirrored -= 1
-
-
-class Entropy:
-    """The system's random bytes, fetched many at a time: a system call each costs more than the bytes do."""
-
-    def __init__(self) -> None:
-        self._bytes, self._at = b"", 0
-        os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        self._bytes = b""
-
-    def take(self, count: int) -> bytes:
-        """Return ``count`` bytes that nobody had before."""
-        if len(self._bytes) - self._at < count:
-            self._bytes, self._at = os.urandom(256 * count), 0
-        self._at += count
-        return self._bytes[self._at - count : self._at]
-
-
-_entropy = Entropy()
-
-
-def new_id() -> str:
-    """Return an id that nobody else has and that sorts by time, as an event store likes it."""
-    return f"{time_ns():016x}{_entropy.take(8).hex()}"

@@ -14,12 +14,13 @@ import orjson
 
 from slimline import __version__
 from slimline.endpoint import codecs
-from slimline.endpoint.core import Answered, Core, new_id
+from slimline.endpoint.core import Answered, Core
 from slimline.endpoint.exchange import Exchange, RefusedError, Reply, json_reply
 from slimline.endpoint.loaded import Loaded
 from slimline.endpoint.predict import check_id
 from slimline.endpoint.variants import Variant
 from slimline.errors import InputError
+from slimline.events import new_id
 from slimline.predictor import Arrays
 
 DATATYPES = {

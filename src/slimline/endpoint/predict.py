@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from slimline.endpoint import codecs, raw_input
-from slimline.endpoint.core import Answered, Core, new_id
+from slimline.endpoint.core import Answered, Core
 from slimline.endpoint.exchange import Exchange, RefusedError, Reply, json_reply
 from slimline.endpoint.loaded import Loaded
 from slimline.errors import InputError
+from slimline.events import new_id
 from slimline.predictor import Arrays
 
 ID = b"slimline-id"

@@ -15,7 +15,8 @@ except ModuleNotFoundError as error:
     raise EventError(f"events: {error.name} isn't installed: pip install 'slimline[serve]'") from error
 
 from slimline.events.following import Answers, News, Position, Truths
-from slimline.events.records import Label, Labelled, Outcome, Prediction, new_id
+from slimline.events.ids import new_id
+from slimline.events.records import Label, Labelled, Outcome, Prediction
 from slimline.events.sampler import Sampler
 from slimline.events.store import DEFAULT_URL, EventStore
 from slimline.events.writer import REASONS, EventWriter

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time as clock
 from dataclasses import dataclass, field
 from enum import StrEnum
-from random import getrandbits
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,6 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
 Value = str | float | list[Any]
-
-
-def new_id() -> str:
-    """Return 32 hexadecimal digits, of which the first 12 count milliseconds and the others are random.
-
-    Ids that grow with time fall on few pages of the store's index: writing them costs a third of what random ones do.
-    """
-    return f"{clock.time_ns() // 1_000_000:012x}{getrandbits(80):020x}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

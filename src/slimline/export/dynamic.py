@@ -9,15 +9,13 @@ bits, in blocks, or in floating point), the input is rounded all the same and un
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import TensorProto, helper
 
-if TYPE_CHECKING:
-    from slimline.export.graph import Graph
+from slimline.export.graph import DOMAIN, Graph
 
-DOMAIN = "slimline"
 NAME = "DynamicQuantize"
 
 

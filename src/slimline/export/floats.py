@@ -6,16 +6,14 @@ casts of a constant into one of float32. Runtimes fold the Cast when they load t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper
 
-if TYPE_CHECKING:
-    from slimline.export.graph import Graph
+from slimline.export.graph import DOMAIN, Graph
 
-DOMAIN = "slimline"
 TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+DOMAIN = "slimline"  # of nodes of our own, which passes replace
 LARGE = 2**16  # bytes of an initializer
 
 

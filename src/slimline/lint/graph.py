@@ -92,8 +92,3 @@ class Graph:
     def quantized_type(self, node: Any) -> str:
         """Return the integer type on the quantized side of a Q or DQ node."""
         return self.type_name(node.output[0] if node.op_type == "QuantizeLinear" else node.input[0])
-
-
-def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """Return a node's attribute value, or ``default``."""
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from slimline.errors import ArtifactError
+from slimline.export.graph import attribute
 from slimline.lint.finding import Finding
-from slimline.lint.graph import Graph, attribute
+from slimline.lint.graph import Graph
 from slimline.runtimes.onnxruntime import OnnxRuntime
 
 LAYERS = ("Conv", "Gemm", "MatMul")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from slimline import engines
+from slimline.export.graph import attribute
 from slimline.lint.finding import Finding
-from slimline.lint.graph import Graph, attribute
+from slimline.lint.graph import Graph
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 INTEGERS = {"int8", "int4", "float8e4m3fn", "float4e2m1"}

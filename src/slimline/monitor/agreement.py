@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline.monitor.baseline import TEACHER, Baseline, Outputs
+from slimline.monitor.baseline import Baseline, Outputs
 from slimline.monitor.floors import FloorTest
 from slimline.monitor.signal import Labelled, Predicted, Sample
 from slimline.monitor.standing import Standing, State
+from slimline.pipeline import ROOT
 
 CONFIDENCE = 0.95
 Floats = NDArray[np.float64]
@@ -35,22 +36,22 @@ class Agreement:
         else:
             self.range = float(np.ptp(baseline.targets)) or 1.0
             reference = baseline.reference
-            near = self._near(reference[TEACHER], reference[baseline.stage])
+            near = self._near(reference[ROOT], reference[baseline.stage])
             self.floors = np.array([near.mean() - drop])
         self.test = FloorTest(threshold)
 
     def predicted(self, batch: Predicted) -> None:
         """Compare the sampled rows' answers."""
         stages = batch.stages
-        if self.floors is None or not len(batch.sampled) or TEACHER not in stages or self.baseline.stage not in stages:
+        if self.floors is None or not len(batch.sampled) or ROOT not in stages or self.baseline.stage not in stages:
             return
-        teacher, own = stages[TEACHER], stages[self.baseline.stage]
+        teacher, own = stages[ROOT], stages[self.baseline.stage]
         there = np.isfinite(teacher).all(1)  # a stage that failed is NaN; the last one's failure counts against it
         teacher, own = teacher[there], own[there]
         time = batch.time[batch.request[batch.sampled[there]]]
         if self.baseline.labels:
             answers, stage = self.baseline.answers, self.baseline.stage
-            said = answers[TEACHER].chosen(teacher)
+            said = answers[ROOT].chosen(teacher)
             agree = (said == answers[stage].chosen(own)).all(1) & np.isfinite(own).all(1)
             floors = self.floors[teacher.argmax(1)]  # of several labels all have one floor
             self.test.feed(agree.astype(np.float64), floors, time)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ from slimline.answers import Answers
 from slimline.errors import ReleaseError
 from slimline.monitor import calibration
 from slimline.monitor.calibration import Calibration
+from slimline.pipeline import ROOT
 from slimline.promises import Promises, promises
 
 Floats = NDArray[np.float64]
 Outputs = NDArray[np.float32]
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +82,7 @@ def read(release: Path, agreement_drop: float, incumbent: Path | None = None) ->
     except (KeyError, TypeError) as error:
         raise ReleaseError(f"{release / 'card.json'}: no {error}; make the release again") from error
     arrays = _references(release / "reference.npz")
-    kept = [name for name in dict.fromkeys([TEACHER, stage]) if f"output/{name}" in arrays and name in answers]
+    kept = [name for name in dict.fromkeys([ROOT, stage]) if f"output/{name}" in arrays and name in answers]
     reference = {name: answers[name].of({answers[name].first: arrays[f"output/{name}"]})[1] for name in kept}
     targets = arrays["targets"]
     fitted = None
@@ -92,18 +90,14 @@ def read(release: Path, agreement_drop: float, incumbent: Path | None = None) ->
         right = reference[stage].argmax(1) == targets
         fitted = calibration.fit(reference[stage].max(1), right)
     features = {name.partition("/")[2]: values for name, values in arrays.items() if name.startswith("feature/")}
-    raw = arrays[f"output/{TEACHER}"] if TEACHER in reference else None
+    raw = arrays[f"output/{ROOT}"] if ROOT in reference else None
     teacher = None if raw is None else raw.reshape(len(raw), -1)
     named = tuple(labels) if labels else None
     return Baseline(stage, named, promised, answers, reference, targets, features, fitted, teacher)
 
 
 def _references(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = dict(file.items())
-            if "targets" not in arrays:
-                raise ReleaseError(f"{path}: no targets; make the release again")
-            return arrays
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise ReleaseError(f"{path}: missing or damaged ({error}); make the release again") from error
+    with manifest.arrays(path, ReleaseError) as arrays:
+        if "targets" not in arrays:
+            raise ReleaseError(f"{path}: no targets; make the release again")
+        return dict(arrays)

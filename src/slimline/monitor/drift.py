@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline.features import input_features
-from slimline.monitor.baseline import TEACHER, Baseline, Outputs
+from slimline.monitor.baseline import Baseline, Outputs
 from slimline.monitor.embedding import Projection
 from slimline.monitor.floors import SPAN
 from slimline.monitor.histogram import Histogram, moved, of_classes, of_values, weights
@@ -17,6 +17,7 @@ from slimline.monitor.recent import Recent
 from slimline.monitor.sequential import Detector
 from slimline.monitor.signal import Labelled, Predicted, Sample
 from slimline.monitor.standing import Standing, State
+from slimline.pipeline import ROOT
 
 Floats = NDArray[np.float64]
 INPUT = "drift/input"
@@ -47,8 +48,8 @@ class Drift:
             "rows": self._values(baseline.reference.get(baseline.stage)),
             "inputs": dict(baseline.features),
         }
-        if baseline.stage != TEACHER:
-            found["sampled"] = _of_teacher(self._values(baseline.reference.get(TEACHER)))
+        if baseline.stage != ROOT:
+            found["sampled"] = _of_teacher(self._values(baseline.reference.get(ROOT)))
         self.projection = None
         if baseline.teacher is not None and baseline.teacher.shape[1] > 1:  # a single output is a feature already
             shared = bool(baseline.labels) and not baseline.many  # one label of all: a common shift changes nothing
@@ -86,11 +87,11 @@ class Drift:
         if not len(batch.sampled):
             return
         time = batch.time[batch.request[batch.sampled]]
-        if TEACHER in batch.stages:
-            there = np.isfinite(batch.stages[TEACHER]).all(1)
-            raw = batch.stages[TEACHER][there]
+        if ROOT in batch.stages:
+            there = np.isfinite(batch.stages[ROOT]).all(1)
+            raw = batch.stages[ROOT][there]
             if "sampled" in groups:
-                groups["sampled"].feed(_of_teacher(self._values(self.baseline.outputs(TEACHER, raw))), time[there])
+                groups["sampled"].feed(_of_teacher(self._values(self.baseline.outputs(ROOT, raw))), time[there])
             if self.projection is not None:
                 groups["embedding"].feed(_of_teacher(self.projection.of(raw)), time[there])
         if "inputs" in groups and batch.inputs:
@@ -149,7 +150,7 @@ class Drift:
 
 
 def _of_teacher(values: Mapping[str, NDArray[np.generic]]) -> Values:
-    return {f"{TEACHER}.{name}": column for name, column in values.items()}
+    return {f"{ROOT}.{name}": column for name, column in values.items()}
 
 
 class _Group:

@@ -8,10 +8,11 @@ from pathlib import Path
 from slimline.monitor import baseline
 from slimline.monitor.accuracy import Accuracy
 from slimline.monitor.agreement import Agreement
-from slimline.monitor.baseline import TEACHER, Baseline
+from slimline.monitor.baseline import Baseline
 from slimline.monitor.drift import Drift
 from slimline.monitor.estimate import Estimate
 from slimline.monitor.watched import Watched
+from slimline.pipeline import ROOT
 
 
 def accuracy(watched: Watched) -> Accuracy | None:
@@ -23,7 +24,7 @@ def accuracy(watched: Watched) -> Accuracy | None:
 def agreement(watched: Watched) -> Agreement | None:
     """Needs a chain that has the teacher and more."""
     known = _baseline(watched)
-    if known is None or known.stage == TEACHER or len(known.reference) < 2:
+    if known is None or known.stage == ROOT or len(known.reference) < 2:
         return None
     return Agreement(known, watched.own, watched.params.run_length, watched.params.agreement_drop)
 

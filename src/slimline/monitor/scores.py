@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline.monitor.baseline import TEACHER, Baseline
+from slimline.monitor.baseline import Baseline
 from slimline.monitor.signal import Labelled
+from slimline.pipeline import ROOT
 
 Floats = NDArray[np.float64]
 MOST_CLASSES = 100  # more would cost more than 5,000 rows a second allow, and as many series
@@ -62,7 +63,7 @@ def scores(baseline: Baseline) -> Scores:
         return Scores(promised.overall, promised.classes, promised.alone if few else None)
     targets = np.asarray(baseline.targets, np.float64)
     spread = float(np.ptp(targets)) or 1.0
-    if promised.floor is None or TEACHER not in baseline.reference or targets.ndim != 1:
+    if promised.floor is None or ROOT not in baseline.reference or targets.ndim != 1:
         return Scores(None, range=spread)
-    errors = np.abs(baseline.reference[TEACHER][:, 0] - targets) / spread
+    errors = np.abs(baseline.reference[ROOT][:, 0] - targets) / spread
     return Scores(1.0 - promised.growth * float(np.minimum(errors, 1.0).mean()), range=spread)

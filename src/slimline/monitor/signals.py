@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from slimline.monitor import quality
 from slimline.monitor.coverage import Coverage
-from slimline.monitor.failures import Errors
+from slimline.monitor.errors import Errors
 from slimline.monitor.latency import latency
 from slimline.monitor.signal import Signal
 from slimline.monitor.traffic import Traffic

@@ -8,7 +8,7 @@ from typing import Any
 
 from slimline.events import Answers, Truths
 from slimline.monitor import feed, signals
-from slimline.monitor.failures import Errors
+from slimline.monitor.errors import Errors
 from slimline.monitor.scraping import Counted
 from slimline.monitor.signal import Sample, Signal
 from slimline.monitor.standing import Standing

@@ -13,7 +13,7 @@ from typing import Any
 from slimline import gate, manifest, pipeline, times
 from slimline.gate import Check
 from slimline.params import Params
-from slimline.pipeline import ROOT
+from slimline.pipeline import EXPORTS, ROOT
 from slimline.report import numbers
 from slimline.report.numbers import Metric
 
@@ -139,8 +139,8 @@ def load(params: Params, document: Mapping[str, Any], *, root: Path = Path(), li
     made = pipeline.ancestors(document, pipeline.last(document))
     exported = params.export.stages
     decided = {stage: root / "decisions" / f"{stage}.json" for stage in made}
-    facts = {stage: manifest.read_json(root / "exports" / stage / "facts.json") for stage in exported}
-    described = {stage: root / "exports" / stage / "layers.json" for stage in exported}
+    facts = {stage: manifest.read_json(root / EXPORTS / stage / "facts.json") for stage in exported}
+    described = {stage: root / EXPORTS / stage / "layers.json" for stage in exported}
     timed = [*made, *(f"export@{stage}" for stage in exported), "latency", "benchmark"]
     return Study(
         params=params,

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slimline import labelled_rows, manifest, row_files, trimming, vocabulary
+from slimline import labelled_rows, manifest, row_files, tokenizer, trimming
 from slimline.baselines import TFIDF_SVM, tfidf_svm
 from slimline.errors import DataError, ParamsError
 from slimline.labelled_rows import Read, Source, WrongRowsError
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.task import spread
+from slimline.tokenizer import TokenizerFile
 from slimline.tokens import IDS, TYPES, tokenize
-from slimline.vocabulary import Vocabulary
 
 TEXT = "text"  # the column that is looked for without being named
 UNKNOWN = 0.05  # of the tokens: above it a tokenizer hardly fits the texts
@@ -70,9 +70,9 @@ class Text(OwnRows):
         return len(self.columns) == 2
 
     @cached_property
-    def _whole(self) -> Vocabulary:
+    def _whole(self) -> TokenizerFile:
         """The tokenizer as it was found."""
-        return vocabulary.find(self.tokenizer)
+        return tokenizer.find(self.tokenizer)
 
     @cached_property
     def _document(self) -> dict[str, Any]:
@@ -81,15 +81,15 @@ class Text(OwnRows):
         return found
 
     @property
-    def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self._folder / vocabulary.FILE, self._whole.pad_id) if self.trims else self._whole
+    def _in_use(self) -> TokenizerFile:
+        return TokenizerFile(self._folder / tokenizer.FILE, self._whole.pad_id) if self.trims else self._whole
 
     @property
     def padding(self) -> tuple[str, int]:
         return IDS, self._whole.pad_id
 
     def preprocess(self) -> dict[str, Any]:
-        found = self._vocabulary
+        found = self._in_use
         step = {"op": "tokenize", "file": str(found.file), "max_length": self.max_length, "pad_id": found.pad_id}
         document = {"format": 1, "input": IDS, "steps": [{**step, "pair": True} if self.pair else step]}
         return document if self.columns == [TEXT] else {**document, "columns": self.columns}
@@ -187,12 +187,12 @@ class Text(OwnRows):
         whole, document = self._whole, self._document
         used = np.unique(row_files.load(folder / f"train.{IDS}.npy"))
         smaller = trimming.trimmed(document, used.tolist(), f"task.args.tokenizer: {whole.file}")
-        tokenizer = Vocabulary(scratch / vocabulary.FILE, whole.pad_id)
-        manifest.write_text(tokenizer.file, json.dumps(smaller, ensure_ascii=False))
+        left = TokenizerFile(scratch / tokenizer.FILE, whole.pad_id)
+        manifest.write_text(left.file, json.dumps(smaller, ensure_ascii=False))
         meta, stored = manifest.read_json(folder / "meta.json"), self.stored()
         with row_files.appending(scratch, stored) as append:
             for values, _ in self.read(Read()):
-                append(self.tokens(values, tokenizer))
+                append(self.tokens(values, left))
         everything = row_files.appended(scratch, stored)
         for part in meta["parts"]:
             for kind in ("targets", "groups", "rows"):
@@ -210,9 +210,9 @@ class Text(OwnRows):
         note = f"{after:,} of the tokenizer's {before:,} pieces stay; the others split into shorter ones"
         manifest.write_json(scratch / "meta.json", {**meta, "notes": [*meta["notes"], note]})
 
-    def tokens(self, values: Sequence[Any], found: Vocabulary | None = None) -> dict[str, NDArray[np.int64]]:
+    def tokens(self, values: Sequence[Any], found: TokenizerFile | None = None) -> dict[str, NDArray[np.int64]]:
         """Return the tokens of texts, filled up to ``max_length``; ``found`` is another tokenizer than the task's."""
-        found = found or self._vocabulary
+        found = found or self._in_use
         made = tokenize(values, file=str(found.file), max_length=self.max_length, pad_id=found.pad_id, pair=self.pair)
         arrays = made if isinstance(made, dict) else {IDS: made}
         fills = {IDS: found.pad_id, TYPES: 0}

@@ -94,7 +94,7 @@ def fit(
     if accelerator.num_processes > 1 and any(True for _ in objective.regressors.parameters()):
         raise TrainingError(f"{where}: a loss with a regressor of its own trains in one process only")
     optimizer = optimizers.optimizer([model, objective.regressors], settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(settings, steps * settings.epochs))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(settings, steps * settings.epochs))
     taught = [teacher, *others] if teacher else []
     follows = objective if settings.best == "loss" else None
     watched = _Watched(task, validation, follows, taught, settings.batch_size, accelerator.device)
@@ -274,7 +274,7 @@ def _measured(model: nn.Module, watched: _Watched, accelerator: Accelerator) -> 
     return measured
 
 
-def _warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:
+def warmup_cosine(settings: Training, total: int) -> Callable[[int], float]:
     """Return lr's factor by step: linear from 0 over the ``warmup`` share of the steps, then a half cosine to 0."""
     warm = max(1, round(settings.warmup * total))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from slimline import benchmark, manifest, params, pipeline
 from slimline.answers import Answers, softmax
-from slimline.errors import ArtifactError, SlimlineError
+from slimline.errors import SlimlineError
 from slimline.params import Budget, Monitor
 from slimline.predictor import Arrays, Predictor
 from slimline.release import FORMAT
@@ -130,13 +129,9 @@ class Chain:
     @cached_property
     def reference(self) -> Rows:
         """The release's reference rows, all labelled where each has one of the task's labels."""
-        path = self.directory / "reference.npz"
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                targets = arrays["targets"]
-                outputs = {stage: arrays[f"output/{stage}"].reshape(len(targets), -1) for stage in self.line}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ArtifactError(f"{path}: can't be read ({error}); make the release again") from error
+        with manifest.arrays(self.directory / "reference.npz") as arrays:
+            targets = arrays["targets"]
+            outputs = {stage: arrays[f"output/{stage}"].reshape(len(targets), -1) for stage in self.line}
         count = len(targets)
         nobody = np.full(count, UNKNOWN)
         labels = targets.astype(np.int64) if self.labels and targets.ndim == 1 else nobody

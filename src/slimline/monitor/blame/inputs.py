@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimline import tables
+from slimline import manifest, tables
 from slimline.errors import DataError, InputError
 from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.blame.verdict import replayed
@@ -44,11 +43,8 @@ def read(release: Path, source: Path, labels: str) -> Rows:
 
 
 def _arrays(source: Path, labels: str) -> tuple[Arrays, list[Any] | None]:
-    try:
-        with source.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source}: can't be read ({error})") from error
+    with manifest.arrays(source, DataError, "write it with numpy.savez") as arrays:
+        found = dict(arrays)
     truth = found.pop(labels, None)
     counts = {name: len(array) for name, array in found.items()} | ({} if truth is None else {labels: len(truth)})
     if not found or len(set(counts.values())) != 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slimline import hub, plugins, trimming, vocabulary
+from slimline import hub, plugins, tokenizer, trimming
 from slimline.errors import DataError, ParamsError, SlimlineError
 from slimline.project import own_head
 from slimline.project.own_data import Described
@@ -191,7 +191,7 @@ def _follow(document: dict[str, Any], recipe: str, model: str) -> None:
     """Make the chain of a recipe out of the one of the template, which is that of ``smallest``."""
     prune, quantize, export = (document[name] for name in ("prune", "quantize", "export"))
     words, *parts = prune["methods"]
-    trims = recipe != "int8" and vocabulary.kind(model) in trimming.KINDS
+    trims = recipe != "int8" and tokenizer.kind(model) in trimming.KINDS
     if trims:
         document["task"]["args"]["vocabulary"] = "train"
     narrowing = _that_narrow(model, parts)
@@ -264,7 +264,7 @@ def max_length(model: str, described: Described, most: int) -> int:
     """Return a length (a multiple of 16) that most of the texts fit into."""
     from slimline.tokens import lengths
 
-    found = sorted(lengths(described.sample, str(vocabulary.find(model).file)))
+    found = sorted(lengths(described.sample, str(tokenizer.find(model).file)))
     if not found:
         raise ParamsError("--data: no row in it")
     wanted = found[min(len(found) - 1, int(SHARE * len(found)))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from slimline.endpoint.core import new_id
+from slimline.events import new_id
 
 
 def test_ids_grow_and_differ() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slimline import vocabulary
+from slimline import tokenizer
 from slimline.errors import DataError
 from tests.encoders import configuration, write_encoder, write_tokenizer
 
@@ -29,14 +29,14 @@ def write_model(folder: Path, **sizes: int) -> None:
 def test_a_model_without_a_tokenizer_is_refused() -> None:
     write_model(Path("m"))
     with pytest.raises(DataError, match=r"^m: no tokenizer in it \(tokenizer\.json, vocab\.txt\); save the model's"):
-        vocabulary.find("m")
+        tokenizer.find("m")
 
 
 def test_a_tokenizer_far_smaller_than_its_model_is_refused() -> None:
     write_model(Path("m"), vocab_size=1000)
     write_tokenizer(Path("m"))
     with pytest.raises(DataError, match=r"^m: its tokenizer has 89 pieces and the model 1,000 \(vocab_size in config"):
-        vocabulary.find("m")
+        tokenizer.find("m")
 
 
 def test_an_older_vocabulary_is_made_a_tokenizer() -> None:
@@ -44,5 +44,5 @@ def test_an_older_vocabulary_is_made_a_tokenizer() -> None:
     words = json.loads(Path("whole/tokenizer.json").read_text())["model"]["vocab"]
     write_model(Path("m"))
     Path("m/vocab.txt").write_text("".join(f"{word}\n" for word in sorted(words, key=words.__getitem__)))
-    made = json.loads(vocabulary.find("m").file.read_text())
+    made = json.loads(tokenizer.find("m").file.read_text())
     assert made["model"]["vocab"] == words

@@ -15,14 +15,14 @@ FILE = "tokenizer.json"
 PADDING = ("[PAD]", "<pad>", "<PAD>")
 
 
-class Vocabulary(NamedTuple):
+class TokenizerFile(NamedTuple):
     """A tokenizer.json, and the number that fills rows up."""
 
     file: Path
     pad_id: int
 
 
-def find(source: str) -> Vocabulary:
+def find(source: str) -> TokenizerFile:
     """Return the tokenizer of a model's folder, of its name on the hub, or of a tokenizer.json itself.
 
     A folder with a vocabulary in another form (vocab.txt, spiece.model) gets a tokenizer.json by transformers, kept
@@ -35,7 +35,7 @@ def find(source: str) -> Vocabulary:
     settings = _settings(file.parent, source)
     if not given.is_file():
         _check_size(file, settings, source)
-    return Vocabulary(file, _pad_id(file, settings))
+    return TokenizerFile(file, _pad_id(file, settings))
 
 
 def _check_size(file: Path, config: dict[str, Any], source: str) -> None:
