@@ -79,6 +79,16 @@ def test_recall_by_label_is_no_budget_of_numbers(document: dict[str, Any]) -> No
         recall_budget(document, "a", out, y, answer="number", tolerance=0.1)
 
 
+def test_a_metric_of_labels_is_none_of_numbers(document: dict[str, Any]) -> None:
+    """It was 0 for every stage, and its drop 0."""
+    out, y = np.zeros((2, 1), np.float32), np.ones(2, np.float32)
+    settings = params.parse(document | {"benchmark": {"metrics": ["macro-f1"]}})
+    task = text(data="none.csv", tokenizer="none", answer="number", tolerance=0.1)
+    message = r"^params\.yaml: benchmark\.metrics: macro-f1 counts labels, and this task's answers are numbers$"
+    with pytest.raises(ParamsError, match=message):
+        check._check_budget(settings, task, out, y, Path("params.yaml"))
+
+
 def test_a_file_that_lacks_more_than_the_last_layer_is_refused(folder: Folder) -> None:
     """It was trained from, with random numbers in the layers that it lacks."""
     teacher = folder.document["teacher"]

@@ -246,6 +246,9 @@ def _check_weights(model: Any, settings: Params, path: Path) -> None:
 def _check_budget(settings: Params, task: Any, out: Any, y: Any, path: Path) -> None:
     """Every line of the budget must be about something that will be measured."""
     measured = [*task.metrics(out, y), *(name.replace("-", "_") for name in settings.benchmark.metrics)]
+    for name in settings.benchmark.metrics if task.numeric else ():
+        if getattr(plugins.find("metrics", name), "of_labels", False):
+            raise ParamsError(f"{path}: benchmark.metrics: {name} counts labels, and this task's answers are numbers")
     if settings.budget.min_recall and not (task.labels and (y.ndim == 1 or task.independent)):
         raise ParamsError(
             f"{path}: budget.min_recall.{next(iter(settings.budget.min_recall))}: recall is measured where a row has "

@@ -271,7 +271,7 @@ def parts(
     wanted = {part: share * total for part, share in shares.items() if not len(found[part])}
     if not len(found["calibration"]):
         wanted["calibration"] = min(CALIBRATION, total / 10)
-    if wanted:
+    if wanted and total:
         rest = {"train": total - sum(wanted.values()), **wanted}
         rows = found["train"]
         dealt = splitting.deal(strata[rows], groups[rows], rest, seed)

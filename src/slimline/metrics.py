@@ -17,6 +17,7 @@ class Accuracy:
     """Share of rows whose answer equals the target."""
 
     higher_is_better = True
+    of_labels = True
 
     def __call__(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
         return float(np.mean(answers == targets))
@@ -26,6 +27,7 @@ class MacroF1:
     """Mean over classes of F1 = 2·TP / (2·TP + FP + FN); a class that neither occurs nor is answered is left out."""
 
     higher_is_better = True
+    of_labels = True
 
     def __call__(self, answers: NDArray[Any], targets: NDArray[Any]) -> float:
         scores = []

@@ -216,7 +216,10 @@ class ManyLabels(Outcome):
 
 
 class Number(Outcome):
-    """A number: squared error. An answer within ``tolerance`` of the target is right, of another answer agrees."""
+    """A number: squared error, in units of the training targets' standard deviation; ``centre`` is their mean.
+
+    An answer within ``tolerance`` of the target is right, of another answer agrees.
+    """
 
     described = "a number"
     output = "value"
@@ -224,6 +227,7 @@ class Number(Outcome):
     higher_is_better = False
     numeric = True
     tolerance: float = 0.0
+    centre: float = 0.0
 
     @property
     def width(self) -> int:
@@ -248,8 +252,12 @@ class Number(Outcome):
     def higher_is_better_of(self, metric: str) -> bool:
         return metric == "within_tolerance"
 
+    def fit(self, targets: NDArray[Any]) -> None:
+        spread = float(np.std(targets, dtype=np.float64))
+        self.centre, self.unit = float(np.mean(targets, dtype=np.float64)), spread or 1.0
+
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        return F.mse_loss(out.squeeze(-1), y)
+        return F.mse_loss(out.squeeze(-1) / self.unit, y / self.unit)
 
     def metrics(self, out: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
         error = self.answer(out) - y

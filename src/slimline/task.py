@@ -144,6 +144,7 @@ class Task(ABC):
     labels: Sequence[str] | None = None
     independent: bool = False  # whether any of the labels may hold at once
     numeric: bool = False  # whether outputs are numbers to be met, not scores of labels
+    unit: float = 1.0  # of numbers: what their errors are counted in, in losses
     decides: bool = False  # whether validation outputs teach how an export's outputs become answers
     augment_draws: int = 0
     notes: Sequence[str] = ()  # what ``slimline check`` says of the data, known once the splits are

@@ -17,7 +17,8 @@ from slimline.errors import DataError, ParamsError, near_miss
 from slimline.labelled_rows import FEW as NAMED
 from slimline.labelled_rows import PARTS, Read, listed
 
-LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment", "rating", "score", "y")
+LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment", "rating", "score", "tags",
+         "price", "y")  # fmt: skip
 TEXT = ("text", "sentence", "review", "content", "body", "message", "comment", "document", "title", "question")
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "answer"), ("question1", "question2"),
          ("question", "sentence"), ("text_a", "text_b"), ("query", "document"))  # fmt: skip

@@ -227,9 +227,11 @@ class OneLabelText(Text, OneLabelRows):
 
     def baselines(self, limit: int | None = None) -> dict[str, dict[str, Any]]:
         """Return TF-IDF and a linear SVM over the whole texts, whatever ``max_length`` leaves of them."""
-        texts = [" ".join(value) if self.pair else value for values, _ in self.read(Read()) for value in values]
-        rows = {part: self.rows_of(part) for part in ("train", "test")}
-        train, test = ([texts[row] for row in each[spread(len(each), limit)]] for each in rows.values())
+        rows = [found[spread(len(found), limit)] for found in map(self.rows_of, ("train", "test"))]
+        wanted = {int(row) for each in rows for row in each}
+        read = enumerate(value for values, _ in self.read(Read()) for value in values)
+        texts = {row: " ".join(value) if self.pair else value for row, value in read if row in wanted}
+        train, test = ([texts[int(row)] for row in each] for each in rows)
         targets = {part: split.head(limit).targets for part, split in self.splits().items()}
         found = tfidf_svm(train, targets["train"], test, self.seed)
         metrics = self.metrics(np.eye(self.width, dtype=np.float32)[found.answers], targets["test"])

@@ -1,4 +1,4 @@
-"""Batches on their way to the device that trains: on a GPU made one ahead of the step, on a CPU when asked for."""
+"""Batches on their way to the device that trains: to a GPU each is made while the step before it runs."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from slimline.errors import DataError, ParamsError
 from slimline.project import own_data
 from slimline.tasks.text import Text, text
 from slimline.testing import check_task
+from slimline.training.losses import soft
 from tests.encoders import LABELS, texts, write_table
 from tests.tasks.text.conftest import make
 
@@ -182,3 +183,12 @@ def test_a_list_of_labels_may_be_pythons(folder: Path) -> None:
 def test_numbers_need_a_tolerance(args: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=re.escape(message)):
         text(data="t.csv", tokenizer="model", answer="number", **args)
+
+
+def test_errors_of_numbers_count_in_the_spread_of_the_training_targets(folder: Path) -> None:
+    """In the targets' own unit a loss of prices was some 10^10, and max_loss and alpha meant something else."""
+    found = [(a, str(300_000 + 1000 * (at % 7))) for at, (a, _) in enumerate(texts(300))]
+    task = text(data=str(write_table(folder / "t.csv", found)), tokenizer="model", answer="number", tolerance=500.0)
+    y = torch.from_numpy(task.splits()["train"].targets)
+    assert task.loss(y[:, None] * 0 + y.mean(), y).item() == pytest.approx(1, rel=1e-3)
+    assert soft.divergence(task, y[:, None] + 2000, y[:, None], 1.0).item() == pytest.approx(1, rel=0.1)

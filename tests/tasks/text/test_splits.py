@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimline.errors import DataError
 from slimline.task import SPLITS, Split
 from tests.encoders import LABELS, texts, write_table
 from tests.tasks.text.conftest import make
@@ -76,6 +77,15 @@ def test_given_files_stay_what_they_are_and_leaks_go(folder: Path) -> None:
     assert len(splits["test"]) == 60
     assert sum(map(len, splits.values())) == 260
     assert task.notes == ["5 rows left out: the same input, or its group, stands in a later split"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_leaks_that_leave_no_row_to_train_on_are_told_in_one_line(folder: Path) -> None:
+    found = texts(40)
+    data = {name: str(write_table(folder / f"{name}.csv", found)) for name in ("train", "test")}
+    with pytest.raises(DataError) as caught:
+        make(data).splits()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_split_column_is_kept_to(folder: Path) -> None:

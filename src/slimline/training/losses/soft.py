@@ -75,10 +75,11 @@ def divergence(task: Task, student: Tensor, teacher: Tensor, temperature: float)
     """Return KL(teacher ‖ student) at a temperature, the mean over rows (and positions, where outputs have them).
 
     With ``independent`` labels it is the sum over them of KL between their two-valued probabilities, of a ``numeric``
-    task KL between normal distributions of variance ½, the mean over numbers.
+    task KL between normal distributions of variance ½, the mean over numbers, which count in its ``unit``.
     """
     if task.numeric:
-        return F.mse_loss(student / temperature, teacher / temperature)
+        scale = temperature * task.unit
+        return F.mse_loss(student / scale, teacher / scale)
     if task.independent:
         p = torch.sigmoid(teacher / temperature)
         cross = F.binary_cross_entropy_with_logits(student / temperature, p, reduction="sum")
