@@ -41,7 +41,7 @@ class Described:
         if found is None:
             raise ParamsError(
                 f"{self.release}: no release: neither card.json nor a current pointer is there; "
-                "set SLIMLINE_RELEASE to what 'make repro' or 'slimline deploy' wrote"
+                "set SLIMLINE_RELEASE to what 'dvc repro release' or 'slimline deploy' wrote"
             )
         return found.resolve()
 

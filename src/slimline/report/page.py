@@ -13,9 +13,7 @@ from slimline.report import distributions, harm, layers, plots, tables
 from slimline.report.study import Study
 
 FOLDER = Path("report")
-COMMANDS = (
-    "# slimline check && dvc repro report release\nmake repro\n\n# the verdict above, as an exit code\nslimline gate"
-)
+COMMANDS = "slimline check && dvc repro report release\n\n# the verdict above, as an exit code\nslimline gate"
 
 
 def write(study: Study, target: Path = FOLDER) -> None:
