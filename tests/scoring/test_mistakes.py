@@ -58,7 +58,7 @@ def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: 
         (b"", "line 1: empty; a header with column names"),
         (b"image,image\n1,2\n", "line 1: column .image. stands there twice"),
         (b"image\n", "no row in it"),
-        (b"id,image\n1,a.png\n2\n", "line 3: 1 values, the header has 2"),
+        (b"id,image\n2\n", "line 2: 1 values, the header has 2"),
         (b"id,image\n1,\xff.png\n", "line 2: not UTF-8"),
         (b'id,image\n1,"a.png\n', "line 2: unexpected end of data"),
         (
