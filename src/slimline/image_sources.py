@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from slimline import image_names, tables
-from slimline.errors import DataError, near_miss
+from slimline.errors import DataError
 from slimline.labelled_rows import PARTS, SAID, group_of, numbered
 from slimline.tables import ARCHIVES
 
@@ -199,11 +199,7 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None, *,
     """Return the images that a table lists, by its column of paths and that of labels, ``numeric`` where so."""
     table = tables.read(path)
     columns = [tables.path_column(table.names), label]
-    for name in (*columns, *(each for each in (split, group) if each)):
-        if name not in table.names:
-            raise DataError(
-                f"{path}: no column {name!r}.{near_miss(name, table.names)} It has: {', '.join(table.names)}"
-            )
+    tables.check_columns(table, [*columns, *(each for each in (split, group) if each)])
     items: list[Item] = []
     written = tables.Numbers()
     used = list(dict.fromkeys([*columns, *(each for each in (split, group) if each)]))

@@ -202,7 +202,7 @@ def batches(
     written = {name: tables.Numbers() for name in numbers}
     for part, path in source.files().items():
         table = tables.read(path)
-        _check_columns(table, columns)
+        tables.check_columns(table, columns)
         read.files.append(path)
         read.starts.append(len(read.parts))
         for batch, _ in table.batches(BATCH, columns):
@@ -229,14 +229,6 @@ def batches(
                 )
         if len(read.parts) == read.starts[-1]:
             raise DataError(f"{path}: no row in it")
-
-
-def _check_columns(table: tables.Table, columns: Sequence[str]) -> None:
-    """Raise DataError for the first of ``columns`` that a table lacks."""
-    for name in columns:
-        if name not in table.names:
-            near = near_miss(name, table.names)
-            raise DataError(f"{table.path}: no column {name!r}.{near} It has: {', '.join(table.names)}")
 
 
 def parts(

@@ -15,13 +15,13 @@ import shlex
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from slimline import image_names, manifest
-from slimline.errors import DataError
+from slimline.errors import DataError, near_miss
 
 Row = TypeVar("Row")
 Columns = dict[str, Any]  # name: a list, or an Arrow array, which keeps its type on its way to another Parquet file
@@ -244,6 +244,14 @@ class Numbers:
                 f"{where(row)}: {column}: {cell!r} may be {whole} or have a decimal point, since {where(other)} has "
                 f"{comma!r}; write {whole}, or {cell.strip()}0"
             )
+
+
+def check_columns(table: Table, names: Iterable[str]) -> None:
+    """Raise DataError for the first of ``names`` that is no column of ``table``."""
+    for name in names:
+        if name not in table.names:
+            near = near_miss(name, table.names)
+            raise DataError(f"{table.path}: no column {name!r}.{near} It has: {', '.join(table.names)}")
 
 
 def _check_header(names: Sequence[str], path: Path, line: int) -> None:
