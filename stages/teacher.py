@@ -10,7 +10,6 @@ from torch import nn
 from slimline import artifact, checkpoints, label_order, metrics, number_head, number_scale
 from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, DataError, ParamsError
-from slimline.outcomes import Number
 from slimline.stage import Stage, run
 from slimline.task import Classification, tensors
 
@@ -48,7 +47,7 @@ def _in_its_unit(stage: Stage, model: nn.Module, new: list[str]) -> Iterator[Non
     """Let a last layer that is ``new`` learn numbers in the unit of the training targets."""
     train = stage.splits["train"]  # the task knows its numbers once they are read
     task = stage.task
-    if not isinstance(task, Number):
+    if not task.numeric:
         yield
         return
     with number_head.lifted(model, tensors(train[slice(0, 4)][0]), new, task.centre, task.unit):

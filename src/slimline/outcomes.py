@@ -227,7 +227,6 @@ class Number(Outcome):
     higher_is_better = False
     numeric = True
     tolerance: float = 0.0
-    centre: float = 0.0
 
     @property
     def width(self) -> int:

@@ -145,6 +145,7 @@ class Task(ABC):
     independent: bool = False  # whether any of the labels may hold at once
     numeric: bool = False  # whether outputs are numbers to be met, not scores of labels
     unit: float = 1.0  # of numbers: what their errors are counted in, in losses
+    centre: float = 0.0  # of numbers: what a new last layer starts from
     decides: bool = False  # whether validation outputs teach how an export's outputs become answers
     augment_draws: int = 0
     notes: Sequence[str] = ()  # what ``slimline check`` says of the data, known once the splits are
