@@ -92,6 +92,20 @@ def test_a_large_model_written_in_parts_is_the_same_model(
     np.testing.assert_array_equal(session.run(None, feed)[0], onnxruntime.InferenceSession(expected).run(None, feed)[0])
 
 
+def test_parts_hold_numbers_of_every_size_and_those_that_are_not_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "WHOLE", 0)
+    values = [np.arange(size, dtype=np.int8) for size in (0, 1, 127, 128, 16384, 70000)]
+    held = [numpy_helper.from_array(value, f"raw{len(value)}") for value in values]
+    held.append(helper.make_tensor("listed", onnx.TensorProto.FLOAT, [2], [0.5, 2.0]))
+    held.append(helper.make_tensor("words", onnx.TensorProto.STRING, [1], [b"text"]))
+    graph = helper.make_model(helper.make_graph([], "parts", [], [], held))
+    expected = graph.SerializeToString()
+    writer.save(graph, tmp_path / "model.onnx", {})
+    assert onnx.load(tmp_path / "model.onnx").SerializeToString() == expected
+
+
 @pytest.mark.parametrize("spare", [0, 100], ids=["numbers alone", "with the nodes"])
 def test_a_file_that_no_parser_opens_is_an_error(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int

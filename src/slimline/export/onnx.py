@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     """Write an ONNX model with ``metadata`` in it.
 
     A large one is written initializer by initializer: parts of a protobuf message that follow each other are one
-    message, and the bytes of the whole never exist beside it. ``graph`` itself is taken apart by that: it has no
-    initializers afterwards. Raises ExportError where the file would have 2 GiB.
+    message, and neither the whole nor an initializer is serialized in memory. ``graph`` itself is taken apart by that:
+    it has no initializers afterwards. Raises ExportError where the file would have 2 GiB.
     """
     import onnx
 
@@ -56,15 +56,40 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
         raise _too_large(path, metadata, held)
     with path.open("wb") as file:
         for tensor in graph.graph.initializer:
-            part = onnx.ModelProto()
-            part.graph.initializer.append(tensor)
-            file.write(part.SerializeToString())
+            _write_initializer(file, tensor)
         del graph.graph.initializer[:]
         file.write(graph.SerializeToString())
         written = file.tell()
     if written >= LIMIT:
         path.unlink()
         raise _too_large(path, metadata, written)
+
+
+def _write_initializer(file: BinaryIO, tensor: Any) -> None:
+    """Write a model that has this initializer alone; raw bytes are written as they are, never in a message of ours."""
+    import onnx
+
+    if not tensor.HasField("raw_data"):
+        file.write(onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString())
+        return
+    raw = tensor.raw_data
+    head = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims).SerializeToString()
+    head += _begin(onnx.TensorProto, "raw_data", len(raw))
+    head = _begin(onnx.GraphProto, "initializer", len(head) + len(raw)) + head
+    file.write(_begin(onnx.ModelProto, "graph", len(head) + len(raw)) + head)
+    file.write(raw)
+
+
+def _begin(message: Any, field: str, size: int) -> bytes:
+    """Return how a field of ``size`` bytes begins in a protobuf message: its number with wire type 2, then the size."""
+    found = bytearray()
+    for number in (message.DESCRIPTOR.fields_by_name[field].number << 3 | 2, size):
+        rest = number
+        while rest > 0x7F:
+            found.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        found.append(rest)
+    return bytes(found)
 
 
 def _too_large(path: Path, metadata: Mapping[str, str], size: int) -> ExportError:
