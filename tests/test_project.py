@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from slimline import params, pipeline
-from slimline.errors import ParamsError
+from slimline.errors import DataError, ParamsError
 from slimline.project import layout
 from tests.pictures import write_folders
 
@@ -84,6 +84,13 @@ def test_unknown_choices_name_the_near_miss(repository: Path, task: str, recipe:
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="git init"):
         layout.lay_out(tmp_path, task="digits", recipe="int8", limit=None)
+
+
+def test_a_wrong_argument_is_told_before_a_missing_repository(tmp_path: Path) -> None:
+    """Who made both mistakes would otherwise set up git first, to be told of the other."""
+    missing = layout.Own("resnet", tmp_path / "pictures")
+    with pytest.raises(DataError, match=f"^{tmp_path}/pictures: no such"):
+        layout.lay_out(tmp_path, recipe="int8", limit=None, own=missing)
 
 
 def test_a_repository_that_was_served_stays_clean(repository: Path) -> None:

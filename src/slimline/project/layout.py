@@ -83,14 +83,6 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     for word, known, option in words:
         if word not in known:
             raise ParamsError(f"{option}: {word!r} is not one of {', '.join(known)}.{near_miss(word, known)}")
-    if not (folder / ".git").exists():
-        raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
-    if subprocess.run(
-        ["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=folder, capture_output=True, check=False
-    ).returncode:
-        raise ParamsError(
-            f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first"
-        )
     files = {path: file.read_text(encoding="utf-8") for path, file in shipped().items()}
     files[Path("params.yaml")] = (
         params_text(task, recipe, limit) if own is None else own_params_text(own, folder, recipe, limit)
@@ -98,6 +90,7 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
             way = (
+    _check_repository(folder)
                 "edit it, or remove it and init again"
                 if path == Path("params.yaml")
                 else "'slimline init --update' shows how"
@@ -125,6 +118,15 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
 def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
     """Yield what was found in the data, and what to look at in params.yaml, whose content is ``text``."""
     if own is not None:
+def _check_repository(folder: Path) -> None:
+    if not (folder / ".git").exists():
+        raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
+    if _git(folder, "rev-parse", "-q", "--verify", "HEAD").returncode:
+        raise ParamsError(
+            f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first"
+        )
+
+
         document = yaml.safe_load(text)
         labels = document["task"]["args"].get("labels", [])
         yield f"found: {_found(document['task'])}"
