@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 RECIPES = ("int8", "small", "smallest")
 HERE = Path(__file__).parent
-IGNORED = (".slimline/", "/fingerprints", "/events.db*", ".*.tmp", "__pycache__/")
+IGNORED = (".slimline/", "/fingerprints", "/events.db*", "/window.html", ".*.tmp", "__pycache__/")
+DEPLOYED = (  # by its parts: what else lies in a folder of that name is nothing of ours
+    "/deploy/.lock", "/deploy/current", "/deploy/history.jsonl", "/deploy/releases/",
+)  # fmt: skip
 LABELS_SHOWN = 10
 NO_TELEMETRY = "BENTOML_DO_NOT_TRACK=True"
 
@@ -87,10 +90,10 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     files[Path("params.yaml")] = (
         params_text(task, recipe, limit) if own is None else own_params_text(own, folder, recipe, limit)
     )
+    _check_repository(folder)
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
             way = (
-    _check_repository(folder)
                 "edit it, or remove it and init again"
                 if path == Path("params.yaml")
                 else "'slimline init --update' shows how"
@@ -106,7 +109,7 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
         _git(folder, "reset", "--quiet", "--", ".dvc", ".dvcignore")  # dvc adds its files to the index, nobody ours
         done.append("set up DVC")
     _dvc(folder, "config", "core.analytics", "false")
-    _append(folder / ".gitignore", IGNORED)
+    _append(folder / ".gitignore", (*IGNORED, *DEPLOYED))
     _append(folder / ".env", (NO_TELEMETRY,))
     done.append("telemetry off: DVC in .dvc/config; .env sets BENTOML_DO_NOT_TRACK for what is started with it")
     done += _notes(files[Path("params.yaml")], task, own)
@@ -115,9 +118,6 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     return done
 
 
-def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
-    """Yield what was found in the data, and what to look at in params.yaml, whose content is ``text``."""
-    if own is not None:
 def _check_repository(folder: Path) -> None:
     if not (folder / ".git").exists():
         raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
@@ -127,6 +127,9 @@ def _check_repository(folder: Path) -> None:
         )
 
 
+def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:
+    """Yield what was found in the data, and what to look at in params.yaml, whose content is ``text``."""
+    if own is not None:
         document = yaml.safe_load(text)
         labels = document["task"]["args"].get("labels", [])
         yield f"found: {_found(document['task'])}"
