@@ -104,8 +104,9 @@ def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured,
 
 def _check_method(method: Any, name: str, where: str, settings: Params) -> None:
     """Check that a method's keys agree with each other, and that it is trained where it has to be."""
-    from slimline.method import check_without_training
+    from slimline.method import check_kind, check_without_training
 
+    check_kind(method, name, where)
     method.check(where)
     stage, key = where.partition(": ")[2].split(".")[:2]
     section = settings.compressions[stage]

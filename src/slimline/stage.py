@@ -22,7 +22,7 @@ from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, SlimlineError
 from slimline.file_index import FILE, FileIndex
-from slimline.method import Batches, Context, Edit, Method, check_without_training, compress
+from slimline.method import Batches, Context, Edit, Method, check_kind, check_without_training, compress
 from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
 from slimline.sensitivity import CACHE
@@ -252,6 +252,7 @@ def _given(method: Any) -> dict[str, Any]:
 
 def _compress(
     stage: Stage, model: nn.Module, steps: list[Step], decisions: Decisions, *, trains: bool
+        check_kind(method, each.name, where)
 ) -> tuple[nn.Module, list[Method], list[Edit]]:
     """Compress ``model`` by methods in order.
 
