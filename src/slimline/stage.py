@@ -49,9 +49,21 @@ class Stage:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
+        return self._cut[0]
+
+    @property
+    def left_out(self) -> dict[str, list[int]]:
+        """{split: [rows used, rows there are]} of those that ``limit`` cuts."""
+        used, whole = self._cut
+        return {name: [len(used[name]), count] for name, count in whole.items() if len(used[name]) < count}
+
+    @cached_property
+    def _cut(self) -> tuple[dict[str, Split], dict[str, int]]:
+        """The task's splits cut to ``limit``, and how many rows each had."""
         with processes().main_process_first():  # the others find prepared rows on disk
             found = self.task.splits()
-        return {name: split.head(self.limit) for name, split in found.items()}
+        whole = {name: len(split) for name, split in found.items()}
+        return {name: split.head(self.limit) for name, split in found.items()}, whole
 
     @property
     def section(self) -> Any:
@@ -240,6 +252,7 @@ def _configure(stage: Stage, key: str, chosen: list[Configured]) -> list[Step]:
     for index, each in enumerate(chosen):
         where = f"{params.FILE}: {stage.name}.{key}.{index}"
         method = params.configure("methods", each, where)
+        check_kind(method, each.name, where)
         method.check(where)
         steps.append((each.name, method, where))
     return steps
@@ -252,7 +265,6 @@ def _given(method: Any) -> dict[str, Any]:
 
 def _compress(
     stage: Stage, model: nn.Module, steps: list[Step], decisions: Decisions, *, trains: bool
-        check_kind(method, each.name, where)
 ) -> tuple[nn.Module, list[Method], list[Edit]]:
     """Compress ``model`` by methods in order.
 

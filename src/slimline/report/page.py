@@ -40,7 +40,7 @@ def content(study: Study) -> dict[str, Any]:
     return {
         "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
         "lead": _lead(study),
-        "limit": study.limit,
+        "used": ", ".join(f"{used:,} of {count:,} {name} rows" for name, (used, count) in study.left_out.items()),
         "tiles": tables.tiles(study) if compressed else [],
         "verdict": verdict,
         "passed": passed,
