@@ -109,10 +109,11 @@ def lines(checks: list[Check]) -> list[str]:
     for check in checks:
         interval = f" [{_number(check.interval[0])}, {_number(check.interval[1])}]" if check.interval else ""
         sign = "≤" if check.at_most else "≥"
+        gain = " (a gain)" if check.kind == "drop" and check.value < 0 else ""
         mark = "ok  " if check.ok else "FAIL"
         few = f"; kept, but not by the interval: {check.cure} would tell" if check.is_open else ""
         shown.append(
-            f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}{few}"
+            f"{mark} {check.what}: {_number(check.value)}{gain}{interval}, budget {sign} {_number(check.limit)}{few}"
         )
     return shown
 

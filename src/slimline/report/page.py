@@ -71,7 +71,7 @@ def _lead(study: Study) -> str:
     model = study.params.teacher.model
     args = ", ".join(f"{key} {value}" for key, value in model.args.items())
     made = " → ".join(study.line)
-    return f"{made}. The teacher is a {model.name}" + (f" ({args})." if args else ".")
+    return f"{made}. Teacher: {model.name}" + (f" ({args})." if args else ".")
 
 
 def _summary(study: Study, *, passed: bool) -> str:
