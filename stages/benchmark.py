@@ -52,7 +52,7 @@ def main(stage: Stage) -> None:
         "confidence": confidence,
         "machine": speed["machine"],
         "target": target.model_dump(),
-        "rows": {"test": len(test), "validation": len(validation)},
+        "rows": {"test": len(test), "validation": len(validation), "left_out": stage.left_out},
         "stages": {name: stages[name] for name in params.export.stages},
         "targets": {
             **{

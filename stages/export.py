@@ -59,7 +59,7 @@ def main(stage: Stage) -> None:
                 others, scratch, model, stage.task, stage.splits["validation"], signature
             )
         manifest.write_json(scratch / "facts.json", facts)
-    print(f"{name}: {facts['bytes']:,} bytes, {facts['parity']}")
+    print(f"{name}: {facts['bytes']:,} bytes, {beside_torch(facts['parity'])}")
     for each, written in facts.get("formats", {}).items():
         print(f"{name}: {each}: {formats.describe(written, stage.task.primary)}")
 
@@ -78,6 +78,14 @@ def parity(model: nn.Module, scratch: Path, stage: Stage, signature: Mapping[str
             f"params.yaml: export.min_agreement is {stage.params.export.min_agreement:.2%}; max error {error:.3g}"
         )
     return {"agreement": agreement, "max_error": error, "rows": len(rows)}
+
+
+def beside_torch(found: Mapping[str, float]) -> str:
+    """Return what ``parity`` found in words."""
+    return (
+        f"answers agree with torch on {found['agreement']:.2%} of {found['rows']:,} validation rows, outputs differ by "
+        f"{found['max_error']:.2g} at most"
+    )
 
 
 def decision(scratch: Path, stage: Stage) -> dict[str, Any]:

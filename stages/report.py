@@ -7,7 +7,7 @@ from slimline.stage import Stage, run
 
 def main(stage: Stage) -> None:
     """Write the report on every stage of params.yaml's export list."""
-    page.write(study.load(stage.params, params.read(), limit=stage.limit))
+    page.write(study.load(stage.params, params.read()))
     print(f"report: {page.FOLDER / 'index.html'}")
 
 

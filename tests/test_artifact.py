@@ -325,3 +325,30 @@ def test_what_a_model_refuses_is_told_by_file_and_key(context: Made, monkeypatch
     named = Named("timm:convnext_atto", {"classes": 10})
     with pytest.raises(ParamsError, match=r"^params.yaml: teacher.model: timm:convnext_atto: timm .*; pip install"):
         artifact.build_model(context().task, named, "params.yaml: teacher.model")
+
+
+MINE = """
+SIZE = 3
+class Settings:
+    def __init__(self, size): pass
+def made(**args): return args
+"""
+
+
+@pytest.mark.parametrize("name", ["SIZE", "Settings", "made"])
+def test_a_name_that_leads_to_no_task_or_model_is_told_by_its_key(
+    context: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Anything stands in a module, and what isn't asked for fails late, without a word of params.yaml."""
+    (tmp_path / "mine_of_another_kind.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    named = Named(f"mine_of_another_kind:{name}")
+    expected = (
+        r": 'mine_of_another_kind:\w+' is no such plug-in: a class that extends {}, or a function that .* expected$"
+    )
+    with pytest.raises(PluginError, match=r"^params\.yaml: task\.name" + expected.format(r"slimline\.task\.Task")):
+        build_task(named, "params.yaml: task")
+    with pytest.raises(
+        PluginError, match=r"^params\.yaml: teacher\.model\.name" + expected.format(r"torch\.nn\.Module")
+    ):
+        artifact.build_model(context().task, named, "params.yaml: teacher.model")

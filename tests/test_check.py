@@ -333,3 +333,24 @@ def test_a_format_whose_library_is_missing_is_found_before_training(
     else:
         said = "TensorRT is not installed: pip install 'slimline[tensorrt]'"
         assert folder.mistake() == f"params.yaml: export.formats: tensorrt: {said}"
+
+
+def test_a_dataclass_that_is_no_method_is_told(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "mine_that_is_no_method.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Half:\n    ratio: float = 0.5\n"
+    )
+    folder.document["prune"]["methods"] = [{"name": "mine_that_is_no_method:Half"}]
+    assert folder.mistake() == (
+        "params.yaml: prune.methods.0.name: 'mine_that_is_no_method:Half' is no method: a dataclass that extends "
+        "slimline.method.Method is expected"
+    )
+
+
+@pytest.mark.parametrize("limit", [200, 10_000])
+def test_a_limit_is_said_of_the_splits_that_it_cuts(folder: Folder, limit: int) -> None:
+    folder.document["limit"] = limit
+    folder.check()
+    (rows,) = [line for line in check.check() if line.startswith("data: ") and line.endswith(" rows")]
+    cut = re.findall(r"200 of [\d,]+ (\w+)", rows)
+    assert cut == (["train", "validation", "test"] if limit == 200 else [])
+    assert "at most" not in rows

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from slimline import manifest
+from slimline.cli import app
 from slimline.deployment import Deployment, short
 from slimline.errors import ArtifactError, GoldenError, ReleaseError
 from slimline.predictor import Predictor
@@ -303,3 +307,28 @@ def test_a_file_in_the_place_of_the_link_is_an_error(deployment: Deployment, bot
     (deployment.path / "current").write_text("")
     with pytest.raises(ReleaseError, match="current: not a link to a release"):
         deployment.revision()
+
+
+def test_the_command_says_that_a_release_is_over_budget(
+    two_releases: tuple[Path, Path], resealed: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What promote refuses answers all the same: whoever deploys a trial has to be told so, and told what of."""
+
+    def fail(_: Path, card: dict[str, Any]) -> None:
+        card["verdict"]["checks"] += [
+            {"kind": "drop", "what": "drop of f1", "ok": False},
+            {"what": "bytes", "ok": True},
+        ]
+
+    failing = resealed(two_releases[0], tmp_path / "failing", fail)
+    good = resealed(two_releases[1], tmp_path / "good", lambda _, card: card["verdict"].update(checks=[]))
+    to = ["--to", str(tmp_path / "deploy")]
+    deploy = [[str(good)], [str(failing)], [str(failing)], ["--rollback"]]
+    said = [CliRunner().invoke(app, ["deploy", *each, *to]) for each in deploy]
+    assert [each.exit_code for each in said] == [0, 0, 0, 0]
+    warning = (
+        f"warning: {short(manifest.digest(failing))} is over budget (drop of f1), and promote would refuse it; "
+        f"slimline gate --release {tmp_path}/deploy/current shows by how much\n"
+    )
+    assert [each.stderr for each in said] == ["", warning, warning, ""]
+    assert Deployment(tmp_path / "deploy").revision() == manifest.digest(good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,8 +97,12 @@ def test_outputs_that_are_no_numbers_are_told_by_stage_and_file(
     assert not Path("exports/teacher").exists()
 
 
-def test_agreement_as_asked_is_kept_and_recorded(export: Callable[..., Any]) -> None:
+def test_agreement_as_asked_is_kept_and_recorded(
+    export: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export()["parity"]["agreement"] == 1
+    said = rf"teacher: [\d,]+ bytes, answers agree with torch on 100\.00% of {ROWS} validation rows, outputs"
+    assert re.search(said, capsys.readouterr().out)
     parity = export(f"{__name__}:Mistaken", min_agreement=0.9)["parity"]
     assert parity["agreement"] == pytest.approx(1 - WRONG / ROWS)
     assert parity["rows"] == ROWS

@@ -89,6 +89,11 @@ def test_a_line_is_judged_by_its_kind_whatever_its_text_says() -> None:
     assert accepted([{"what": "recall of Shirt", "ok": True}]), "as cards had it before"
 
 
+def test_a_gain_is_named_beside_its_negative_drop() -> None:
+    (line,) = lines([Check("drop", "drop of accuracy", 0.015, -0.083, [-0.19, 0.01], ok=True)])
+    assert line == "ok   drop of accuracy: -0.083 (a gain) [-0.19, 0.01], budget ≤ 0.015"
+
+
 def test_an_empty_budget_asks_for_nothing() -> None:
     assert judge(Budget(), MEASURED, "quantize") == []
 

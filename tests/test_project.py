@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from slimline import params, pipeline
-from slimline.errors import ParamsError
+from slimline.deployment import Deployment
+from slimline.errors import DataError, ParamsError
+from slimline.model_repository.repository import Options, write
 from slimline.project import layout
 from tests.pictures import write_folders
 
@@ -86,16 +88,29 @@ def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
         layout.lay_out(tmp_path, task="digits", recipe="int8", limit=None)
 
 
-def test_a_repository_that_was_served_stays_clean(repository: Path) -> None:
-    """Promote refuses a dirty tree, and the endpoint's default event store lies in the working directory."""
+def test_a_wrong_argument_is_told_before_a_missing_repository(tmp_path: Path) -> None:
+    """Who made both mistakes would otherwise set up git first, to be told of the other."""
+    missing = layout.Own("resnet", tmp_path / "pictures")
+    with pytest.raises(DataError, match=f"^{tmp_path}/pictures: no such"):
+        layout.lay_out(tmp_path, recipe="int8", limit=None, own=missing)
+
+
+def test_a_repository_that_was_served_stays_clean(repository: Path, two_releases: tuple[Path, Path]) -> None:
+    """Promote refuses a dirty tree, and what README's commands make lies in the working directory."""
     layout.lay_out(repository, task="digits", recipe="int8", limit=None)
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run([*git, "add", "-A"], cwd=repository, check=True)
     subprocess.run([*git, "commit", "-qm", "project"], cwd=repository, check=True)
     for name in ("events.db", "events.db-wal", "events.db-shm"):
         (repository / name).touch()
+    deployment = Deployment(repository / "deploy")
+    deployment.activate(deployment.install(two_releases[0]))
+    write([two_releases[0]], repository / "models", Options())
+    (repository / "window.html").touch()
     status = subprocess.run([*git, "status", "--porcelain"], cwd=repository, check=True, capture_output=True, text=True)
     assert status.stdout == ""
+    for name in ("deploy/service.yaml", "models-of-mine/model.py"):
+        assert subprocess.run([*git, "check-ignore", "-q", name], cwd=repository).returncode == 1, "not ours"
 
 
 @pytest.mark.parametrize("own", ["", ".env\n"], ids=["nothing", "env"])

@@ -317,3 +317,15 @@ def test_training_reads_no_source_that_the_fingerprints_have_read(prune: Any, mo
 
     monkeypatch.setattr(pipeline, "_read_code", wraps(pipeline._read_code)(refused))
     prune(section)
+
+
+@pytest.mark.parametrize("limit", [None, 200, 10_000])
+def test_only_splits_that_the_limit_cuts_leave_rows_out(document: dict[str, Any], limit: int | None) -> None:
+    own = Stage("teacher", params.parse(document), limit)
+    whole = {name: len(split) for name, split in own.task.splits().items()}
+    assert min(whole.values()) < 200 < max(whole.values())
+    expected = {name: [200, count] for name, count in whole.items() if count > 200} if limit == 200 else {}
+    assert own.left_out == expected
+    assert {name: len(split) for name, split in own.splits.items()} == {
+        name: min(count, limit or count) for name, count in whole.items()
+    }

@@ -49,12 +49,22 @@ def write_release(folder: Path, *, pair: bool = False) -> Path:
 
 def without_ranges(release: Path, target: Path, resealed: Callable[..., Path]) -> Path:
     """Copy a release; the copy's signature says no range of numbers, as older ones don't."""
+    return _with_range(release, target, None, resealed)
 
+
+def with_pieces(release: Path, target: Path, count: int, resealed: Callable[..., Path]) -> Path:
+    """Copy a release; the copy's model knows so many pieces of text alone, by its signature."""
+    return _with_range(release, target, [0, count - 1], resealed)
+
+
+def _with_range(release: Path, target: Path, span: list[int] | None, resealed: Callable[..., Path]) -> Path:
     def change(folder: Path, card: dict[str, Any]) -> None:
         stage = folder / "chain" / card["last"]
         signature = manifest.read_json(stage / "signature.json")
         for spec in signature["inputs"]:
             del spec["range"]
+            if span is not None:
+                spec["range"] = span
         manifest.write_json(stage / "signature.json", signature)
         (stage / manifest.MANIFEST).unlink()
         with manifest.sealed(folder / "sealed") as scratch:

@@ -127,12 +127,14 @@ def build_task(named: Named, where: str, trust: Collection[str] | None = None) -
     What the task itself refuses names its key, ``task.args.KEY``: the file of ``where`` is put before it.
     """
     factory = plugins.find("tasks", named.name, where=where, trust=trust)
+    _check_factory(factory, Task, named, where)
     try:
         task: Task = factory(**named.args)
     except SlimlineError as error:
         raise type(error)(f"{where.partition(': ')[0]}: {error}") from error
     except Exception as error:  # a plug-in's constructor raises what it likes
         raise ArtifactError(f"{where}.args: {_line(error)}") from error
+    _check_kind(isinstance(task, Task), Task, named, where)
     return task
 
 
@@ -144,13 +146,30 @@ def build_model(
     A model whose constructor takes ``assets`` is given the folder of the artifact that is being loaded.
     """
     factory = plugins.find("models", named.name, where=f"{where}.name", trust=trust)
+    _check_factory(factory, nn.Module, named, where)
     takes = assets is not None and assets.is_dir() and "assets" in inspect.signature(factory).parameters
     try:
-        return task.build_model(named.name, **named.args, **({"assets": assets} if takes else {}))
+        model = task.build_model(named.name, **named.args, **({"assets": assets} if takes else {}))
     except SlimlineError as error:
         raise type(error)(f"{where}: {error}") from error
     except Exception as error:  # a plug-in's constructor raises what it likes
         raise ArtifactError(f"{where}.args: {_line(error)}") from error
+    _check_kind(isinstance(model, nn.Module), nn.Module, named, where)
+    return model
+
+
+def _check_factory(factory: Any, wanted: type, named: Named, where: str) -> None:
+    """Raise PluginError where what a name leads to can't make a task or model: it would fail late, or in a riddle."""
+    _check_kind(issubclass(factory, wanted) if inspect.isclass(factory) else callable(factory), wanted, named, where)
+
+
+def _check_kind(fits: object, wanted: type, named: Named, where: str) -> None:
+    if not fits:
+        known = {Task: "slimline.task.Task", nn.Module: "torch.nn.Module"}[wanted]
+        raise PluginError(
+            f"{where}.name: {named.name!r} is no such plug-in: a class that extends {known}, or a function that "
+            "returns one of it, is expected"
+        )
 
 
 def _line(error: Exception) -> str:

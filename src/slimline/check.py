@@ -104,8 +104,9 @@ def _configured(settings: Params, path: Path) -> Iterator[tuple[str, Configured,
 
 def _check_method(method: Any, name: str, where: str, settings: Params) -> None:
     """Check that a method's keys agree with each other, and that it is trained where it has to be."""
-    from slimline.method import check_without_training
+    from slimline.method import check_kind, check_without_training
 
+    check_kind(method, name, where)
     method.check(where)
     stage, key = where.partition(": ")[2].split(".")[:2]
     section = settings.compressions[stage]
@@ -186,9 +187,12 @@ def _check_task(settings: Params, exporters: dict[str, Any], path: Path) -> list
     known: dict[str, Any] = {}
     for name in settings.compressions:
         _check_methods(settings, name, task, splits, path, known)
-    limit = f", at most {settings.limit} used" if settings.limit else ""
-    rows = f"data: {', '.join(f'{len(split):,} {name}' for name, split in splits.items())} rows{limit}"
-    return [rows, *(f"data: {note}" for note in task.notes)]
+    rows = ", ".join(_rows(name, len(split), settings.limit) for name, split in splits.items())
+    return [f"data: {rows} rows", *(f"data: {note}" for note in task.notes)]
+
+
+def _rows(name: str, count: int, limit: int | None) -> str:
+    return f"{limit:,} of {count:,} {name}" if limit is not None and count > limit else f"{count:,} {name}"
 
 
 def _answers(model: Any, row: Any, said: str, path: Path) -> Any:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from slimline import manifest, params, pipeline
+from slimline import benchmark, manifest, params, pipeline
 from slimline.errors import ParamsError
 from slimline.params import Budget
+from slimline.release import FORMAT
 
 Kind = Literal["drop", "recall", "speed-up", "bytes"]
 
@@ -42,22 +43,22 @@ class Check:
 
 
 def judge(
-    budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
+    budget: Budget, measured: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
 ) -> list[Check]:
     """Return one Check a budget line for ``stage``. Raises ParamsError naming a metric, batch or label not measured."""
-    if stage not in benchmark["stages"]:
-        known = ", ".join(benchmark["stages"])
+    if stage not in measured["stages"]:
+        known = ", ".join(measured["stages"])
         raise ParamsError(
             f"metrics/benchmark.json: {stage}, the last stage, is not in it (it has {known}): run dvc repro"
         )
-    row = benchmark["stages"][stage]
+    row = measured["stages"][stage]
     checks = []
     for metric, limit in budget.max_drop.items():
         if metric not in row["drops"]:
             raise ParamsError(f"{where}.max_drop.{metric}: not measured; measured are {', '.join(row['drops'])}")
         drop, ci = row["drops"][metric]["drop"], row["drops"][metric]["ci"]
         checks.append(Check("drop", f"drop of {metric}", limit, drop, ci, ci[1] <= limit))
-    for batch, limit in _speedups(budget, benchmark).items():
+    for batch, limit in _speedups(budget, measured).items():
         if str(batch) not in row["speedup"]:
             known = ", ".join(row["speedup"])
             raise ParamsError(f"{where}.min_speedup.{batch}: batch {batch} was not measured; measured are {known}")
@@ -77,8 +78,6 @@ def judge(
 
 def judge_release(release: Path) -> list[Check]:
     """Return one Check a line of the budget that a release was made with. Raises ArtifactError when it is damaged."""
-    from slimline.release import FORMAT  # it imports this module
-
     manifest.verify(release)
     card = manifest.read_json(release / "card.json")
     manifest.check_format(card, release / "card.json", FORMAT)
@@ -87,8 +86,6 @@ def judge_release(release: Path) -> list[Check]:
 
 def judge_measured() -> list[Check]:
     """Return one Check a line of params.yaml's budget for what metrics/benchmark.json holds."""
-    from slimline import benchmark
-
     return _judged(params.read(), manifest.read_json(benchmark.FILE), f"{params.FILE}: budget")
 
 
@@ -98,12 +95,12 @@ def _judged(document: dict[str, Any], measured: Mapping[str, Any], where: str) -
     return judge(budget, measured, pipeline.last(document), where=where)
 
 
-def _speedups(budget: Budget, benchmark: Mapping[str, Any]) -> dict[int, float]:
+def _speedups(budget: Budget, measured: Mapping[str, Any]) -> dict[int, float]:
     if budget.min_speedup is None:
         return {}
     if isinstance(budget.min_speedup, dict):
         return budget.min_speedup
-    return {benchmark["target"]["batch_sizes"][0]: budget.min_speedup}
+    return {measured["target"]["batch_sizes"][0]: budget.min_speedup}
 
 
 def lines(checks: list[Check]) -> list[str]:
@@ -112,10 +109,11 @@ def lines(checks: list[Check]) -> list[str]:
     for check in checks:
         interval = f" [{_number(check.interval[0])}, {_number(check.interval[1])}]" if check.interval else ""
         sign = "≤" if check.at_most else "≥"
+        gain = " (a gain)" if check.kind == "drop" and check.value < 0 else ""
         mark = "ok  " if check.ok else "FAIL"
         few = f"; kept, but not by the interval: {check.cure} would tell" if check.is_open else ""
         shown.append(
-            f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}{few}"
+            f"{mark} {check.what}: {_number(check.value)}{gain}{interval}, budget {sign} {_number(check.limit)}{few}"
         )
     return shown
 

@@ -145,6 +145,14 @@ class Method:
         return True
 
 
+def check_kind(method: object, name: str, where: str) -> None:
+    """Raise MethodError where a plug-in whose settings stand at ``where`` is no method."""
+    if not isinstance(method, Method):
+        raise MethodError(
+            f"{where}.name: {name!r} is no method: a dataclass that extends slimline.method.Method is expected"
+        )
+
+
 def check_without_training(method: Method, name: str, where: str) -> None:
     """Raise MethodError where a method, whose settings stand at ``where``, can't do without a training."""
     if not method.settled(0, 0):

@@ -15,11 +15,11 @@ import numpy as np
 
 from slimline import benchmark, goldens, manifest, monitoring
 from slimline.features import input_features
-from slimline.gate import Check
 from slimline.monitoring.objectives import objectives
 from slimline.predictor import Predictor
 
 if TYPE_CHECKING:
+    from slimline.gate import Check
     from slimline.task import Split
 
 FORMAT = 1

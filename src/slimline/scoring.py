@@ -7,6 +7,7 @@ of their bytes, which goes through the release's own preprocess.json.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from slimline.predictor import Arrays, Predictor
 from slimline.tables import PATHS, Columns, Table
 
 RAW = ("text", "path", "file_name", "file", "raw")
+INPUT = re.compile(r"^input '[^']*': ")
 IMAGES = tuple(dict.fromkeys([*RAW, *PATHS]))
 
 
@@ -93,12 +95,12 @@ class Feed:
         for columns in (self.document.get("columns"), [self.document["input"]], *([each] for each in usual)):
             if columns and all(each in names for each in columns):
                 return list(columns)
-        wanted = ", ".join(spec["name"] for spec in self.inputs)
+        texts = any(step["op"] == "tokenize" for step in self.document["steps"])
+        wanted = "images" if self.images else "texts" if texts else "raw input"
         known = ", ".join([*(self.document.get("columns") or []), *usual])
         raise DataError(
-            f"{self.table.path}: no column for {wanted}, and none called {known}; it has {', '.join(names)}: "
-            "name the one with the raw input with --column"
-            + (", twice for pairs" if preprocess.takes_pairs(self.document) else "")
+            f"{self.table.path}: no column of {wanted}, none called {known}; it has {', '.join(names)}: name the one "
+            "that holds them with --column" + (", twice for pairs" if preprocess.takes_pairs(self.document) else "")
         )
 
     def _holds_numbers(self) -> bool:
@@ -130,13 +132,25 @@ def _answered(predictor: Predictor, feed: Feed, columns: Columns, start: int) ->
             try:
                 predictor.check(feed(row))
             except (DataError, InputError) as own:
-                raise type(own)(f"{feed.table.path}: row {start + index + 1}{_shown(feed, row)}: {own}") from error
-        raise type(error)(f"{feed.table.path}: from row {start + 1}: {error}") from error
+                where = f"{feed.table.path}: row {start + index + 1}{_shown(feed, row)}"
+                raise type(own)(f"{where}: {_of_given(feed, own)}") from error
+        raise type(error)(f"{feed.table.path}: from row {start + 1}: {_of_given(feed, error)}") from error
 
 
 def _shown(feed: Feed, row: Columns) -> str:
     value = tables.plain(row[feed.raw[0]])[0] if feed.raw else None
     return f" ({value})" if feed.images and isinstance(value, str) else ""
+
+
+def _of_given(feed: Feed, error: DataError | InputError) -> str:
+    """Return what is wrong with one row: of raw input, by the column that was given, not the array made of it."""
+    said = str(error)
+    if not feed.raw or said.startswith("column "):
+        return said
+    column = " and ".join(f"column {name!r}" for name in feed.raw)
+    if isinstance(error, InputError):
+        return f"{column}, as preprocess.json makes it: {INPUT.sub('', said)}"
+    return said if feed.images else f"{column}: {said.removeprefix('text 0: ')}"
 
 
 def _is_numbers(value: Any) -> bool:

@@ -22,7 +22,7 @@ from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, SlimlineError
 from slimline.file_index import FILE, FileIndex
-from slimline.method import Batches, Context, Edit, Method, check_without_training, compress
+from slimline.method import Batches, Context, Edit, Method, check_kind, check_without_training, compress
 from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
 from slimline.sensitivity import CACHE
@@ -49,9 +49,21 @@ class Stage:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
+        return self._cut[0]
+
+    @property
+    def left_out(self) -> dict[str, list[int]]:
+        """{split: [rows used, rows there are]} of those that ``limit`` cuts."""
+        used, whole = self._cut
+        return {name: [len(used[name]), count] for name, count in whole.items() if len(used[name]) < count}
+
+    @cached_property
+    def _cut(self) -> tuple[dict[str, Split], dict[str, int]]:
+        """The task's splits cut to ``limit``, and how many rows each had."""
         with processes().main_process_first():  # the others find prepared rows on disk
             found = self.task.splits()
-        return {name: split.head(self.limit) for name, split in found.items()}
+        whole = {name: len(split) for name, split in found.items()}
+        return {name: split.head(self.limit) for name, split in found.items()}, whole
 
     @property
     def section(self) -> Any:
@@ -240,6 +252,7 @@ def _configure(stage: Stage, key: str, chosen: list[Configured]) -> list[Step]:
     for index, each in enumerate(chosen):
         where = f"{params.FILE}: {stage.name}.{key}.{index}"
         method = params.configure("methods", each, where)
+        check_kind(method, each.name, where)
         method.check(where)
         steps.append((each.name, method, where))
     return steps

@@ -95,6 +95,8 @@ def test_accuracy_is_measured_again(for_tensorrt: ForTensorRt, task: Digits, spl
     assert own["validation"]["agreement"] > 0.95
     assert found["odd"]["status"] == "built", "an engine is run by nothing here"
     assert "9 quantizers made symmetric, accuracy 0." in formats.describe(own, task.primary)
+    better = own | {"validation": {"accuracy": 0.9, "rows": 40, "drop": -0.025}}
+    assert formats.describe(better, task.primary).endswith("accuracy 0.9000 on 40 validation rows, gain 0.0250")
 
 
 @pytest.mark.parametrize("higher", [True, False])

@@ -279,7 +279,7 @@ def test_without_preprocessing_there_is_no_ensemble(
     release = resealed(two_releases[0], tmp_path / "release", strip)
     said = write([release], tmp_path / "out", Options())
     assert "no ensemble for raw values" in said[-1]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["digits", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".gitignore", "digits", "manifest.json"]
 
 
 def test_the_command(two_releases: tuple[Path, Path], tmp_path: Path) -> None:

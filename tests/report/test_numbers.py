@@ -47,3 +47,18 @@ def test_durations(seconds: float, shown: str) -> None:
 def test_changes_of_a_score_are_points(change: float, shown: str) -> None:
     metric = numbers.Metric("accuracy", higher_is_better=True, score=True, decimals=1)
     assert metric.change(change) == shown
+
+
+@pytest.mark.parametrize(
+    ("drop", "higher", "shown", "between"),
+    [
+        (0.0068, True, "0.7 points", "0.3 to 1.1"),
+        (-0.083, True, "8.3 points higher", "−1.1 to −0.3"),
+        (-0.083, False, "8.3 points lower", "−1.1 to −0.3"),
+        (-0.0001, True, "0.0 points", "0.3 to 1.1"),
+    ],
+    ids=["drop", "gain", "less is better", "nothing"],
+)
+def test_a_gain_is_no_negative_drop(drop: float, higher: bool, shown: str, between: str) -> None:
+    metric = numbers.Metric("accuracy", higher_is_better=higher, score=True, decimals=1)
+    assert (metric.drop(drop), metric.drops(drop, [0.0029, 0.0107])) == (shown, between)

@@ -83,6 +83,28 @@ def test_markdown_table_says_what_the_benchmark_says(written: tuple[str, str]) -
     assert rows["latency p50, batch 1"]["factorize"] == "0.0401 ms (p95 0.0481 ms)"
 
 
+def test_a_stage_that_does_better_is_said_to_in_words(project: Project) -> None:
+    row = project.benchmark["stages"]["factorize"]
+    for drop in (row, row["drops"]["accuracy"]):
+        drop["drop_ci" if drop is row else "ci"] = [-0.19, 0.02]
+        drop["accuracy_drop" if drop is row else "drop"] = -0.083
+    html, markdown = project.report()
+    assert (
+        table(markdown, "All numbers by stage")["accuracy drop"]["factorize"] == "8.30 points higher (−2.00 to 19.00)"
+    )
+    assert "- **accuracy: 8.30 points higher** (95% interval −2.00 to 19.00;" in markdown
+    assert "drop of accuracy: -0.083 (a gain) [-0.19, 0.02]" in html
+    assert "Teacher: resnet (depth 18)." in markdown
+
+
+def test_rows_that_were_left_out_are_counted(project: Project, written: tuple[str, str]) -> None:
+    """A limit above all splits' rows cuts nothing, and then there is nothing to warn of."""
+    assert not any("were used" in text for text in written)
+    project.benchmark["rows"]["left_out"] = {"train": [500, 6000], "test": [500, 1000]}
+    said = "500 of 6,000 train rows, 500 of 1,000 test rows were used:"
+    assert all(said in text for text in project.report())
+
+
 def test_stages_stand_in_chain_order_and_stale_exports_are_left_out(project: Project) -> None:
     project.params["export"]["stages"] = ["quantize", "teacher", "prune", "distill"]
     html, markdown = project.report()

@@ -63,7 +63,7 @@ def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: 
         (b'id,image\n1,"a.png\n', "line 2: unexpected end of data"),
         (
             b"id,picture\n1,a.png\n",
-            "no column for image, and none called text, .*raw, filepath, filename, image, img; it has id, picture",
+            "no column of images, none called text, .*raw, filepath, filename, image, img; it has id, picture",
         ),
     ],
     ids=["empty", "twice", "no row", "short row", "encoding", "quote", "column"],

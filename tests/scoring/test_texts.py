@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from slimline import scoring
 from slimline.cli import main
-from slimline.errors import DataError
+from slimline.errors import DataError, InputError
 from tests.scoring.tables import TEXTS, rows, write_rows
+from tests.text_releases import with_pieces
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -55,3 +57,17 @@ def test_more_columns_than_texts_in_a_row_are_refused(text_release: Path, tmp_pa
     source = write_rows(tmp_path / "in.csv", {"a": TEXTS, "b": TEXTS})
     with pytest.raises(DataError, match=r"--column: 2 columns, and the model takes 1 a row"):
         scoring.score(text_release, source, tmp_path / "out.csv", column=["a", "b"])
+
+
+def test_a_mistake_in_raw_texts_names_their_column_and_no_input_of_the_model(
+    text_release: Path, tmp_path: Path, resealed: Callable[..., Path]
+) -> None:
+    other = write_rows(tmp_path / "other.csv", {"id": list(range(90)), "review": TEXTS})
+    with pytest.raises(DataError, match=r"other\.csv: no column of texts, none called text, .*; it has id, review: "):
+        scoring.score(text_release, other, tmp_path / "out.csv")
+    mixed = write_rows(tmp_path / "mixed.jsonl", {"review": [*TEXTS[:70], 7, *TEXTS[71:]]})
+    with pytest.raises(DataError, match=r"mixed\.jsonl: row 71: column 'review': int is no text$"):
+        scoring.score(text_release, mixed, tmp_path / "out.csv", column="review")
+    few = with_pieces(text_release, tmp_path / "few", 4, resealed)
+    with pytest.raises(InputError, match=r"row 1: column 'review', as preprocess\.json makes it: holds \d+, expected"):
+        scoring.score(few, other, tmp_path / "out.csv", column="review")

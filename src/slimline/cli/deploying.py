@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -45,8 +46,11 @@ def deploy(
     rollback: Annotated[bool, typer.Option("--rollback", help="Make the one before current; no SOURCE.")] = False,
     keep: Annotated[Optional[int], typer.Option(min=1, help="Remove all but so many releases.")] = None,  # noqa: UP045
 ) -> None:
-    """Install a release in a deployment folder and make it current, once its digest and golden answers hold."""
-    from slimline.deployment import Deployment, short
+    """Install a release in a deployment folder and make it current, once its digest and golden answers hold.
+
+    One that is over budget is deployed too, with a warning: promote is what refuses it.
+    """
+    from slimline.deployment import Deployment, over_budget, short
     from slimline.errors import ReleaseError
 
     deployment = Deployment(to)
@@ -58,6 +62,13 @@ def deploy(
         found = deployment.find(revision or "") if source is None else deployment.install(source, revision)
         agreement = deployment.activate(found)
         print(f"{to}: {short(found)} is current" + (f"; {agreement}" if agreement else " already"))
+    current = deployment.current()
+    if current is not None and (failed := over_budget(current)):
+        print(
+            f"warning: {short(current.name)} is over budget ({', '.join(failed)}), and promote would refuse it; "
+            f"slimline gate --release {to / 'current'} shows by how much",
+            file=sys.stderr,
+        )
     if keep is not None:
         for each in deployment.prune(keep):
             print(f"removed {short(each)}")
@@ -76,8 +87,6 @@ def predict(
     threads: Annotated[Optional[int], typer.Option(min=1, help="The runtime's threads; its own choice.")] = None,  # noqa: UP045
 ) -> None:
     """Score every row of a file offline: label and probabilities, with a progress bar on a terminal."""
-    import sys
-
     from slimline import scoring
 
     hidden = not sys.stderr.isatty()

@@ -97,9 +97,8 @@ def describe(facts: Mapping[str, Any], primary: str) -> str:
     if requantized := facts.get("requantized"):
         said.append(f"{requantized} quantizers made symmetric")
     if checked := facts.get("validation"):
-        said.append(
-            f"{primary} {checked[primary]:.4f} on {checked['rows']} validation rows, drop {checked['drop']:.4f}"
-        )
+        change = f"{'gain' if checked['drop'] < 0 else 'drop'} {abs(checked['drop']):.4f}"
+        said.append(f"{primary} {checked[primary]:.4f} on {checked['rows']} validation rows, {change}")
     if facts["status"] == "built":
         said.append(f"by {facts['library']} for SM {', '.join(map(str, facts['compute']))}: built, not run")
     return ", ".join(said)

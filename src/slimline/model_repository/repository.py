@@ -3,6 +3,7 @@
 DIR/MODEL/VERSION/…             the model of each release: model.onnx, model.plan, or model.py with its export
 DIR/MODEL-preprocess/VERSION/…  raw values to the model's inputs, in Triton's Python
 DIR/MODEL-raw/VERSION/          the ensemble of both for the newest version, MODEL-raw-vN for an older one
+DIR/.gitignore                  keeps all of it out of the project's commits: a release makes it anew
 
 The same releases and options give the same bytes.
 """
@@ -102,6 +103,7 @@ def _profile(source: Source) -> int:
 def _write(root: Path, plan: Plan, files: Mapping[int, str]) -> Iterator[str]:
     rows = {name: array[0] for name, array in goldens.read(plan.newest.release, plan.newest.stage)[0].items()}
     _write_model(root / plan.name, plan, files, rows)
+    _put(root / ".gitignore", "*\n")
     yield f"{plan.name}: {plan.backend} on {plan.device.upper()}, format {plan.format}, {_batches(plan)}"
     for version, source in plan.sources.items():
         yield f"  version {version}: {source.revision}"

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 RECIPES = ("int8", "small", "smallest")
 HERE = Path(__file__).parent
-IGNORED = (".slimline/", "/fingerprints", "/events.db*", ".*.tmp", "__pycache__/")
+IGNORED = (".slimline/", "/fingerprints", "/events.db*", "/window.html", ".*.tmp", "__pycache__/")
+DEPLOYED = (  # by its parts: what else lies in a folder of that name is nothing of ours
+    "/deploy/.lock", "/deploy/current", "/deploy/history.jsonl", "/deploy/releases/",
+)  # fmt: skip
 LABELS_SHOWN = 10
 NO_TELEMETRY = "BENTOML_DO_NOT_TRACK=True"
 
@@ -83,18 +86,11 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
     for word, known, option in words:
         if word not in known:
             raise ParamsError(f"{option}: {word!r} is not one of {', '.join(known)}.{near_miss(word, known)}")
-    if not (folder / ".git").exists():
-        raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
-    if subprocess.run(
-        ["git", "rev-parse", "-q", "--verify", "HEAD"], cwd=folder, capture_output=True, check=False
-    ).returncode:
-        raise ParamsError(
-            f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first"
-        )
     files = {path: file.read_text(encoding="utf-8") for path, file in shipped().items()}
     files[Path("params.yaml")] = (
         params_text(task, recipe, limit) if own is None else own_params_text(own, folder, recipe, limit)
     )
+    _check_repository(folder)
     for path, text in files.items():
         if (folder / path).exists() and (folder / path).read_text(encoding="utf-8") != text:
             way = (
@@ -113,13 +109,22 @@ def lay_out(folder: Path, *, task: str = "digits", recipe: str, limit: int | Non
         _git(folder, "reset", "--quiet", "--", ".dvc", ".dvcignore")  # dvc adds its files to the index, nobody ours
         done.append("set up DVC")
     _dvc(folder, "config", "core.analytics", "false")
-    _append(folder / ".gitignore", IGNORED)
+    _append(folder / ".gitignore", (*IGNORED, *DEPLOYED))
     _append(folder / ".env", (NO_TELEMETRY,))
     done.append("telemetry off: DVC in .dvc/config; .env sets BENTOML_DO_NOT_TRACK for what is started with it")
     done += _notes(files[Path("params.yaml")], task, own)
     done.append(f"next: {_add_command(folder)}")
     done.append("then: slimline check && dvc repro report release")
     return done
+
+
+def _check_repository(folder: Path) -> None:
+    if not (folder / ".git").exists():
+        raise ParamsError(f"{folder}: not the top of a git repository; run 'git init' there first")
+    if _git(folder, "rev-parse", "-q", "--verify", "HEAD").returncode:
+        raise ParamsError(
+            f"{folder}: no commit yet, and DVCLive asks for one; run 'git commit --allow-empty -m start' first"
+        )
 
 
 def _notes(text: str, task: str, own: Own | None) -> Iterator[str]:

@@ -38,6 +38,19 @@ class Metric:
         text = f"{100 * value:.{self.decimals}f}" if self.score else significant(value)
         return sign(text, signed=signed) + (" points" if self.score else "")
 
+    def gains(self, drop: float) -> bool:
+        """Return whether a drop is less than nothing, as far as it is shown."""
+        return self.difference(drop).startswith("−")
+
+    def drop(self, value: float) -> str:
+        """Return a drop, without its name: ``0.7 points``; a gain in words: ``8.3 points higher``."""
+        shown = self.difference(value)
+        return f"{shown[1:]} {'higher' if self.higher_is_better else 'lower'}" if self.gains(value) else shown
+
+    def drops(self, value: float, bounds: Sequence[float]) -> str:
+        """Return the interval of a drop, counted as ``drop`` counts its value: of a gain, positive is better."""
+        return self.differences([-bounds[1], -bounds[0]] if self.gains(value) else bounds)
+
     def change(self, value: float) -> str:
         """Return a change as a phrase: ``−0.2 points of accuracy``."""
         shown = self.difference(value, signed=True)

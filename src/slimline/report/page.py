@@ -40,7 +40,7 @@ def content(study: Study) -> dict[str, Any]:
     return {
         "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
         "lead": _lead(study),
-        "limit": study.limit,
+        "used": ", ".join(f"{used:,} of {count:,} {name} rows" for name, (used, count) in study.left_out.items()),
         "tiles": tables.tiles(study) if compressed else [],
         "verdict": verdict,
         "passed": passed,
@@ -71,7 +71,7 @@ def _lead(study: Study) -> str:
     model = study.params.teacher.model
     args = ", ".join(f"{key} {value}" for key, value in model.args.items())
     made = " → ".join(study.line)
-    return f"{made}. The teacher is a {model.name}" + (f" ({args})." if args else ".")
+    return f"{made}. Teacher: {model.name}" + (f" ({args})." if args else ".")
 
 
 def _summary(study: Study, *, passed: bool) -> str:

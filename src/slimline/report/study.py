@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -53,7 +53,6 @@ class Study:
     decisions: Mapping[str, Mapping[str, Any]]
     curves: Mapping[str, Mapping[str, list[float]]]
     times: Mapping[str, Mapping[str, Any] | None]
-    limit: int | None = None
     layers: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     sensitivity: Mapping[str, Mapping[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
 
@@ -88,6 +87,14 @@ class Study:
     @cached_property
     def steps(self) -> list[Step]:
         return [self._step(before, stage) for before, stage in pairwise(self.line)]
+
+    @property
+    def left_out(self) -> Mapping[str, Sequence[int]]:
+        """{split: [rows used, rows there are]} of those that ``limit`` cut."""
+        left_out: Mapping[str, Sequence[int]] = self.measured["rows"].get(
+            "left_out", {}
+        )  # new: older records have none
+        return left_out
 
     @property
     def confidence(self) -> str:
@@ -133,7 +140,7 @@ class Study:
         )
 
 
-def load(params: Params, document: Mapping[str, Any], *, root: Path = Path(), limit: int | None = None) -> Study:
+def load(params: Params, document: Mapping[str, Any], *, root: Path = Path()) -> Study:
     """Read what the stages left under ``root``; ``document`` is params.yaml as plain data."""
     measured = manifest.read_json(root / "metrics/benchmark.json")
     made = pipeline.ancestors(document, pipeline.last(document))
@@ -150,7 +157,6 @@ def load(params: Params, document: Mapping[str, Any], *, root: Path = Path(), li
         decisions={stage: manifest.read_json(path)["choices"] for stage, path in decided.items() if path.is_file()},
         curves=_curves(root / "curves", made, measured["primary"]),
         times={name: times.read(name, root / times.FOLDER) for name in timed},
-        limit=limit,
         layers={stage: manifest.read_json(path)["layers"] for stage, path in described.items() if path.is_file()},
         sensitivity=_sensitivity(root / STUDIES, {stage: each["artifact"] for stage, each in facts.items()}),
     )

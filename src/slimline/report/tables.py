@@ -66,17 +66,17 @@ def tiles(study: Study) -> list[Tile]:
     """Return the headline: the last stage against the teacher."""
     metric, own, teacher = study.primary, study.row(study.last), study.row(ROOT)
     drop = own["drops"][metric.name]["drop"]
-    value, _, unit = metric.difference(drop).partition(" ")
+    value, _, unit = metric.drop(drop).partition(" ")
     before, after = metric.value(teacher[metric.name]), metric.value(own[metric.name])
     interval = f"{study.confidence} interval"
     smaller = numbers.ratio(teacher["bytes"] / own["bytes"])
     sizes = f"{numbers.count(teacher['bytes'], 'B')} → {numbers.count(own['bytes'], 'B')}"
     shown = [
         Tile(
-            f"{metric.title} drop",
+            metric.title if metric.gains(drop) else f"{metric.title} drop",
             value,
             unit,
-            [f"{interval} {metric.differences(own['drop_ci'])}", f"{before} → {after}"],
+            [f"{interval} {metric.drops(drop, own['drop_ci'])}", f"{before} → {after}"],
         ),
         Tile("times smaller", smaller, "", [sizes]),
     ]
@@ -149,7 +149,7 @@ def _drop(metric: Metric, row: Mapping[str, Any], stage: str) -> Cell:
     if stage == ROOT:
         return NONE
     drop = row["drops"][metric.name]
-    return Cell(metric.difference(drop["drop"]), metric.differences(drop["ci"]))
+    return Cell(metric.drop(drop["drop"]), metric.drops(drop["drop"], drop["ci"]))
 
 
 def _agreement(study: Study, row: Mapping[str, Any], stage: str) -> Cell:
@@ -257,8 +257,9 @@ def formats(study: Study) -> Table | None:
             checked = written.get("validation")
             quality = NONE
             if checked:
-                drop = f"drop {study.primary.difference(checked['drop'])} on {checked['rows']:,} rows"
-                quality = Cell(study.primary.value(checked[study.primary.name]), drop)
+                drop, gains = study.primary.drop(checked["drop"]), study.primary.gains(checked["drop"])
+                note = f"{'' if gains else 'drop '}{drop} on {checked['rows']:,} rows"
+                quality = Cell(study.primary.value(checked[study.primary.name]), note)
             status = "answers checked by ONNX Runtime"
             if written["status"] == "built":
                 compute = ", ".join(f"SM{each}" for each in written["compute"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +306,57 @@ def test_a_stage_is_blamed_on_a_handful_of_rows_only_where_the_reference_rows_kn
     assert verdicts == {"elsewhere": verdict, "miscalibrated": "quantize"}
 
 
+def test_too_few_rows_are_said_to_tell_nothing(good: Path, workshop: Workshop) -> None:
+    """A loss that may be above what is allowed was reported as none."""
+    chain = Chain.read(good)
+    rows = replayed(good, {"image": workshop.images}, list(workshop.labels))
+
+    def told(seen: Rows, reference: Rows) -> str:
+        vars(chain)["reference"] = reference  # where the cached property keeps them
+        may = replace(quality.allowed(chain, None, None), chain=0.06, source="the budget's 6.0%")
+        found = quality.judge(chain, window.of_rows(seen), may, alarmed=False, drifted=False, confidence=0.95)
+        assert found.kind == "nothing", found.why
+        return found.why
+
+    none, few = part(rows, 0), part(rows, 20)
+    assert told(none, rows) == "no stage lost more than the budget's 6.0% on the reference rows"
+    assert told(rows, rows).endswith(f"on the reference rows or on {len(rows)} rows of the window")
+    interval = r"from teacher to quantize it is -?[\d.]+% \[-[\d.]+%, [\d.]+%\]; about ([\d,]+) would"
+    open_ = r"^20 {} can't tell whether a stage lost more than the budget's 6\.0%: " + interval
+    for why, which in {
+        told(none, few): "reference rows",
+        told(few, few): "labelled rows of the window",
+        told(few, rows): "labelled rows of the window",
+    }.items():
+        found = re.match(open_.format(which), why)
+        assert found, why
+        assert 20 < int(found[1].replace(",", "")) < 5000
+    assert told(none, few).endswith("; --inputs FILE sends labelled rows through every stage")
+    assert told(few, rows).endswith("; no stage lost more than the budget's 6.0% on the reference rows")
+    unlabelled = replace(few, labels=np.full(20, -1))
+    assert re.match(r"20 rows of the window without a label can't tell .* labels for them", told(unlabelled, rows))
+    assert re.match(r"the reference rows alone have no label", told(none, unlabelled))
+
+
+def part(rows: Rows, count: int) -> Rows:
+    """The first rows."""
+    outputs = {stage: each[:count] for stage, each in rows.outputs.items()}
+    return Rows(rows.ids[:count], outputs, rows.labels[:count], rows.served[:count])
+
+
+def test_latency_is_told_by_the_batch_that_was_timed(good: Path, tmp_path: Path, resealed: Callable[..., Path]) -> None:
+    """Where the benchmark has no batch of one, a row's time is none of what is measured."""
+
+    def drop_ones(_: Path, card: dict[str, Any]) -> None:
+        for row in card["benchmark"]["stages"].values():
+            del row["latency_ms"]["1"]
+
+    text = page.markdown(blame(resealed(good, tmp_path / "eights", drop_ones), rounds=2))
+    assert "| latency p50, batch 8 | benchmark |" in text
+    assert re.search(r"\| [\d.]+ ms \| [\d.]+ ms \|$", text, re.MULTILINE)
+    assert "| latency p50 | benchmark |" in page.markdown(blame(good, rounds=0))
+
+
 def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, tmp_path: Path) -> None:
     with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
         assert blame(good, store, signal="accuracy", rounds=2).verdict == "nothing"
@@ -345,8 +398,6 @@ def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp
 
 def test_answers_that_are_not_the_models_are_servings_fault(good: Path, workshop: Workshop) -> None:
     """The same rows through the same model say something else: a process with another model, or broken kernels."""
-    from dataclasses import replace
-
     rows = replayed(good, {"image": workshop.images[:300]}, workshop.labels[:300].tolist())
     served = rows.served.copy()
     served[:40] = (served[:40] + 1) % 10

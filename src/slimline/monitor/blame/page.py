@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 NONE = "–"
 HEAD = (
     "stage", "agrees with the one before", "reference", "accuracy", "lost against the one before", "reference",
-    "ms a row", "benchmark",
 )  # fmt: skip
 WORST = 5
 
@@ -29,8 +28,8 @@ def lines(blame: Blame) -> list[str]:
     found = [f"{blame.verdict}: {blame.why}"]
     found += [f"  {name}: {why}" for name, why in blame.opinions.items() if why != blame.why]
     found.append(f"{short(blame.revision)}{_seen(blame)}")
-    rows = [HEAD, *_cells(blame)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    rows = [_head(blame), *_cells(blame)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     found += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if worst := _worst(blame):
         found.append(f"hit most: {'; '.join(worst)}")
@@ -46,7 +45,7 @@ def markdown(blame: Blame) -> str:
     text = [f"# Blame: {blame.verdict}", "", blame.why + ".", ""]
     text += [f"- {name}: {why}" for name, why in blame.opinions.items()]
     text += ["", f"Release `{blame.revision}`{_seen(blame)}; a stage may lose {blame.allowed}.", ""]
-    text += [_row(HEAD), _row(["---"] * len(HEAD)), *(_row(cells) for cells in _cells(blame))]
+    text += [_row(_head(blame)), _row(["---"] * len(_head(blame))), *(_row(cells) for cells in _cells(blame))]
     if blame.classes:
         text += ["", "| label | rows | recall before | after | p (Holm) |", "|---|---|---|---|---|"]
         for each in blame.classes:
@@ -96,6 +95,15 @@ def _seen(blame: Blame) -> str:
     return f", {blame.requests} requests, {blame.rows} rows through every stage, {blame.labelled} of them labelled"
 
 
+def _head(blame: Blame) -> list[str]:
+    return [*HEAD, _latency_title(blame), "benchmark"]
+
+
+def _latency_title(blame: Blame) -> str:
+    """Return what was timed, in the report's words."""
+    return f"latency p50, batch {blame.timed[0].batch}" if blame.timed else "latency p50"
+
+
 def _cells(blame: Blame) -> list[list[str]]:
     timed = {each.stage: each for each in blame.timed}
     rows = []
@@ -105,8 +113,8 @@ def _cells(blame: Blame) -> list[list[str]]:
             [
                 f"**{now.stage}**" if now.stage == blame.stage else now.stage,
                 *(_share(each) for each in (now.agreement, then.agreement, now.accuracy, now.loss, then.loss)),
-                NONE if speed is None else f"{speed.p50:.3g}",
-                NONE if speed is None or speed.benchmark is None else f"{speed.benchmark:.3g}",
+                NONE if speed is None else f"{speed.p50:.3g} ms",
+                NONE if speed is None or speed.benchmark is None else f"{speed.benchmark:.3g} ms",
             ]
         )  # fmt: skip
     return rows
@@ -175,7 +183,7 @@ def _latency(ax: Axes, blame: Blame) -> None:
         ax.plot(each.interval, [row + 0.16] * 2, color=colour, linewidth=1.6)
         ax.plot(each.p50, row + 0.16, "o", color=colour, markersize=5.5)
     ax.set_xlim(left=0)
-    ax.set_title("latency of one row")
+    ax.set_title(_latency_title(blame))
     ax.set_xlabel("ms   ○ benchmark   ● replayed now")
     _stages(ax, blame)
 

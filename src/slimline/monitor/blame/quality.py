@@ -19,6 +19,8 @@ from slimline.monitor.blame.window import Window
 
 NEWEST, FEWEST = 7, 8  # drift is looked for in a window, its newer half, quarter …, of so many rows at least
 ENOUGH = 30  # rows that hold a stage's fault and another input apart, where the reference rows know of neither
+MOST_NEEDED = 1e6  # rows: who is told of more won't find them
+INPUTS = "--inputs FILE sends labelled rows through every stage"
 TESTS = 5  # the chain's loss on reference and window, answers that flip, accuracy served and the teacher's
 
 
@@ -102,12 +104,55 @@ def judge(chain: Chain, window: Window, may: Allowed, *, alarmed: bool, drifted:
     ]
     if fell:
         because = f"; what changed is {', '.join(moved)}" if moved else ""
-        return Opinion("data", f"{' and '.join(fell)}, and no stage lost more than {may.source}{because}")
+        return Opinion("data", f"{' and '.join(fell)}, and no stage is seen to lose more than {may.source}{because}")
     if moved and (alarmed or drifted):
-        return Opinion("data", f"what changed is {', '.join(moved)}; no stage lost more than {may.source}")
-    note = f"; the input changed ({', '.join(moved)}), harmlessly" if moved else ""
-    seen = f" or on {len(rows)} rows of the window" if len(rows) else ""
-    return Opinion("nothing", f"no stage lost more than {may.source} on the reference rows{seen}{note}")
+        return Opinion("data", f"what changed is {', '.join(moved)}; no stage is seen to lose more than {may.source}")
+    note = f"; the input changed ({', '.join(moved)})" if moved else ""
+    return Opinion("nothing", f"{_nothing(chain, rows, may, built_in, lost, flips)}{note}")
+
+
+def _nothing(
+    chain: Chain, rows: Rows, may: Allowed, built_in: Share | None, lost: Share | None, flips: Share | None
+) -> str:
+    """Say that no stage lost more than it may, where the intervals say so; else that the rows are too few to tell."""
+    own = may.built_in or may
+    sound = not chain.steps or (built_in is not None and built_in.high <= own.chain)
+    on_reference = f"no stage lost more than {own.source} on the reference rows"
+    if not len(rows):
+        if sound:
+            return on_reference
+        if built_in is None:
+            return f"the reference rows alone have no label that tells what a stage lost; {INPUTS}"
+        return f"{_untold(chain, 'reference rows', built_in, own)}; {INPUTS}"
+    by_answers = flips is not None and flips.high <= may.flips and (sound or built_in is None)
+    if not chain.steps or by_answers or (lost is not None and lost.high <= may.chain):
+        where = "the reference rows or on " if sound else ""
+        return f"no stage lost more than {may.source} on {where}{len(rows)} rows of the window"
+    known = f"; {on_reference}" if sound else ""
+    if lost is not None:
+        return f"{_untold(chain, 'labelled rows of the window', lost, may)}{known}"
+    if flips is not None and flips.high <= may.flips and built_in is not None:
+        return f"{_untold(chain, 'reference rows', built_in, own)}, and the window has no labels"
+    said = "" if flips is None else f": they agree on {flips.value:.1%} [{flips.low:.1%}, {flips.high:.1%}] fewer"
+    return (
+        f"{len(rows)} rows of the window without a label can't tell whether {chain.teacher} and {chain.last} agree on "
+        f"{may.flips:.1%} fewer than of the reference rows{said}; labels for them would tell more{known}"
+    )
+
+
+def _untold(chain: Chain, which: str, lost: Share, may: Allowed) -> str:
+    """Say that a loss may lie on either side of what is allowed, and how many rows would tell were it as it seems.
+
+    An interval shrinks by the root of the number of rows.
+    """
+    slack = abs(may.chain - lost.value)
+    reach = lost.high - lost.value if lost.value < may.chain else lost.value - lost.low
+    needed = lost.rows * (reach / slack) ** 2 if slack else math.inf
+    more = f"about {float(f'{needed:.2g}'):,.0f}" if needed < MOST_NEEDED else "very many more"
+    return (
+        f"{lost.rows:,} {which} can't tell whether a stage lost more than {may.source}: from {chain.teacher} to "
+        f"{chain.last} it is {lost.value:.1%} [{lost.low:.1%}, {lost.high:.1%}]; {more} would"
+    )
 
 
 def _in_window(

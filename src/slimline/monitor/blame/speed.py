@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timed:
-    """A stage's latency for one row, milliseconds.
+    """A stage's latency at ``batch``, the benchmark's smallest, in milliseconds.
 
     ``p50``: here and now, with the interval of its median over rounds; ``benchmark``: p50 when the release was made,
     ``ratio`` how many times as long, against the one before it, the stage takes now as it did then, with its interval.
@@ -41,10 +41,13 @@ class Timed:
     interval: tuple[float, float]
     benchmark: float | None
     ratio: tuple[float, float, float] | None
+    batch: int = 1
 
 
 def replay(chain: Chain, confidence: float, rounds: int = ROUNDS) -> list[Timed]:
-    """Time every stage on a golden row, all interleaved, with the runtime and threads that the benchmark used.
+    """Time every stage on golden rows at the benchmark's smallest batch, all interleaved.
+
+    Runtime and threads are those that the benchmark used.
 
     Where one of the runtimes isn't there nothing is timed: other ones compare with no benchmark.
     """
@@ -81,7 +84,7 @@ def _timed(chain: Chain, samples: Mapping[str, latency.Samples], batch: str, con
             value, (least, most) = latency.speedup(own, samples[before[stage]], confidence)
             was, lowest, highest = _benchmarked(chain, before[stage], stage, batch)
             ratio = (value / was, least / highest, most / lowest)
-        found.append(Timed(stage, own.p50 * 1e3, (low, high), then[stage], ratio))
+        found.append(Timed(stage, own.p50 * 1e3, (low, high), then[stage], ratio, int(batch)))
     return found
 
 
@@ -119,7 +122,10 @@ def judge(chain: Chain, window: Window, timed: list[Timed], *, alarmed: bool, co
     last = timed[-1] if timed else None
     replayed = ""
     if last is not None and last.benchmark:
-        replayed = f"replayed, the model takes {last.p50:.2g} ms a row (benchmark {last.benchmark:.2g} ms)"
+        replayed = (
+            f"replayed, the model's latency p50, batch {last.batch}, is {last.p50:.2g} ms "
+            f"(benchmark {last.benchmark:.2g} ms)"
+        )
     grown = _grown(window)
     return Opinion("serving", "; ".join(each for each in (slow, replayed, grown) if each))
 
