@@ -11,12 +11,15 @@ from slimline import manifest, params, pipeline
 from slimline.errors import ParamsError
 from slimline.params import Budget
 
-Kind = Literal["drop", "recall", "speed-up", "bytes"]
+Kind = Literal["drop", "recall", "speed-up", "bytes", "teacher"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the verdict; ``what`` says it to people. ``interval`` None: a single number was measured."""
+    """One line of the verdict; ``what`` says it to people, ``fact`` of a teacher what shows it.
+
+    ``interval`` None: a single number was measured.
+    """
 
     kind: Kind
     what: str
@@ -24,10 +27,13 @@ class Check:
     value: float
     interval: list[float] | None
     ok: bool
+    fact: str = ""
 
     @property
     def is_open(self) -> bool:
         """Whether the value keeps the limit and its interval doesn't: too little was measured to tell."""
+        if self.kind == "teacher":
+            return self.value > self.limit
         return not self.ok and (self.value <= self.limit if self.at_most else self.value >= self.limit)
 
     @property
@@ -44,7 +50,9 @@ class Check:
 def judge(
     budget: Budget, benchmark: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
 ) -> list[Check]:
-    """Return one Check a budget line for ``stage``. Raises ParamsError naming a metric, batch or label not measured."""
+    """Return one Check a budget line for ``stage``, after one that fails where the teacher is no better than guessing:
+    what a budget allows is counted from its answers. Raises ParamsError naming a metric, batch or label not measured.
+    """
     if stage not in benchmark["stages"]:
         known = ", ".join(benchmark["stages"])
         raise ParamsError(
@@ -52,6 +60,9 @@ def judge(
         )
     row = benchmark["stages"][stage]
     checks = []
+    if guessing := benchmark.get("teacher_at_chance"):
+        what, fact = f"the teacher is {guessing['what']}", guessing["fact"]
+        checks.append(Check("teacher", what, 0.0, guessing["margin"], None, ok=False, fact=fact))
     for metric, limit in budget.max_drop.items():
         if metric not in row["drops"]:
             raise ParamsError(f"{where}.max_drop.{metric}: not measured; measured are {', '.join(row['drops'])}")
@@ -113,6 +124,10 @@ def lines(checks: list[Check]) -> list[str]:
         interval = f" [{_number(check.interval[0])}, {_number(check.interval[1])}]" if check.interval else ""
         sign = "≤" if check.at_most else "≥"
         mark = "ok  " if check.ok else "FAIL"
+        if check.kind == "teacher":
+            cure = f"{check.cure} would tell" if check.is_open else "a budget against it says nothing"
+            shown.append(f"{mark} {check.what}: {check.fact}; {cure}")
+            continue
         few = f"; kept, but not by the interval: {check.cure} would tell" if check.is_open else ""
         shown.append(
             f"{mark} {check.what}: {_number(check.value)}{interval}, budget {sign} {_number(check.limit)}{few}"

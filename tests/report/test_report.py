@@ -194,6 +194,21 @@ def test_a_metric_that_is_no_score_is_shown_in_its_own_unit(project: Project) ->
     assert "over budget" not in html + markdown
 
 
+def test_a_teacher_that_guesses_is_told_at_the_head_and_nothing_is_within_budget(project: Project) -> None:
+    fact = "40.0% of 50 test answers are right, 40.2% would be by always answering 'a'"
+    project.benchmark["teacher_at_chance"] = {"what": "no better than guessing", "fact": fact, "margin": -0.002}
+    html, markdown = project.report()
+    for text in ("".join(Page(html).text), markdown.replace("**", "")):
+        head, _, rest = text.partition("times smaller")
+        assert f"The teacher is no better than guessing: {fact}. What the stages lose against it says nothing." in head
+        assert "factorize fails: the teacher is no better than guessing" in rest
+        assert f"the teacher is no better than guessing: {fact}; a budget against it says nothing\n" in f"{rest}\n"
+        assert "is within budget" not in text
+        assert "over budget" not in text
+    project.params["export"]["stages"] = ["teacher"]
+    assert all("The teacher is no better than guessing" in text for text in project.report())
+
+
 def test_verdict_line_by_line(project: Project) -> None:
     project.params["budget"]["max_bytes"] = 90_000
     html, markdown = project.report()

@@ -41,6 +41,7 @@ def content(study: Study) -> dict[str, Any]:
         "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
         "lead": _lead(study),
         "limit": study.limit,
+        "at_chance": study.at_chance,
         "tiles": tables.tiles(study) if compressed else [],
         "verdict": verdict,
         "passed": passed,
@@ -75,6 +76,8 @@ def _lead(study: Study) -> str:
 
 
 def _summary(study: Study, *, passed: bool) -> str:
+    if study.at_chance:
+        return f"{study.last} fails: the teacher is {study.at_chance['what']}"
     if not passed and all(check.ok or check.is_open for check in study.checks):
         return f"{study.last} keeps the budget, but its intervals are too wide to tell"
     return f"{study.last} is within budget" if passed else f"{study.last} is over budget"

@@ -90,6 +90,12 @@ class Study:
         return [self._step(before, stage) for before, stage in pairwise(self.line)]
 
     @property
+    def at_chance(self) -> Mapping[str, Any] | None:
+        """What the benchmark says of a teacher that is no better than guessing: ``what`` and ``fact``."""
+        found: Mapping[str, Any] | None = self.measured.get("teacher_at_chance")
+        return found
+
+    @property
     def confidence(self) -> str:
         return f"{100 * self.measured['confidence']:g}%"
 
