@@ -55,6 +55,7 @@ def main(stage: Stage) -> None:
         "machine": speed["machine"],
         "target": target.model_dump(),
         "rows": {"test": len(test), "validation": len(validation)},
+        "spread": speed.get("spread", 1.0),
         "stages": {name: stages[name] for name in params.export.stages},
         "targets": {
             **{

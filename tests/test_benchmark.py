@@ -220,7 +220,7 @@ def test_engines_are_targets_that_were_built_not_run() -> None:
 
 
 @pytest.mark.parametrize("knows", [False, True])
-def test_the_stage_records_a_teacher_that_guesses(
+def test_the_stage_records_a_teacher_that_guesses_and_how_busy_the_machine_was(
     cnn: nn.Module, task: Digits, document: dict[str, Any], project: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, knows: bool,
 ) -> None:  # fmt: skip
@@ -232,7 +232,7 @@ def test_the_stage_records_a_teacher_that_guesses(
             manifest.write_json(scratch / "signature.json", task.signature())
             manifest.write_json(scratch / "preprocess.json", task.preprocess())
             manifest.write_json(scratch / "facts.json", facts)
-    speed = {"machine": {}, "engines": {}, "runtimes": {}}
+    speed = {"machine": {}, "spread": 1.31, "engines": {}, "runtimes": {}}
     rows = {stage: {"runtime": "onnxruntime"} for stage in ("teacher", "quantize")}
     manifest.write_json(Path("metrics/latency.json"), speed | {"stages": rows})
     written = {**document, "task": {"name": "digits"}, "export": {"stages": ["teacher", "quantize"]}}
@@ -244,6 +244,7 @@ def test_the_stage_records_a_teacher_that_guesses(
     spec.loader.exec_module(script)
     script.main(Stage("benchmark", params.load(), None))
     found = manifest.read_json(benchmark.FILE)
+    assert found["spread"] == 1.31
     assert ("teacher_at_chance" in found) is not knows
     if not knows:
         told = found["teacher_at_chance"]

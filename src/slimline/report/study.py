@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from slimline import gate, manifest, pipeline, times
+from slimline import gate, latency, manifest, pipeline, times
 from slimline.gate import Check
 from slimline.params import Params
 from slimline.pipeline import EXPORTS, ROOT
@@ -94,6 +94,12 @@ class Study:
         """What the benchmark says of a teacher that is no better than guessing: ``what`` and ``fact``."""
         found: Mapping[str, Any] | None = self.measured.get("teacher_at_chance")
         return found
+
+    @property
+    def spread(self) -> float:
+        """How far apart the ends of the widest interval of a speed-up are, as a ratio, where that is too far; or 0."""
+        spread = float(self.measured.get("spread", 0))
+        return spread if spread > latency.STEADY else 0.0
 
     @property
     def confidence(self) -> str:
