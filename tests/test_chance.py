@@ -106,6 +106,10 @@ def test_noise_of_unequal_labels_is_guessing() -> None:
     assert sum(each is None for each in said) <= 2
 
 
+def test_a_task_that_names_no_labels_is_not_judged() -> None:
+    label_order.check(np.arange(60) % 3, np.arange(60) % 3, (), "exports/teacher")
+
+
 def test_rows_of_one_label_and_few_rows_prove_nothing() -> None:
     assert of(np.eye(3, dtype=np.float32)[np.ones(50, np.int64)], np.zeros(50, np.int64)) is None
     few = label_order.ROWS - 1

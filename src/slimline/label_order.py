@@ -28,10 +28,12 @@ def check(
     ``split`` what rows they are. The message says in which order of ``labels`` the answers would fit best (Kuhn 1955:
     the assignment of outputs to labels with the most hits).
     """
+    if len(targets) < ROWS or len(labels) < 2 or targets.ndim != 1:
+        return
     answers, targets = answers.astype(np.int64), targets.astype(np.int64)
     counts = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(counts, (answers, targets), 1)
-    if len(targets) < ROWS or np.count_nonzero(counts.sum(0)) < 2:
+    if np.count_nonzero(counts.sum(0)) < 2:
         return
     commonest = int(counts.sum(0).argmax())
     right, constant = np.trace(counts) / len(targets), counts.sum(0).max() / len(targets)
