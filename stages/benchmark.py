@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from slimline import baselines, benchmark, manifest, progress
+from slimline import baselines, benchmark, chance, manifest, progress
 from slimline.pipeline import EXPORTS, ROOT
 from slimline.predictor import Predictor
 from slimline.stage import Stage, run
@@ -21,29 +20,32 @@ def main(stage: Stage) -> None:
     test, validation = stage.splits["test"], stage.splits["validation"]
     speed = manifest.read_json(LATENCY)
     target, confidence = params.target, params.budget.confidence
-    stages, exported, ran, base = {}, {}, {}, None
+    stages, exported, ran, base, guessing = {}, {}, {}, None, None
 
     def decided(predictor: Predictor, rows: Split) -> NDArray[Any]:
         return task.decided(benchmark.of_split(predictor.predict, rows, predictor.runtime_name), predictor.signature)
 
-    bar = tqdm(sorted(params.export.stages, key=lambda each: each != ROOT), desc="benchmark", disable=None)
-    for name in bar:
-        bar.set_postfix_str(name)
-        predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)
-        own = decided(predictor, test)
-        base = own if base is None else base
-        row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
-        checked = task.metrics(decided(predictor, validation), validation.targets)
-        row[f"validation_{task.primary}"] = checked[task.primary]
-        facts = exported[name] = manifest.read_json(EXPORTS / name / "facts.json")
-        row |= {key: facts[key] for key in ("params", "macs", "bytes", "sparsity", "bits")}
-        row |= speed["stages"][name] | {"variant": facts["variant"], "threads": target.threads}
-        stages[name] = row
-        if name in speed["engines"]:
-            engine = Predictor(EXPORTS / name, runtime="tensorrt")
-            on_gpu = decided(engine, test)
-            engine.close()
-            ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
+    ordered = sorted(params.export.stages, key=lambda each: each != ROOT)
+    with progress.steps("benchmark", len(ordered)) as begin:
+        for name in ordered:
+            begin(name)
+            predictor = Predictor(EXPORTS / name, runtime=speed["stages"][name]["runtime"], threads=target.threads)
+            own = decided(predictor, test)
+            if base is None:
+                base = own
+                guessing = chance.of(task, base, test.targets, f"{EXPORTS / name}", "test")
+            row = benchmark.quality(task, test, base, own, confidence, params.benchmark.metrics)
+            checked = task.metrics(decided(predictor, validation), validation.targets)
+            row[f"validation_{task.primary}"] = checked[task.primary]
+            facts = exported[name] = manifest.read_json(EXPORTS / name / "facts.json")
+            row |= {key: facts[key] for key in ("params", "macs", "bytes", "sparsity", "bits")}
+            row |= speed["stages"][name] | {"variant": facts["variant"], "threads": target.threads}
+            stages[name] = row
+            if name in speed["engines"]:
+                engine = Predictor(EXPORTS / name, runtime="tensorrt")
+                on_gpu = decided(engine, test)
+                engine.close()
+                ran[name] = speed["engines"][name] | benchmark.quality(task, test, base, on_gpu, confidence)
     document = {
         "format": benchmark.FORMAT,
         "task": params.task.name,
@@ -52,7 +54,9 @@ def main(stage: Stage) -> None:
         "confidence": confidence,
         "machine": speed["machine"],
         "target": target.model_dump(),
-        "rows": {"test": len(test), "validation": len(validation), "left_out": stage.left_out},
+        "rows": {"test": len(test), "validation": len(validation)},
+        "spread": speed.get("spread", 1.0),
+        "left_out": stage.left_out,
         "stages": {name: stages[name] for name in params.export.stages},
         "targets": {
             **{
@@ -62,6 +66,9 @@ def main(stage: Stage) -> None:
             **benchmark.engine_targets(exported, target.threads, ran),
         },
     }
+    if guessing:
+        document["teacher_at_chance"] = {"what": guessing.what, "fact": guessing.fact, "margin": guessing.margin}
+        print(f"benchmark: the teacher is {guessing.what}: {guessing.fact}")
     with progress.steps("benchmark of simpler models", 1) as begin:
         begin("baselines")
         simpler, notes = baselines.measured(task, stage.limit)

@@ -55,7 +55,7 @@ def main(stage: Stage) -> None:
     stages = latency.table(
         {name: by_runtime[runtime][name] for name, runtime in chosen.items()}, ROOT, params.budget.confidence
     )
-    for name, row in tqdm(stages.items(), desc="peak memory", unit="stage", disable=None):
+    for name, row in progress.each(stages.items(), "peak memory", len(stages), "stage"):
         row.update({"runtime": chosen[name]} | computed[name, chosen[name]])
         row["peak_rss_mb"] = benchmark.peak_rss_mb(
             EXPORTS / name, max(target.batch_sizes), target.threads, chosen[name]
@@ -91,7 +91,7 @@ def validated(stage: Stage, predictors: Mapping[tuple[str, str], Predictor]) -> 
         pair: task.metrics(
             task.decided(benchmark.of_split(predictor.predict, rows, pair[1]), predictor.signature), rows.targets
         )
-        for pair, predictor in tqdm(predictors.items(), desc="validation answers", unit="export", disable=None)
+        for pair, predictor in progress.each(predictors.items(), "validation answers", len(predictors), "export")
     }
     first = next(runtime for _, runtime in predictors)
     teacher = values[ROOT, first]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import benchmark, gate, manifest, release
+from slimline import benchmark, gate, manifest, params, release
 from slimline.export.onnx import export
+from slimline.models.cnn import Cnn
 from slimline.params import Budget
 from slimline.predictor import Predictor
+from slimline.stage import Stage
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 from slimline.tasks.text import text
@@ -213,3 +217,36 @@ def test_engines_are_targets_that_were_built_not_run() -> None:
     (target,) = benchmark.engine_targets(facts, threads=2, ran={"quantize": {"speedup": {"1": 3.0}}}).items()
     assert target[1]["status"] == "run"
     assert target[1]["stages"]["quantize"]["speedup"] == {"1": 3.0}
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_the_stage_records_a_teacher_that_guesses_and_how_busy_the_machine_was(
+    cnn: nn.Module, task: Digits, document: dict[str, Any], project: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, knows: bool,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    facts = {"params": 1, "macs": 1, "bytes": 1, "sparsity": 0.0, "bits": {}, "variant": "fp32"}
+    for stage in ("teacher", "quantize"):
+        with manifest.sealed(Path("exports") / stage) as scratch:
+            export(cnn if knows else Cnn(width=2), task.signature(), scratch, {})
+            manifest.write_json(scratch / "signature.json", task.signature())
+            manifest.write_json(scratch / "preprocess.json", task.preprocess())
+            manifest.write_json(scratch / "facts.json", facts)
+    speed = {"machine": {}, "spread": 1.31, "engines": {}, "runtimes": {}}
+    rows = {stage: {"runtime": "onnxruntime"} for stage in ("teacher", "quantize")}
+    manifest.write_json(Path("metrics/latency.json"), speed | {"stages": rows})
+    written = {**document, "task": {"name": "digits"}, "export": {"stages": ["teacher", "quantize"]}}
+    Path("params.yaml").write_text(yaml.safe_dump(written))
+    spec = importlib.util.spec_from_file_location("benchmark_script", project / "stages/benchmark.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(Stage("benchmark", params.load(), None))
+    found = manifest.read_json(benchmark.FILE)
+    assert found["spread"] == 1.31
+    assert ("teacher_at_chance" in found) is not knows
+    if not knows:
+        told = found["teacher_at_chance"]
+        assert told["margin"] <= 0
+        assert f"of {found['rows']['test']} test answers are right" in told["fact"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -92,6 +93,29 @@ def test_a_line_is_judged_by_its_kind_whatever_its_text_says() -> None:
 def test_a_gain_is_named_beside_its_negative_drop() -> None:
     (line,) = lines([Check("drop", "drop of accuracy", 0.015, -0.083, [-0.19, 0.01], ok=True)])
     assert line == "ok   drop of accuracy: -0.083 (a gain) [-0.19, 0.01], budget ≤ 0.015"
+
+
+AT_CHANCE = {"what": "no better than guessing", "fact": "40.0% of 50 test answers are right", "margin": -0.02}
+
+
+@pytest.mark.parametrize("budget", [{}, {"max_drop": {"accuracy": 0.5}}], ids=["no budget", "a budget that is kept"])
+def test_a_teacher_that_guesses_fails_whatever_is_kept_against_it(budget: dict[str, Any]) -> None:
+    found = judge(Budget(**budget), MEASURED | {"teacher_at_chance": AT_CHANCE}, "quantize")
+    assert [check.ok for check in found] == [False, *([True] * len(budget))]
+    assert lines(found)[0] == (
+        "FAIL the teacher is no better than guessing: 40.0% of 50 test answers are right; "
+        "a budget against it says nothing"
+    )
+    assert not found[0].is_open
+    assert not accepted([asdict(check) for check in found])
+
+
+def test_a_teacher_that_few_rows_leave_open_fails_and_more_would_tell() -> None:
+    unsure = AT_CHANCE | {"what": "not surely better than guessing", "margin": 0.02}
+    (check,) = judge(Budget(), MEASURED | {"teacher_at_chance": unsure}, "quantize")
+    assert not check.ok
+    assert check.is_open
+    assert lines([check])[0].endswith("test answers are right; more rows would tell")
 
 
 def test_an_empty_budget_asks_for_nothing() -> None:

@@ -1,6 +1,8 @@
-"""Bars name the step at hand on a terminal; logs stay empty."""
+"""Bars name the step at hand on a terminal; a log has a line now and then."""
 
 import io
+import re
+import time
 from contextlib import redirect_stderr
 
 import pytest
@@ -47,7 +49,36 @@ def test_rounds_are_shown_while_they_last() -> None:
     assert not terminal.last.strip()
 
 
-def test_a_log_gets_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_log_says_now_and_then_what_is_being_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.05)
+    with progress.steps("ranges", 4) as begin:
+        begin("static")
+        time.sleep(0.12)
+        begin("time")
+        with progress.rounds("times of models", 9) as done:
+            done()
+            time.sleep(0.12)
+        for _ in progress.each("ab", "peak memory", 2, "stage"):
+            time.sleep(0.12)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"ranges: step 1 of 4, static \(\d+ s\)", lines[0])
+    assert sum(line.startswith("times of models: 1 of 9 rounds done (") for line in lines) >= 1
+    assert sum(line.startswith("peak memory: 1 of 2 stages done (") for line in lines) >= 1
+    assert not any("step 2" in line for line in lines), "the inner one speaks"
+    time.sleep(0.12)
+    assert capsys.readouterr().out == "", "nothing once it is over"
+
+
+def test_a_terminal_has_the_bar_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.02)
+    with redirect_stderr(Terminal()), progress.rounds("latency", 2):
+        time.sleep(0.1)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_quick_measurement_leaves_no_line(capfd: pytest.CaptureFixture[str]) -> None:
     with progress.steps("export prune", 1) as begin, progress.rounds("latency", 1) as done:
         begin("onnx")
         done()

@@ -14,10 +14,11 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import label_order, number_scale, params
+from slimline import label_order, metrics, number_scale, params
 from slimline.errors import DataError, ParamsError
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage
+from slimline.task import Split
 from tests.encoders import LABELS, WORDS, texts, write_table, write_tokenizer
 
 WHERE = "params.yaml: teacher.weights"
@@ -138,7 +139,7 @@ class Counts(nn.Module):
         return out
 
 
-Teach = Callable[[dict[str, Any], Tensor, list[tuple[str, str]]], None]
+Teach = Callable[..., None]
 
 
 def teacher_script(project: Path) -> Any:
@@ -169,14 +170,16 @@ def teach(document: dict[str, Any], project: Path, tmp_path: Path, monkeypatch: 
     write_tokenizer(tmp_path / "model")
     script = teacher_script(project)
 
-    def run(args: dict[str, Any], says: Tensor, rows: list[tuple[str, str]]) -> None:
+    def run(
+        args: dict[str, Any], says: Tensor, rows: list[tuple[str, str]], training: dict[str, Any] | None = None
+    ) -> None:
         write_table(tmp_path / "t.csv", rows)
         torch.save({"says.weight": says}, tmp_path / "w.pt")
         task = {"data": "t.csv", "tokenizer": "model", "max_length": 48, "validation": 0.4} | args
         model = {"name": f"{__name__}:Counts", "args": {"outputs": says.shape[1]}}
         written = {
             "task": {"name": "text", "args": task}, "trust": [model["name"]], "export": document["export"],
-            "teacher": {"model": model, "weights": "w.pt", "training": None},
+            "teacher": {"model": model, "weights": "w.pt", "training": training},
         }  # fmt: skip
         Path("params.yaml").write_text(yaml.safe_dump(written))
         script.main(Stage("teacher", params.load(), None))
@@ -221,3 +224,35 @@ def test_the_stage_takes_a_teacher_of_numbers_in_their_unit_alone(teach: Teach) 
     teach(args, of_words(columns, 0.5), rows)
     with pytest.raises(DataError, match=r"teacher\.weights: .*; 0\.01 · number \+0 would have R² 1\.00"):
         teach(args, of_words(columns, 50.0), rows)
+
+
+def test_a_teacher_that_few_rows_leave_open_is_taken_and_told(teach: Teach, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of three labels as large, it knows the words of one and answers another for the rest of the rows."""
+    says = of_words({LABELS[0]: 0, LABELS[1]: 1, LABELS[2]: 2})
+    rows = texts(100)
+    few = [(text, label if at % 9 else LABELS[at % 3]) for at, (text, label) in enumerate(rows)]
+    spoilt = [(text, LABELS[(LABELS.index(label) + (at % 5 > 1)) % 3]) for at, (text, label) in enumerate(few)]
+    teach({"answer": "one", "labels": list(LABELS)}, says, spoilt)
+    assert "teacher: not surely better than guessing: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_trained_teacher_is_judged_by_the_answers_that_the_loop_has(
+    teach: Teach, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], knows: bool
+) -> None:
+    asked: list[int] = []
+    outputs = metrics.outputs
+
+    def counted(model: nn.Module, split: Split) -> NDArray[np.float32]:
+        asked.append(len(split))
+        return outputs(model, split)
+
+    monkeypatch.setattr(metrics, "outputs", counted)
+    says = of_words({label: at if knows else (at + 1) % 3 for at, label in enumerate(LABELS)})
+    training = {"epochs": 2, "batch_size": 32, "lr": 1e-9}
+    teach({"answer": "one", "labels": list(LABELS)}, says, texts(120), training)
+    assert len(asked) == 2, "once an epoch"
+    said = "teacher: no better than guessing: " in (out := capsys.readouterr().out)
+    assert said is not knows
+    assert ("; train it longer or with more rows" in out) is not knows
+    assert "task.args.labels" not in out, "the order of labels isn't what is wrong"

@@ -34,7 +34,7 @@ def plan(methods: Mapping[str, Method], model: nn.Module, batches: Batches, cont
 
     def measured() -> dict[str, Any]:
         made = {}
-        with progress.steps("ranges", len(methods) + 2) as begin:
+        with progress.steps("static or dynamic ranges", len(methods) + 2) as begin:
             for kind, method in methods.items():
                 begin(kind)
                 made[kind], plans[kind] = compress(method, model, batches, context, share=True)

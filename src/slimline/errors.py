@@ -17,6 +17,23 @@ class DataError(SlimlineError):
     """A data file is missing, truncated or of the wrong shape."""
 
 
+class ChanceError(DataError):
+    """A teacher's answers are no better than guessing.
+
+    ``fact`` says how good both are, ``hint`` what may be wrong with a model from elsewhere. ``margin`` is how far the
+    answers lie above guessing: above 0, too few rows were answered to be sure.
+    """
+
+    def __init__(self, where: str, fact: str, hint: str, margin: float) -> None:
+        super().__init__(f"{where}: {fact}; {hint}")
+        self.fact, self.margin = fact, margin
+
+    @property
+    def what(self) -> str:
+        """What to say of the teacher."""
+        return f"{'not surely' if self.margin > 0 else 'no'} better than guessing"
+
+
 class ArtifactError(SlimlineError):
     """An artifact, export or release on disk is damaged, foreign or from a newer version."""
 

@@ -12,12 +12,15 @@ from slimline.errors import ParamsError
 from slimline.params import Budget
 from slimline.release import FORMAT
 
-Kind = Literal["drop", "recall", "speed-up", "bytes"]
+Kind = Literal["drop", "recall", "speed-up", "bytes", "teacher"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the verdict; ``what`` says it to people. ``interval`` None: a single number was measured."""
+    """One line of the verdict; ``what`` says it to people, ``fact`` of a teacher what shows it.
+
+    ``interval`` None: a single number was measured.
+    """
 
     kind: Kind
     what: str
@@ -25,10 +28,13 @@ class Check:
     value: float
     interval: list[float] | None
     ok: bool
+    fact: str = ""
 
     @property
     def is_open(self) -> bool:
         """Whether the value keeps the limit and its interval doesn't: too little was measured to tell."""
+        if self.kind == "teacher":
+            return self.value > self.limit
         return not self.ok and (self.value <= self.limit if self.at_most else self.value >= self.limit)
 
     @property
@@ -45,7 +51,9 @@ class Check:
 def judge(
     budget: Budget, measured: Mapping[str, Any], stage: str, *, where: str = "params.yaml: budget"
 ) -> list[Check]:
-    """Return one Check a budget line for ``stage``. Raises ParamsError naming a metric, batch or label not measured."""
+    """Return one Check a budget line for ``stage``, after one that fails where the teacher is no better than guessing:
+    what a budget allows is counted from its answers. Raises ParamsError naming a metric, batch or label not measured.
+    """
     if stage not in measured["stages"]:
         known = ", ".join(measured["stages"])
         raise ParamsError(
@@ -53,6 +61,9 @@ def judge(
         )
     row = measured["stages"][stage]
     checks = []
+    if guessing := measured.get("teacher_at_chance"):
+        what, fact = f"the teacher is {guessing['what']}", guessing["fact"]
+        checks.append(Check("teacher", what, 0.0, guessing["margin"], None, ok=False, fact=fact))
     for metric, limit in budget.max_drop.items():
         if metric not in row["drops"]:
             raise ParamsError(f"{where}.max_drop.{metric}: not measured; measured are {', '.join(row['drops'])}")
@@ -111,6 +122,10 @@ def lines(checks: list[Check]) -> list[str]:
         sign = "≤" if check.at_most else "≥"
         gain = " (a gain)" if check.kind == "drop" and check.value < 0 else ""
         mark = "ok  " if check.ok else "FAIL"
+        if check.kind == "teacher":
+            cure = f"{check.cure} would tell" if check.is_open else "a budget against it says nothing"
+            shown.append(f"{mark} {check.what}: {check.fact}; {cure}")
+            continue
         few = f"; kept, but not by the interval: {check.cure} would tell" if check.is_open else ""
         shown.append(
             f"{mark} {check.what}: {_number(check.value)}{gain}{interval}, budget {sign} {_number(check.limit)}{few}"

@@ -1,4 +1,4 @@
-"""A teacher that was taken as it is must know its task: at chance, most often its labels stand in another order."""
+"""A teacher must know the labels of its task: at chance, one taken as it is most often has them in another order."""
 
 from __future__ import annotations
 
@@ -8,41 +8,73 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slimline.errors import DataError
+from slimline import intervals
+from slimline.errors import ChanceError
 
+CONFIDENCE = 0.95
 ROWS = 30  # fewer can't tell chance from a weak model
 SHUFFLES = 199
 SURE = 0.99
 
 
-def check(answers: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], where: str) -> None:
-    """Raise DataError when ``answers`` (class numbers, a row each) are right no more often than one constant answer.
+def check(
+    answers: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], where: str, split: str = "validation"
+) -> None:
+    """Raise ChanceError when ``answers`` (class numbers, a row each) aren't surely right more often than the commonest
+    label would be, by the interval of the paired difference.
 
-    ``where`` is the file and key to name. The message says in which order of ``labels`` they would fit best
-    (Kuhn 1955: the assignment of outputs to labels with the most hits).
+    Where labels are of unequal size, answers may be worth more than that: they pass too if no other order of labels
+    fits them better and the mean recall over labels beats 99 of 100 shuffles. ``where`` is the file and key to name,
+    ``split`` what rows they are. The message says in which order of ``labels`` the answers would fit best (Kuhn 1955:
+    the assignment of outputs to labels with the most hits).
     """
-    if len(targets) < ROWS or len(labels) < 2:
+    if len(targets) < ROWS or len(labels) < 2 or targets.ndim != 1:
         return
+    answers, targets = answers.astype(np.int64), targets.astype(np.int64)
     counts = np.zeros((len(labels), len(labels)), np.int64)
-    np.add.at(counts, (answers.astype(np.int64), targets.astype(np.int64)), 1)
+    np.add.at(counts, (answers, targets), 1)
+    if np.count_nonzero(counts.sum(0)) < 2:
+        return
+    commonest = int(counts.sum(0).argmax())
     right, constant = np.trace(counts) / len(targets), counts.sum(0).max() / len(targets)
-    if right > constant:
+    low, high = intervals.paired_drop(answers == targets, targets == commonest, CONFIDENCE)
+    if low > 0:
         return
     from scipy.optimize import linear_sum_assignment
 
     outputs, meant = linear_sum_assignment(-counts)
     best = counts[outputs, meant].sum() / len(targets)
+    if best <= right and _tells_labels_apart(answers, targets):
+        return
     order = [labels[at] for at in meant]
     fits = f"in the order {order} {best:.1%} would be" if best > constant else "and no other order of labels helps"
-    raise DataError(
-        f"{where}: {right:.1%} of {len(targets)} validation answers are right, {constant:.1%} would be by always "
-        f"answering {labels[int(counts.sum(0).argmax())]!r}; {fits}: is params.yaml: task.args.labels in the order of "
-        "the model's outputs?"
+    unsure = f" (95% interval of the difference {low:+.1%} to {high:+.1%})" if right > constant else ""
+    raise ChanceError(
+        where,
+        f"{right:.1%} of {len(targets)} {split} answers are right, {constant:.1%} would be by always answering "
+        f"{labels[commonest]!r}{unsure}",
+        f"{fits}: is params.yaml: task.args.labels in the order of the model's outputs?",
+        float(right - constant),
     )
 
 
-def check_many(out: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], where: str) -> None:
-    """Raise DataError when outputs tell no better than chance which rows have a label, where a row has any of several.
+def _tells_labels_apart(answers: NDArray[np.int64], targets: NDArray[np.int64]) -> bool:
+    """Return whether the mean recall over the labels that occur beats 99 of 100 shuffles of the rows."""
+    totals = np.bincount(targets)
+
+    def mean_recall(truth: NDArray[np.int64]) -> float:
+        hits = np.bincount(truth[answers == truth], minlength=len(totals))
+        return float(np.mean(hits[totals > 0] / totals[totals > 0]))
+
+    rng = np.random.default_rng(0)
+    shuffled = [mean_recall(rng.permutation(targets)) for _ in range(SHUFFLES)]
+    return mean_recall(targets) > float(np.quantile(shuffled, SURE))
+
+
+def check_many(
+    out: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], where: str, split: str = "validation"
+) -> None:
+    """Raise ChanceError when outputs tell which labels a row has no better than chance, where it has any of several.
 
     ``out`` [N × labels] are scores of any scale, ``targets`` [N × labels] above 0 where a row has the label. The
     statistic is the mean over labels of the area under the ROC curve, ½ for whoever knows how frequent labels are and
@@ -70,10 +102,12 @@ def check_many(out: NDArray[Any], targets: NDArray[Any], labels: Sequence[str], 
     luck = max(_best_order(ranks, rng.permutation(truth))[1] for _ in range(SHUFFLES // 2))
     names = [labels[at] for at in _whole(order, known, len(labels))]
     fits = f"in the order {names} it would be {best:.2f}" if best > luck else "no other order of labels helps"
-    raise DataError(
-        f"{where}: on {len(truth)} validation rows the outputs tell which labels a row has no better than chance (mean "
-        f"area under the ROC curve {own:.2f}; shuffled rows reach {chance:.2f}); {fits}: is params.yaml: "
-        "task.args.labels in the order of the model's outputs?"
+    raise ChanceError(
+        where,
+        f"on {len(truth)} {split} rows the outputs tell which labels a row has no better than chance (mean area under "
+        f"the ROC curve {own:.2f}; shuffled rows reach {chance:.2f})",
+        f"{fits}: is params.yaml: task.args.labels in the order of the model's outputs?",
+        own - chance,
     )
 
 

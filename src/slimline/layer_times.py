@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from slimline import latency, measure, plugins
+from slimline import latency, measure, plugins, progress
 from slimline.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Method, compress
@@ -75,7 +74,7 @@ def tables(
     shapes = measure.input_shapes(model, list(sides), inputs)
     done: dict[str, Table] = {}
     made: dict[str, Table] = {}
-    for name, (outs, ins) in tqdm(sides.items(), desc="layer times", unit="layer", disable=None):
+    for name, (outs, ins) in progress.each(sides.items(), "layer times", len(sides), "layer"):
         if name not in shapes:
             continue
         layer = model.get_submodule(name)

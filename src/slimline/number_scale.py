@@ -1,5 +1,5 @@
-"""A teacher of numbers that was taken as it is must know its task: if the mean of the targets is as near as its
-numbers, most often they stand in another unit, or the column is another.
+"""A teacher of numbers must know its task: if the mean of the targets is as near as the numbers of one taken as it is,
+most often they stand in another unit, or the column is another.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimline import intervals
-from slimline.errors import DataError
-from slimline.label_order import ROWS
+from slimline.errors import ChanceError
+from slimline.label_order import CONFIDENCE, ROWS
 
 RESAMPLES = 400
-CONFIDENCE = 0.95
 CHANCE = 0.01
 SMALL = 1e-6
 
 
-def check(answers: NDArray[Any], targets: NDArray[Any], where: str) -> None:
-    """Raise DataError when ``answers`` [N] aren't nearer to ``targets`` [N] than their mean, by the interval of R².
+def check(answers: NDArray[Any], targets: NDArray[Any], where: str, split: str = "validation") -> None:
+    """Raise ChanceError when ``answers`` [N] aren't nearer to ``targets`` [N] than their mean, by the interval of R².
 
         R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)²
 
-    The interval is the bootstrap's, judged on its bad end: it must lie above 0. ``where`` is the file and key to name.
-    The message says which slope and offset would bring the answers to the targets, if any do (least squares).
+    The interval is the bootstrap's, judged on its bad end: it must lie above 0. ``where`` is the file and key to name,
+    ``split`` what rows they are. The message says which slope and offset would bring the answers to the targets, if any
+    do (least squares).
     """
     answers, y = np.asarray(answers, np.float64), np.asarray(targets, np.float64)
     if len(y) < ROWS or y.ndim != 1 or np.ptp(y) == 0:
@@ -35,9 +35,13 @@ def check(answers: NDArray[Any], targets: NDArray[Any], where: str) -> None:
     low, high = intervals.percentile([_r2(answers[rows], y[rows]) for rows in draws], CONFIDENCE)
     if low > 0:
         return
-    raise DataError(
-        f"{where}: on {len(y)} validation rows its numbers aren't surely nearer than always answering the mean of the "
-        f"targets (R² {_r2(answers, y):.4g}, interval {low:.4g} to {high:.4g}); {_cure(answers, y)}"
+    r2 = _r2(answers, y)
+    raise ChanceError(
+        where,
+        f"on {len(y)} {split} rows its numbers aren't surely nearer than always answering the mean of the targets "
+        f"(R² {r2:.4g}, interval {low:.4g} to {high:.4g})",
+        _cure(answers, y),
+        r2 if np.isfinite(r2) else -1.0,
     )
 
 

@@ -27,9 +27,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
-from slimline import intervals, manifest, metrics, pipeline
+from slimline import intervals, manifest, metrics, pipeline, progress
 from slimline.errors import ArtifactError
 from slimline.file_index import FileIndex
 from slimline.method import Alone, Context, Method
@@ -83,9 +82,9 @@ class Sensitivity:
         return Cost(**{**found, "answers": tuple(found["answers"])})
 
     def costs(self, changes: dict[Any, tuple[Method, str, Alone]], title: str) -> dict[Any, Cost]:
-        """Return the cost of each change, with a progress bar that shows the time left."""
+        """Return the cost of each change, with their count shown."""
         new = [name for name, change in changes.items() if not self.knows(*change)]
-        for name in tqdm(new, desc=title, unit="trial", disable=None):
+        for name in progress.each(new, title, len(new), "trial"):
             self.cost(*changes[name])
         return {name: self.cost(*change) for name, change in changes.items()}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from slimline import artifact, ending, manifest, masks, params, pipeline, plugins, times
@@ -129,11 +130,12 @@ class Stage:
         inputs: list[str | None],
         taught: Taught | None = None,
         methods: tuple[Method, ...] = (),
+        on_best: Callable[[NDArray[np.float32]], None] = lambda _: None,
     ) -> str | None:
         """Train ``model`` by ``settings`` (their key in this stage's section is ``key``). Returns the teacher's digest.
 
         ``inputs`` are the digests that decide where training starts from, ``taught`` names teachers and losses. The
-        digest of several teachers is that of the list of theirs.
+        digest of several teachers is that of the list of theirs. ``on_best`` hears the best epoch's validation outputs.
         """
         train, validation = self.splits["train"], self.splits["validation"]
         taught = taught or Taught()
@@ -169,7 +171,7 @@ class Stage:
             fit(
                 model, self.task, train, validation, settings,
                 loss=terms, seed=self.params.seed, state=state, where=where, teacher=caches[0] if caches else None,
-                others=caches[1:], methods=methods, on_epoch=log,
+                others=caches[1:], methods=methods, on_epoch=log, on_best=on_best,
             )  # fmt: skip
         _finished.append(state)
         return teacher_digest

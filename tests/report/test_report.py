@@ -100,7 +100,7 @@ def test_a_stage_that_does_better_is_said_to_in_words(project: Project) -> None:
 def test_rows_that_were_left_out_are_counted(project: Project, written: tuple[str, str]) -> None:
     """A limit above all splits' rows cuts nothing, and then there is nothing to warn of."""
     assert not any("were used" in text for text in written)
-    project.benchmark["rows"]["left_out"] = {"train": [500, 6000], "test": [500, 1000]}
+    project.benchmark["left_out"] = {"train": [500, 6000], "test": [500, 1000]}
     said = "500 of 6,000 train rows, 500 of 1,000 test rows were used:"
     assert all(said in text for text in project.report())
 
@@ -214,6 +214,32 @@ def test_a_metric_that_is_no_score_is_shown_in_its_own_unit(project: Project) ->
     assert "✗ drop of rmse: 2 [1.9, 2.1], budget ≤ 2; kept, but not by the interval: more rows would tell\n" in markdown
     assert "factorize keeps the budget, but its intervals are too wide to tell" in html
     assert "over budget" not in html + markdown
+
+
+def test_a_teacher_that_guesses_is_told_at_the_head_and_nothing_is_within_budget(project: Project) -> None:
+    fact = "40.0% of 50 test answers are right, 40.2% would be by always answering 'a'"
+    project.benchmark["teacher_at_chance"] = {"what": "no better than guessing", "fact": fact, "margin": -0.002}
+    html, markdown = project.report()
+    for text in ("".join(Page(html).text), markdown.replace("**", "")):
+        head, _, rest = text.partition("times smaller")
+        assert f"The teacher is no better than guessing: {fact}. What the stages lose against it says nothing." in head
+        assert "factorize fails: the teacher is no better than guessing" in rest
+        assert f"the teacher is no better than guessing: {fact}; a budget against it says nothing\n" in f"{rest}\n"
+        assert "is within budget" not in text
+        assert "over budget" not in text
+    project.params["export"]["stages"] = ["teacher"]
+    assert all("The teacher is no better than guessing" in text for text in project.report())
+
+
+def test_a_busy_machine_is_told_where_speed_is_shown(project: Project) -> None:
+    project.benchmark["spread"] = 1.04
+    assert not any("busy" in text for text in project.report())
+    project.benchmark["spread"] = 1.528
+    said = "The machine was busy while speed was measured: one speed-up is known to a factor of 1.53 only."
+    html, markdown = project.report()
+    for text in (html, markdown):
+        assert text.count(said) == 2, "under the headline and beside all numbers"
+    assert f"\n\n{said}\n\n**factorize is within" in markdown
 
 
 def test_verdict_line_by_line(project: Project) -> None:

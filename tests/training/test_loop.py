@@ -303,3 +303,12 @@ def test_precisions_may_follow_each_other_in_a_process(run: Run) -> None:
     for precision in ("no", "bf16", "no"):
         history = run(fresh(), FOUR.model_copy(update={"epochs": 1, "precision": precision}), key=precision)
         assert len(history) == 1
+
+
+def test_the_best_epochs_answers_are_given_on(run: Run, splits: dict[str, Split]) -> None:
+    heard: list[Any] = []
+    model = Cnn()
+    history = run(model, on_best=heard.append)
+    best = max(range(len(history)), key=lambda at: history[at].validation["accuracy"])
+    assert len(heard) <= len(history)
+    assert heard[-1] == pytest.approx(metrics.outputs(model, splits["validation"].head(100)), abs=1e-5), best

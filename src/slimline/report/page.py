@@ -41,6 +41,8 @@ def content(study: Study) -> dict[str, Any]:
         "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
         "lead": _lead(study),
         "used": ", ".join(f"{used:,} of {count:,} {name} rows" for name, (used, count) in study.left_out.items()),
+        "at_chance": study.at_chance,
+        "busy": _busy(study),
         "tiles": tables.tiles(study) if compressed else [],
         "verdict": verdict,
         "passed": passed,
@@ -74,7 +76,18 @@ def _lead(study: Study) -> str:
     return f"{made}. Teacher: {model.name}" + (f" ({args})." if args else ".")
 
 
+def _busy(study: Study) -> str:
+    """Return what to say of a machine that others used while speed was measured."""
+    if not study.spread:
+        return ""
+    return (
+        f"The machine was busy while speed was measured: one speed-up is known to a factor of {study.spread:.2f} only."
+    )
+
+
 def _summary(study: Study, *, passed: bool) -> str:
+    if study.at_chance:
+        return f"{study.last} fails: the teacher is {study.at_chance['what']}"
     if not passed and all(check.ok or check.is_open for check in study.checks):
         return f"{study.last} keeps the budget, but its intervals are too wide to tell"
     return f"{study.last} is within budget" if passed else f"{study.last} is over budget"
@@ -82,6 +95,7 @@ def _summary(study: Study, *, passed: bool) -> str:
 
 def _notes(study: Study) -> dict[str, str]:
     title, confidence = study.primary.title, study.confidence
+    busy = _busy(study)
     minds = " Minds most: what cost most of all that was tried on this layer alone." if study.sensitivity else ""
     return {
         "waterfall": f"Each bar runs from the stage before to the stage named; bytes and latency on log axes. "
@@ -90,7 +104,8 @@ def _notes(study: Study) -> dict[str, str]:
         f"from the teacher on the same test rows. Horizontal bars: interval of the speed-up. "
         "Dashed: the budget, where it lies inside the picture.",
         "stages": f"Small print: {confidence} intervals, p95, and factors against the teacher. Drops and agreement are "
-        "paired, on the same test rows; all latencies were measured interleaved in one run.",
+        "paired, on the same test rows; all latencies were measured interleaved in one run."
+        + (f" {busy}" if busy else ""),
         "baselines": "Without a neural network, fitted on the same training rows: where this is as good, a larger "
         "model isn't worth its time. Its latency was measured alone, not interleaved, from raw input on.",
         "per_class": f"Each stage against the teacher on the same test rows, {confidence} interval of the paired "

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from slimline import gate, manifest, pipeline, times
+from slimline import gate, latency, manifest, pipeline, times
 from slimline.gate import Check
 from slimline.params import Params
 from slimline.pipeline import EXPORTS, ROOT
@@ -90,11 +90,21 @@ class Study:
 
     @property
     def left_out(self) -> Mapping[str, Sequence[int]]:
-        """{split: [rows used, rows there are]} of those that ``limit`` cut."""
-        left_out: Mapping[str, Sequence[int]] = self.measured["rows"].get(
-            "left_out", {}
-        )  # new: older records have none
-        return left_out
+        """{split: [rows used, rows there are]} of those that ``limit`` cut; none in what older versions wrote."""
+        found: Mapping[str, Sequence[int]] = self.measured.get("left_out", {})
+        return found
+
+    @property
+    def at_chance(self) -> Mapping[str, Any] | None:
+        """What the benchmark says of a teacher that is no better than guessing: ``what`` and ``fact``."""
+        found: Mapping[str, Any] | None = self.measured.get("teacher_at_chance")
+        return found
+
+    @property
+    def spread(self) -> float:
+        """How far apart the ends of the widest interval of a speed-up are, as a ratio, where that is too far; or 0."""
+        spread = float(self.measured.get("spread", 0))
+        return spread if spread > latency.STEADY else 0.0
 
     @property
     def confidence(self) -> str:

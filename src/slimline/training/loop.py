@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,15 @@ def fit(
     others: Sequence[TeacherCache] = (),
     methods: Sequence[Method] = (),
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_best: Callable[[NDArray[np.float32]], None] = lambda _: None,
 ) -> list[Epoch]:
     """Train ``model`` in place and leave it with the weights of its best validation epoch.
 
     ``where`` is the file and key of ``settings``, named in errors. ``loss`` is one loss or several with weights;
     ``others`` are teachers beside ``teacher``, whose answers count as much. ``methods`` may add a penalty to the loss
     and a constraint after each step; masks hold whatever the methods are. ``on_epoch`` is called once for each epoch,
-    those of a resumed run included.
+    those of a resumed run included; ``on_best`` with the outputs on validation rows of each that is the best so far, by
+    the process that measured them.
     Raises TrainingError at a loss that is not finite; the best weights so far are then kept beside the state.
     """
     terms = [Term(loss)] if callable(loss) else loss
@@ -116,6 +118,8 @@ def fit(
         best = run.history[run.best] if run.best >= 0 else None
         if _settled(methods, run, settings, steps) and (best is None or watched.better(record, best)):
             run.best, run.best_weights = run.epoch, copy.deepcopy(model.state_dict())
+            if accelerator.is_main_process:
+                on_best(watched.outputs)
         run.epoch += 1
         if accelerator.is_main_process:
             state.save(_snapshot(run, model, optimizer, schedule, objective))
@@ -231,6 +235,7 @@ class _Watched:
     teachers: Sequence[TeacherCache]
     batch: int
     device: torch.device
+    outputs: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))  # as last measured
 
     @cached_property
     def _answers(self) -> list[NDArray[np.float32]]:
@@ -240,7 +245,7 @@ class _Watched:
         return [each.of(self.rows, self.device) for each in self.teachers]
 
     def measure(self, model: nn.Module) -> tuple[dict[str, float], float | None]:
-        out = metrics.outputs(model, self.rows)
+        out = self.outputs = metrics.outputs(model, self.rows)
         found = self.task.metrics(out, self.rows.targets)
         return found, None if self.objective is None else self._loss(self.objective, out)
 

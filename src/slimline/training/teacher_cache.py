@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from slimline import leftovers, metrics, row_files
+from slimline import leftovers, metrics, progress, row_files
 from slimline.errors import TrainingError
 from slimline.task import Split, Task, call, tensors
 
@@ -133,7 +132,7 @@ class TeacherCache:
             return call(self.teacher, batch).float().cpu().numpy()
 
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        bar = tqdm(starts, desc=f"teacher, {path.stem}", leave=False, disable=None)
+        bar = progress.each(starts, f"teacher's answers, {path.stem}", len(starts), "batch")
         try:
             row_files.save(scratch, map(answers, bar), len(self.split))
             scratch.replace(path)
