@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from slimline import image_names, labelled_rows, tables
+from slimline import image_names, image_sources, image_stores, labelled_rows, tables
 from slimline.errors import DataError, ParamsError, near_miss
 from slimline.labelled_rows import FEW as NAMED
 from slimline.labelled_rows import PARTS, Read, listed
@@ -154,15 +154,13 @@ def _tables(data: Path) -> list[Path]:
 
 def classes(data: Path) -> dict[str, int] | None:
     """Return how many images each class has, sorted, in class folders or an archive of such; None for a table."""
-    from slimline import image_sources
-
     is_archive = data.is_file() and not image_sources.is_table(data)
     has_tables = any(data.glob("train.*")) or "train" in {PARTS.get(path.stem.lower()) for path in _tables(data)}
     if not is_archive and (not data.is_dir() or has_tables):
         return None
-    items = image_sources.by_folder(image_sources.store(data))
+    items = image_sources.by_folder(image_stores.store(data))
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
-        held = image_sources.Folder(empty[0]).names()
+        held = image_stores.Folder(empty[0]).names()
         why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
         said = f" ({'; '.join(why)})" if why else ""
         raise DataError(f"{empty[0]}: a class folder without an image in it{said}; put some there, or remove it")
@@ -174,9 +172,7 @@ def classes(data: Path) -> dict[str, int] | None:
 
 def left_out(data: Path) -> list[str]:
     """Return lines on the files that class folders, or an archive of such, hold beside images; none for a table."""
-    from slimline import image_sources
-
-    return [] if image_sources.is_table(data) else image_sources.left_out(image_sources.store(data))
+    return [] if image_sources.is_table(data) else image_sources.left_out(image_stores.store(data))
 
 
 def _rows(table: tables.Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
