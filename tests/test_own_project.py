@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from slimline import params, pipeline
 from slimline.errors import DataError, ParamsError
-from slimline.project import layout, own_data, own_params
-from slimline.project.layout import Own
+from slimline.project import own_data, own_params, own_project
+from slimline.project.own_project import Own
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.pictures import write_folders, write_zip
 
@@ -45,7 +45,7 @@ def save(folder: Path, network: Any) -> str:
 
 
 def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns: Any) -> dict[str, Any]:
-    text = layout.own_params_text(Own(given, data, **columns), root, recipe, 500)
+    text = own_project.params_text(Own(given, data, **columns), root, recipe, 500)
     document: dict[str, Any] = yaml.safe_load(text)
     params.parse(document)
     return document
@@ -87,7 +87,7 @@ def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) 
 def said(model: str, data: Path, root: Path) -> str:
     """Return what init says of a model's head."""
     asked = Own(model, data)
-    lines = layout._notes(layout.own_params_text(asked, root, "int8", None), "", asked)
+    lines = own_project.notes(own_project.params_text(asked, root, "int8", None), asked)
     (line,) = (line for line in lines if line.startswith(f"found: {model} "))
     return line.removeprefix(f"found: {model} ")
 
@@ -103,7 +103,7 @@ def test_a_head_whose_names_transformers_left_out_is_taken_as_it_is(tmp_path: Pa
     assert "id2label" not in (tmp_path / "m" / "config.json").read_text()
     document = laid_out(tmp_path, given, table)
     assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, list(labels))
-    assert not layout._trains_in_bf16(document), "nothing is trained"
+    assert not own_project._trains_in_bf16(document), "nothing is trained"
     assert said(given, table, tmp_path) == (
         f"has a head for them: as it is; its outputs have no names, so they are taken for {', '.join(labels)} in this "
         "order"
@@ -176,7 +176,7 @@ def test_tables_in_a_folder_may_have_other_usual_names(tmp_path: Path) -> None:
         "train": "d/Training.csv", "validation": "d/dev.jsonl", "test": "d/holdout.tsv",
     }  # fmt: skip
     asked = Own(given, tmp_path / "d")
-    notes = list(layout._notes(yaml.safe_dump(document), "", asked))
+    notes = list(own_project.notes(yaml.safe_dump(document), asked))
     left = f"found: {tmp_path / 'd' / 'more.csv'}: left out, since a table in a folder is called train, training, valid"
     assert any(note.startswith(left) for note in notes)
 
