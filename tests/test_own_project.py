@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
-from torch import Tensor, nn
 
-from slimline import params, pipeline
-from slimline.errors import DataError, ParamsError
-from slimline.project import layout, own_data, own_params
-from slimline.project.layout import Own
-from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
-from tests.pictures import write_folders, write_zip
+from slimline import pipeline
+from slimline.errors import DataError
+from slimline.project import own_data, own_params, own_project
+from slimline.project.own_project import Own
+from tests.encoders import LABELS, texts, write_table
+from tests.own_projects import laid_out, model, trained
+from tests.pictures import write_folders
 
 pytest.importorskip("transformers")
-SIZES = {"num_hidden_layers": 6, "max_position_embeddings": 512}
-
-
-def model(folder: Path) -> str:
-    """Save an encoder of six layers without a head, as transformers does, with its tokenizer."""
-    from transformers import BertModel
-
-    return save(folder, BertModel(configuration(**SIZES)))
-
-
-def trained(folder: Path, names: list[str] | None = None, count: int = 2) -> str:
-    """Save one with a head; without names transformers calls its outputs LABEL_0, LABEL_1, …"""
-    from transformers import BertForSequenceClassification
-
-    more: dict[str, Any] = {"num_labels": count} if names is None else {"id2label": dict(enumerate(names))}
-    return save(folder, BertForSequenceClassification(configuration(**SIZES, **more)))
-
-
-def save(folder: Path, network: Any) -> str:
-    network.save_pretrained(folder)
-    write_tokenizer(folder)
-    return str(folder)
-
-
-def laid_out(root: Path, given: str, data: Path, recipe: str = "int8", **columns: Any) -> dict[str, Any]:
-    text = layout.own_params_text(Own(given, data, **columns), root, recipe, 500)
-    document: dict[str, Any] = yaml.safe_load(text)
-    params.parse(document)
-    return document
 
 
 @pytest.mark.parametrize(
@@ -87,7 +56,7 @@ def test_a_model_with_a_head_is_not_trained_and_keeps_its_order(tmp_path: Path) 
 def said(model: str, data: Path, root: Path) -> str:
     """Return what init says of a model's head."""
     asked = Own(model, data)
-    lines = layout._notes(layout.own_params_text(asked, root, "int8", None), "", asked)
+    lines = own_project.notes(own_project.params_text(asked, root, "int8", None), asked)
     (line,) = (line for line in lines if line.startswith(f"found: {model} "))
     return line.removeprefix(f"found: {model} ")
 
@@ -103,7 +72,7 @@ def test_a_head_whose_names_transformers_left_out_is_taken_as_it_is(tmp_path: Pa
     assert "id2label" not in (tmp_path / "m" / "config.json").read_text()
     document = laid_out(tmp_path, given, table)
     assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, list(labels))
-    assert not layout._trains_in_bf16(document), "nothing is trained"
+    assert not own_project._trains_in_bf16(document), "nothing is trained"
     assert said(given, table, tmp_path) == (
         f"has a head for them: as it is; its outputs have no names, so they are taken for {', '.join(labels)} in this "
         "order"
@@ -176,7 +145,7 @@ def test_tables_in_a_folder_may_have_other_usual_names(tmp_path: Path) -> None:
         "train": "d/Training.csv", "validation": "d/dev.jsonl", "test": "d/holdout.tsv",
     }  # fmt: skip
     asked = Own(given, tmp_path / "d")
-    notes = list(layout._notes(yaml.safe_dump(document), "", asked))
+    notes = list(own_project.notes(yaml.safe_dump(document), asked))
     left = f"found: {tmp_path / 'd' / 'more.csv'}: left out, since a table in a folder is called train, training, valid"
     assert any(note.startswith(left) for note in notes)
 
@@ -218,35 +187,6 @@ def test_the_separator_is_written_where_it_is_not_a_comma(tmp_path: Path, mark: 
     assert (args["answer"], args.get("separator")) == ("many", written)
 
 
-@pytest.mark.parametrize(
-    ("given", "recipe", "order", "ratio"),
-    [
-        ("efficientnet-lite", "int8", ["teacher", "quantize"], None),
-        ("efficientnet-lite", "small", ["teacher", "prune", "quantize"], 0.4),
-        ("efficientnet-lite", "smallest", ["teacher", "distill", "prune", "quantize"], 0.6),
-        ("resnet", "smallest", ["teacher", "prune", "quantize", "factorize"], 0.4),
-    ],
-)
-def test_recipes_for_images_run_what_they_say(
-    tmp_path: Path, given: str, recipe: str, order: list[str], ratio: float | None
-) -> None:
-    document = laid_out(tmp_path, given, write_folders(tmp_path / "pictures", 2), recipe)
-    assert pipeline.check_order(document) == order
-    assert ratio is None or document["prune"]["methods"][0]["ratio"] == ratio
-    assert ("keep" in document["distill"]) == (given == "efficientnet-lite")
-    assert document["quantize"]["methods"][0]["skip"] == (["stem"] if given == "efficientnet-lite" else [])
-
-
-@pytest.mark.parametrize(("images", "epochs", "after"), [(2_000, 6, 2), (70_000, 3, 2), (1_000_000, 2, 2)])
-def test_many_images_are_seen_less_often(images: int, epochs: int, after: int) -> None:
-    document = own_params.image_params(
-        "efficientnet-lite", own_data.Described(["path"], None, "one", ["a", "b"], images), "smallest", None
-    )
-    trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
-    assert [each["epochs"] for each in trainings] == [epochs] * 3
-    assert document["quantize"]["recovery"]["epochs"] == after
-
-
 @pytest.mark.parametrize("fast", [False, True], ids=["no-bf16", "bf16"])
 @pytest.mark.parametrize(
     ("given", "gains"), [("efficientnet-lite", False), ("resnet", True), ("cnn", True), ("bert", True)]
@@ -264,104 +204,6 @@ def test_training_is_in_bf16_where_it_is_faster(
     trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
     assert {each.get("precision") for each in trainings} == {"bf16" if fast and gains else None}
     assert "precision" not in document["quantize"]["recovery"], "fake-quantizers train in float32"
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["folders", "zip"])
-def test_class_folders_make_a_task_of_images(tmp_path: Path, packed: bool) -> None:
-    folder = write_folders(tmp_path / "pictures", 2)
-    data = write_zip(folder, tmp_path / "all.zip") if packed else folder
-    document = laid_out(tmp_path, "efficientnet-lite", data, "small")
-    assert document["task"] == {
-        "name": "images",
-        "args": {"data": data.name, "labels": ["blue", "green", "red"], "size": [64, 64]},
-    }  # no column says anything: folders do
-    assert pipeline.check_order(document) == ["teacher", "prune", "quantize"]
-    with pytest.raises(ParamsError, match="for images take one of efficientnet-lite"):
-        laid_out(tmp_path, "bert", data)
-
-
-def write_photos(root: Path, sizes: list[tuple[int, int]]) -> Path:
-    for at, size in enumerate(sizes):
-        path = root / ("day", "night")[at % 2] / f"{at}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (at % 256, 0, 0)).save(path)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("given", "sizes", "side"),
-    [
-        ("efficientnet-lite", [(28, 28)] * 8, 64),
-        ("efficientnet-lite", [(300, 100)] * 7 + [(2000, 1500)] * 3, 96),
-        ("efficientnet-lite", [(640, 480), (480, 640), (1024, 768)] * 4, 224),
-        ("resnet", [(640, 480)] * 8, 64),
-    ],
-)
-@pytest.mark.parametrize("kind", ["folders", "zip", "table", "table and zip"])
-def test_the_size_is_that_of_the_images(
-    tmp_path: Path, given: str, sizes: list[tuple[int, int]], side: int, kind: str
-) -> None:
-    folder = write_photos(tmp_path / "photos", sizes)
-    paths = sorted(folder.rglob("*.jpg"))
-    more: dict[str, Any] = {}
-    data = folder
-    if "zip" in kind:
-        data = tmp_path / "photos.zip"
-        with zipfile.ZipFile(data, "w") as archive:
-            for path in paths:
-                archive.write(path, path.relative_to(folder))
-    if "table" in kind:
-        more = {"archive": data} if "zip" in kind else {}
-        data = folder / "list.csv"
-        write_table(data, [(path.relative_to(folder), path.parent.name) for path in paths], ("path", "label"))
-    assert laid_out(tmp_path, given, data, **more)["task"]["args"]["size"] == [side, side]
-
-
-def test_the_size_may_be_given(tmp_path: Path) -> None:
-    folder = write_photos(tmp_path / "photos", [(640, 480)] * 8)
-    assert laid_out(tmp_path, "efficientnet-lite", folder, size=(96, 128))["task"]["args"]["size"] == [96, 128]
-    with pytest.raises(ParamsError, match="--size: 0 32: height and width in pixels"):
-        laid_out(tmp_path, "efficientnet-lite", folder, size=(0, 32))
-    with pytest.raises(ParamsError, match="--size: texts don't take it"):
-        laid_out(tmp_path, model(tmp_path / "m"), write_table(tmp_path / "t.csv", texts(60)), size=(32, 32))
-
-
-class Patches(nn.Module):
-    """A net for images of one size, as a library's ViT is."""
-
-    def __init__(self, classes: int, img_size: list[int] | int = 224) -> None:
-        super().__init__()
-        self.side = img_size if isinstance(img_size, int) else img_size[0]
-        self.head = nn.Linear(3, classes)
-        self.images, self.has_weights = {"size": [224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}, False
-
-    def forward(self, image: Tensor) -> Tensor:
-        assert image.shape[-1] == self.side, "another size"
-        assert self.side % 16 == 0, "no whole patches"
-        out: Tensor = self.head(image.mean((2, 3)))
-        return out
-
-
-def test_a_net_that_is_built_for_one_size_is_built_for_that_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_folders(tmp_path / "pictures", 20)
-    monkeypatch.setattr(own_params.plugins, "find", lambda *_args, **_where: Patches)
-
-    def args(size: tuple[int, int] | None) -> Any:
-        return laid_out(tmp_path, "timm:vit", tmp_path / "pictures", size=size)["teacher"]["model"]["args"]
-
-    assert args(None) == {"classes": 3}
-    assert args((224, 224)) == {"classes": 3}
-    assert args((64, 64)) == {"classes": 3, "img_size": [64, 64]}
-    with pytest.raises(ParamsError, match="--size: 50 50: timm:vit can't take images of that size; leave it out"):
-        args((50, 50))
-
-
-def test_a_damaged_image_does_not_keep_the_size_from_being_found(tmp_path: Path) -> None:
-    folder = write_photos(tmp_path / "photos", [(640, 480)] * 8)
-    (folder / "day" / "0.jpg").write_bytes(b"no image")
-    assert laid_out(tmp_path, "efficientnet-lite", folder)["task"]["args"]["size"] == [224, 224]
 
 
 @pytest.mark.parametrize(

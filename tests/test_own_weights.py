@@ -14,8 +14,8 @@ from slimline import checkpoints, params
 from slimline.errors import ParamsError
 from slimline.models.hf_encoder import HfEncoder
 from slimline.models.resnet import ResNet
-from slimline.project import layout
-from slimline.project.layout import Own
+from slimline.project import own_project
+from slimline.project.own_project import Own
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.pictures import LABELS as COLOURS
 from tests.pictures import write_folders
@@ -25,10 +25,10 @@ pytest.importorskip("transformers")
 
 def laid_out(own: Own, root: Path) -> tuple[dict[str, Any], str]:
     """Return params.yaml's content, and what ``init`` says of the weights."""
-    text = layout.own_params_text(own, root, "int8", None)
+    text = own_project.params_text(own, root, "int8", None)
     document: dict[str, Any] = yaml.safe_load(text)
     params.parse(document)
-    (said,) = (line for line in layout._notes(text, "", own) if str(own.weights) in line)
+    (said,) = (line for line in own_project.notes(text, own) if str(own.weights) in line)
     return document, said
 
 

@@ -13,7 +13,7 @@ from slimline import params, pipeline
 from slimline.deployment import Deployment
 from slimline.errors import DataError, ParamsError
 from slimline.model_repository.repository import Options, write
-from slimline.project import layout
+from slimline.project import layout, own_project
 from tests.pictures import write_folders
 
 
@@ -32,7 +32,7 @@ def repository(tmp_path: Path) -> Path:
 def test_what_this_machine_decided_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": fast})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    own = layout.Own("resnet", write_folders(repository / "pictures", 2))
+    own = own_project.Own("resnet", write_folders(repository / "pictures", 2))
     done = layout.lay_out(repository, recipe="int8", limit=None, own=own)
     assert any("precision: bf16, since this machine" in line for line in done) is fast
     assert "size: images are brought to 64×64 pixels; --size H W takes another" in done

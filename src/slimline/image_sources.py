@@ -1,25 +1,16 @@
-"""Where a user's images lie: class folders, a manifest of paths and labels, a tar or zip of either. Needs no torch."""
+"""What images there are, of which labels: class folders, a table of paths and labels, an archive. Needs no torch."""
 
 from __future__ import annotations
 
 import io
-import tarfile
-import weakref
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from slimline import image_names, tables
 from slimline.errors import DataError
+from slimline.image_stores import ARCHIVES, DAMAGED, Archive, Store, plain
 from slimline.labelled_rows import PARTS, SAID, group_of, numbered
-from slimline.tables import ARCHIVES
-
-UTF_8 = 1 << 11  # the flag of an archive's entry whose name says that it is UTF-8
-DAMAGED = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 
 
 class Item(NamedTuple):
@@ -31,106 +22,9 @@ class Item(NamedTuple):
     group: str = ""
 
 
-class Store(Protocol):
-    """Files by name."""
-
-    path: Path
-
-    def names(self) -> list[str]:
-        """Return the names of all files, in the order in which they are read fastest."""
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content. Raises KeyError or OSError where there is none."""
-
-
-class Folder:
-    """The files under a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> list[str]:
-        return sorted(each.relative_to(self.path).as_posix() for each in self.path.rglob("*") if each.is_file())
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-
-class Archive:
-    """The files in a zip, or a tar (compressed or not). ./CLASS/FILE, as tar may call one, is known as CLASS/FILE."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            if path.suffix.lower() == ".zip":
-                self._zip: zipfile.ZipFile | None = zipfile.ZipFile(path)
-            else:
-                self._zip, self._tar = None, tarfile.open(path)  # noqa: SIM115  (it stays open)
-                weakref.finalize(self, self._tar.close)
-        except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"{path}: not an archive that can be read: {error}") from error
-
-    def names(self) -> list[str]:
-        return list(self._held)
-
-    @cached_property
-    def _held(self) -> dict[str, str]:
-        """The files' names, and what the archive calls them."""
-        if self._zip is not None:
-            return {_plain(_name(each)): each.filename for each in self._zip.infolist() if not each.is_dir()}
-        try:
-            held = [each.name for each in self._tar.getmembers() if each.isfile()]
-            _check_end(self._tar)
-        except DAMAGED as error:
-            self._tar.close()
-            raise DataError(f"{self.path}: damaged, or not whole: {error}; pack it again") from error
-        return {_plain(each): each for each in held}
-
-    def read(self, name: str) -> bytes:
-        name = self._held[_plain(name)]
-        if self._zip is not None:
-            return self._zip.read(name)
-        file = self._tar.extractfile(name)
-        if file is None:
-            raise KeyError(name)
-        return file.read()
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise ReadError where a tar whose members were all read lacks its end, a block of zeros: tarfile overlooks it."""
-    assert archive.fileobj is not None  # noqa: S101  (it is open for reading)
-    archive.fileobj.seek(archive.offset)
-    if len(archive.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it has no end")
-
-
-def _name(entry: zipfile.ZipInfo) -> str:
-    """Return a file's name in UTF-8, which Linux's and macOS's zip write without saying so."""
-    if entry.flag_bits & UTF_8:
-        return entry.filename
-    with suppress(UnicodeError):
-        return entry.filename.encode("cp437").decode("utf-8")
-    return entry.filename
-
-
-def _plain(name: str) -> str:
-    return PurePosixPath(name).as_posix()
-
-
 def is_table(path: Path) -> bool:
     """Return whether images are listed in a file, rather than lying in a folder or an archive."""
     return path.is_file() and not path.name.lower().endswith(ARCHIVES)
-
-
-def store(path: Path) -> Store:
-    """Return the files of a folder or an archive."""
-    if path.is_dir():
-        return Folder(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or folder")
-    if not path.name.lower().endswith(ARCHIVES):
-        raise DataError(f"{path}: class folders, {', '.join(ARCHIVES)}, or a manifest is expected")
-    return Archive(path)
 
 
 def by_folder(files: Store) -> list[Item]:
@@ -229,7 +123,7 @@ def check_listed(path: Path, files: Store, items: Sequence[Item]) -> None:
     missing = [
         row
         for row, item in enumerate(items, 1)
-        if not (_plain(item.name) in known if known is not None else (files.path / item.name).is_file())
+        if not (plain(item.name) in known if known is not None else (files.path / item.name).is_file())
     ]
     if missing:
         name = items[missing[0] - 1].name
@@ -242,7 +136,7 @@ def in_order(files: Store, items: Sequence[Item]) -> list[Item]:
     if not isinstance(files, Archive):
         return list(items)
     place = {name: at for at, name in enumerate(files.names())}
-    return sorted(items, key=lambda item: place.get(_plain(item.name), 0))
+    return sorted(items, key=lambda item: place.get(plain(item.name), 0))
 
 
 def pictures(files: Store, items: Sequence[Item]) -> Iterator[bytes]:

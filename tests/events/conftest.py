@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from slimline.events import EventStore, Prediction
+from slimline.events import EventStore, EventWriter, Prediction
 from tests.events.postgres import Server, programs
 
 Make = Callable[..., Prediction]
+Writers = Callable[..., EventWriter]
 # What a label needs, its writer must ask for. Only a power cut shows fsync; without it a crashed server starts at once.
 SETTINGS = ("synchronous_commit=off", "fsync=off")
 REVISION = "sha256:" + "a" * 64
@@ -106,3 +108,31 @@ def locked() -> Callable[[str], AbstractContextManager[None]]:
             process.communicate("")
 
     return hold
+
+
+@pytest.fixture
+def writers() -> Iterator[Writers]:
+    """Return an EventWriter with short pauses; all are closed in the end."""
+    made: list[EventWriter] = []
+
+    def writer(url: str, **arguments: Any) -> EventWriter:
+        chosen: dict[str, Any] = {"interval": 0.01, "pause": 0.02, "longest_pause": 0.1, "timeout": 0.3}
+        made.append(EventWriter(url, **(chosen | arguments)))
+        return made[-1]
+
+    yield writer
+    for each in made:
+        each.close(1.0)
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something that another thread brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
+
+
+def ids(url: str) -> list[str]:
+    with EventStore.open(url) as store:
+        return [each.id for each in store.predictions()]

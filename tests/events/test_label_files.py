@@ -87,22 +87,22 @@ def test_many_batches(tmp_path: Path, store: EventStore) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.csv", "id,lable\na,b\n", r"x\.csv: line 1: column 'lable' is unknown\. Did you mean 'label'\?"),
-        ("x.csv", "id\na\n", r"x\.csv: line 1: column 'label' is missing"),
-        ("x.csv", "", r"x\.csv: line 1: column 'id' is missing"),
-        ("x.csv", "id,label\na,b\nc\n", r"x\.csv: line 3: 1 columns, the header has 2"),
+        ("x.csv", "id,lable\na,b\n", r"x\.csv: column 'lable' is unknown\. Did you mean 'label'\?"),
+        ("x.csv", "id\na\n", r"x\.csv: column 'label' is missing"),
+        ("x.csv", "", r"x\.csv: line 1: empty; a header with column names is expected"),
+        ("x.csv", "id,label\na,b\nc\n", r"x\.csv: line 3: 1 values, the header has 2"),
         ("x.csv", "id,label\na,b\nc,\n", r"x\.csv: line 3: label: is empty"),
         ("x.csv", "id,label\n,b\n", r"x\.csv: line 2: id: expected text"),
         ("x.csv", "id,index,label\na,-1,b\n", r"x\.csv: line 2: index: expected a whole number, found '-1'"),
         ("x.csv", "id,index,label\na,99999999999,b\n", r"x\.csv: line 2: .*index: expected a whole number"),
         ("x.csv", 'id,label\na,"b\n', r"x\.csv: line \d: .*unexpected end"),
         ("x.csv", "id,label\na,\udcff\n", r"x\.csv: line 2: not UTF-8 \(.*iconv -f"),
-        ("x.jsonl", '{"id": "a", "label": "b"}\n{"id"\n', r"x\.jsonl: line 2: no JSON"),
-        ("x.jsonl", "[1]\n", r"x\.jsonl: line 1: expected \{\"id\""),
+        ("x.jsonl", '{"id": "a", "label": "b"}\n{"id"\n', r"x\.jsonl: line 2: not JSON: "),
+        ("x.jsonl", "[1]\n", r"x\.jsonl: line 1: a JSON object is expected, found list"),
         ("x.jsonl", '{"id": "a", "label": null}\n', r"x\.jsonl: line 1: label: is empty"),
         ("x.jsonl", '{"id": "a", "label": NaN}\n', r"x\.jsonl: line 1: .*not JSON compliant"),
         ("x.jsonl", '{"id": "a", "label": true}\n', r"x\.jsonl: line 1: label: expected text, a number or a list"),
-        ("x.parquet", "PAR1 nonsense", r"x\.parquet: no Parquet file"),
+        ("x.parquet", "PAR1 nonsense", r"x\.parquet: not a Parquet file that can be read: "),
         ("x.txt", "", r"x\.txt: the ending '\.txt' is unknown"),
     ],
 )
@@ -178,6 +178,12 @@ def test_a_point_that_may_stand_between_thousands_is_asked_about(tmp_path: Path,
     (tmp_path / "x.csv").write_text("id;label\na;1.234,5\n")
     label_files.load(store, tmp_path / "x.csv", "number")
     assert store.history("a")[0].label == 1234.5
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.ndjson"])
+def test_a_night_without_labels(tmp_path: Path, store: EventStore, name: str) -> None:
+    (tmp_path / name).write_text("\n")
+    assert sum(label_files.load(store, tmp_path / name).values()) == 0
 
 
 def test_ids_that_are_numbers(tmp_path: Path, store: EventStore) -> None:

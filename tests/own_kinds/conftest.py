@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from slimline import check
-from slimline.project import layout
-from slimline.project.layout import Own
+from slimline.project import layout, own_project
+from slimline.project.own_project import Own
 from tests.encoders import texts, write_encoder
 from tests.pictures import write_folders
 
@@ -38,7 +38,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def laid_out(model: str, data: str, recipe: str = "int8", **more: Any) -> dict[str, Any]:
     """Return params.yaml's content as init writes it."""
     document: dict[str, Any] = yaml.safe_load(
-        layout.own_params_text(Own(model, Path(data), **more), Path(), recipe, None)
+        own_project.params_text(Own(model, Path(data), **more), Path(), recipe, None)
     )
     return document
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from slimline.project import layout
-from slimline.project.layout import Own
+from slimline.project import own_project
+from slimline.project.own_project import Own
 from tests.encoders import write_table
 from tests.own_kinds.conftest import WAYS, checked, labelled_images, laid_out
 from tests.pictures import write_zip
@@ -58,5 +58,5 @@ def test_init_says_which_files_of_class_folders_are_no_pictures() -> None:
     labelled_images()
     Path("p/red/a.heic").write_bytes(b"left out")
     document = laid_out("resnet", "p")
-    lines = list(layout._notes(yaml.safe_dump(document), "digits", Own("resnet", Path("p"))))
+    lines = list(own_project.notes(yaml.safe_dump(document), Own("resnet", Path("p"))))
     assert "found: p: 1 file left out, such as red/a.heic: Pillow reads no .heic" in lines

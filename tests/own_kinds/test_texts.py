@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from slimline.errors import DataError
-from slimline.project import layout
-from slimline.project.layout import Own
+from slimline.project import own_project
+from slimline.project.own_project import Own
 from tests.encoders import configuration, write_table, write_tokenizer
 from tests.own_kinds.conftest import ROWS, WAYS, checked, laid_out
 
@@ -100,7 +100,7 @@ def test_init_says_what_it_found(encoder: Path) -> None:
     write_table(Path("t.csv"), rows, ("review", "topic", "split"))
     own = Own(str(encoder), Path("t.csv"))
     line, head = (
-        each for each in layout._notes(layout.own_params_text(own, Path(), "int8", None), "", own) if "found" in each
+        each for each in own_project.notes(own_project.params_text(own, Path(), "int8", None), own) if "found" in each
     )
     assert line == (
         "found: text; column 'review' as text; column 'topic' as label; column 'split' as split; "

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from slimline.decisions import Decisions
@@ -31,15 +30,11 @@ from tests.encoders import LABELS, texts, write_encoder, write_table
 pytest.importorskip("transformers")
 
 from slimline.models.hf_encoder import HfEncoder
+from tests.training.draws import SEEDS, drawn
 
 PAIR = {"a": "a"}
 LAYERS = {"body.encoder.layer.0": "body.encoder.layer.1"}
-SEEDS = st.integers(0, 100)
 REAL = torch.tensor([[True, True, True, True, True], [True, True, True, False, False]])
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 # --- the formulas ----------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from slimline import artifact, checkpoints, plugins
 from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, ParamsError, PluginError
-from slimline.project import layout
-from slimline.project.layout import Own
+from slimline.project import own_project
+from slimline.project.own_project import Own
 from slimline.tasks.labelled_images import images
 from tests.pictures import LABELS, write_folders
 
@@ -172,9 +172,9 @@ def test_init_takes_size_and_scale_along(
     folder = write_folders(tmp_path / "pictures", 2)
     if size is None:
         with pytest.raises(ParamsError, match="has no such model"):
-            layout.own_params_text(Own(name, folder), tmp_path, "int8", None)
+            own_project.params_text(Own(name, folder), tmp_path, "int8", None)
         return
-    document = yaml.safe_load(layout.own_params_text(Own(name, folder), tmp_path, "int8", None))
+    document = yaml.safe_load(own_project.params_text(Own(name, folder), tmp_path, "int8", None))
     assert document["teacher"]["model"] == {"name": name, "args": {"classes": 3}}
     assert document["teacher"]["weights"] == weights
     assert document["task"]["args"]["size"] == size
@@ -185,7 +185,7 @@ def test_init_builds_a_vit_for_the_size_that_is_asked_for(tmp_path: Path) -> Non
     import yaml
 
     own = Own("timm:test_vit3", write_folders(tmp_path / "pictures", 2), size=(64, 64))
-    document = yaml.safe_load(layout.own_params_text(own, tmp_path, "int8", None))
+    document = yaml.safe_load(own_project.params_text(own, tmp_path, "int8", None))
     assert document["teacher"]["model"]["args"] == {"classes": 3, "img_size": [64, 64]}
     assert document["task"]["args"]["size"] == [64, 64]
 

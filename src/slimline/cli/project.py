@@ -83,7 +83,9 @@ def init(
         raise ParamsError(f"--weights: {weights}: whose? --model says it")
     own = None
     if model is not None and data is not None:
-        own = layout.Own(
+        from slimline.project.own_project import Own
+
+        own = Own(
             model, data, tuple(text or ()), label, max_length, split, group, archive, answer, separator, size, weights
         )
     for line in layout.lay_out(folder, task=task, recipe=recipe, limit=limit, own=own):

@@ -5,11 +5,9 @@ A file is read twice: first to find every mistake, so that a bad one changes not
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,14 @@ from slimline.errors import DataError, EventError, near_miss
 from slimline.events import labels as label_log
 from slimline.events.records import Label, Outcome, Value
 from slimline.events.store import EventStore
+from slimline.tables import Table, json_lines
 
 Place = tuple[str, dict[str, Any]]
 Progress = Callable[[int, int], None]
 COLUMNS = ("id", "index", "label")
+TEXT = (".csv", ".tsv")  # every value is text
+OBJECTS = (".jsonl", ".ndjson")
+SUFFIXES = (*TEXT, *OBJECTS, ".parquet")
 BATCH = 1000
 
 
@@ -61,33 +63,36 @@ def load(store: EventStore, path: Path, kind: str = "auto", progress: Progress |
 
 def read(path: Path, kind: str, now: float) -> Iterator[tuple[str, Label]]:
     """Yield (where it stands, label) for each row; raise EventError naming file and row of a mistake."""
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise EventError(f"{path}: the ending {path.suffix!r} is unknown: give .csv, .tsv, .jsonl or .parquet")
     if not path.is_file():
         raise EventError(f"{path}: no such file")
-    if kind == "auto" and reader is _csv:
-        kind = "text"
-    mark = tables.delimiter(path) if kind == "number" and reader is _csv else None
-    written = tables.Numbers()
-    for place, record in reader(path):
-        value = record.get("label")
-        try:
-            if mark is not None:
-                value = written.read(value, place, partial(tables.with_point, mark=mark))
+    try:
+        table = None if suffix in OBJECTS else tables.read(path)
+        if kind == "auto" and suffix in TEXT:
+            kind = "text"
+        written = tables.Numbers()
+        for place, record in _objects(path) if table is None else _rows(table):
+            value = record.get("label")
+            if kind == "number" and table is not None:
+                value = written.read(value, place, table.number)
                 written.check(str, "label")
-            value = _value(value, kind)
-            label = Label(_id(record.get("id")), _index(record.get("index")), value, now)
-            label_log.encoded([label])
-        except DataError as error:
-            raise EventError(str(error)) from error
-        except (EventError, ValueError) as error:
-            raise EventError(f"{place}: {error}") from error
-        yield place, label
+            yield place, _label(record, value, kind, now, place)
+    except DataError as error:
+        raise EventError(str(error)) from error
 
 
-def _columns(names: list[str], where: str) -> None:
+def _label(record: dict[str, Any], value: Any, kind: str, now: float, place: str) -> Label:
+    try:
+        label = Label(_id(record.get("id")), _index(record.get("index")), _value(value, kind), now)
+        label_log.encoded([label])
+    except (EventError, ValueError) as error:
+        raise EventError(f"{place}: {error}") from error
+    return label
+
+
+def _check_columns(names: list[str], where: str) -> None:
     for name in names:
         if name not in COLUMNS:
             raise EventError(
@@ -96,64 +101,21 @@ def _columns(names: list[str], where: str) -> None:
     for name in ("id", "label"):
         if name not in names:
             raise EventError(f"{where}: column {name!r} is missing")
-    if len(set(names)) < len(names):
-        raise EventError(f"{where}: a column stands there twice: {', '.join(names)}")
 
 
-def _csv(path: Path) -> Iterator[Place]:
-    try:
-        with path.open("rb") as file:
-            rows = tables.csv_rows(file, path)
-            names: list[str] = next(rows, [])
-            _columns(names, f"{path}: line {max(rows.line_num, 1)}")
-            for row in rows:
-                place = f"{path}: line {rows.line_num}"
-                if len(row) != len(names):
-                    raise EventError(f"{place}: {len(row)} columns, the header has {len(names)}")
-                yield place, dict(zip(names, row, strict=True))
-    except csv.Error as error:
-        raise EventError(f"{path}: line {rows.line_num + 1}: {error}") from error
-    except DataError as error:
-        raise EventError(str(error)) from error
+def _rows(table: Table) -> Iterator[Place]:
+    names = [name for name in table.names if not name.startswith("__index_level_")]  # pandas' own
+    _check_columns(names, str(table.path))
+    for place, row in table.rows():
+        yield place, {name: row[name] for name in names}
 
 
-def _jsonl(path: Path) -> Iterator[Place]:
+def _objects(path: Path) -> Iterator[Place]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, record in json_lines.objects(file, path):
             place = f"{path}: line {number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise EventError(f"{place}: no JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise EventError(f'{place}: expected {{"id": …, "label": …}}')
-            _columns(list(record), place)
+            _check_columns(list(record), place)
             yield place, record
-
-
-def _parquet(path: Path) -> Iterator[Place]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise EventError(f"{path}: {error.name} isn't installed: pip install 'slimline[parquet]'") from error
-    try:
-        file = parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise EventError(f"{path}: no Parquet file: {error}") from error
-    with file:
-        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]  # pandas' own
-        _columns(names, str(path))
-        number = 0
-        try:
-            for batch in file.iter_batches(columns=names):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path}: row {number}", record
-        except (pa.ArrowException, OSError) as error:
-            raise EventError(f"{path}: after row {number}: {error}") from error
 
 
 def _id(value: Any) -> str:

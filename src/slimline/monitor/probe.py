@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,19 +40,6 @@ class Rows:
     labels: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at in a round."""
-
-    signal: str
-    good: bool
-    message: str
-    count: int
-    value: float | None = None
-    interval: tuple[float, float] | None = None
-    limit: float | None = None
-
-
 class Probe:
     """Asks one endpoint, round after round; ``rows`` come beside the golden ones."""
 
@@ -71,20 +58,14 @@ class Probe:
 
     def round(self) -> list[Standing]:
         """Ask about all rows and return where each signal stands."""
-        now = time.time()
         found = []
         for each in self._findings():
-            bad = 0 if each.good else self._bad.get(each.signal, 0) + 1
+            bad = 0 if each.state is State.OK else self._bad.get(each.signal, 0) + 1
             if bad in {0, 1, ROUNDS} and bad != self._bad.get(each.signal):
-                self._since[each.signal] = now
+                self._since[each.signal] = each.since
             self._bad[each.signal] = bad
-            state = State.OK if not bad else State.REGRESSED if bad >= ROUNDS else State.WATCH
-            found.append(
-                Standing(
-                    each.signal, *self.watched.own, state, each.message, self._since[each.signal], each.count,
-                    each.value, each.interval, each.limit,
-                )
-            )  # fmt: skip
+            state = State.REGRESSED if bad >= ROUNDS else each.state
+            found.append(replace(each, state=state, since=self._since[each.signal]))
         return found
 
     def shown(self, standings: list[Standing]) -> Iterator[Shown]:
@@ -105,18 +86,31 @@ class Probe:
                 yield Shown("slimline_probe_latency_seconds", float(value), {"quantile": str(quantile)} | names)
         yield Shown("slimline_probe_up", float(self._bad.get("errors", 0) == 0), names)
 
-    def _findings(self) -> Iterator[Finding]:
+    def _findings(self) -> Iterator[Standing]:
         outputs, failures = self._ask_each()
         count = len(self.golden)
-        if failures:
-            yield Finding("errors", False, f"{len(failures)} of {count} requests failed: {failures[-1]}", count)  # noqa: FBT003
-        else:
-            yield Finding("errors", True, f"{count} requests answered", count)  # noqa: FBT003
+        failed = f"{len(failures)} of {count} requests failed: {failures[-1]}" if failures else ""
+        yield self._finding("errors", failed or f"{count} requests answered", count, good=not failures)
         if len(outputs) < count:
             return
         yield self._agreement(outputs)
         yield from self._latency()
         yield from self._accuracy(outputs)
+
+    def _finding(
+        self,
+        signal: str,
+        message: str,
+        count: int,
+        value: float | None = None,
+        interval: tuple[float, float] | None = None,
+        limit: float | None = None,
+        *,
+        good: bool,
+    ) -> Standing:
+        """Return what one round found: ok or watch, since now."""
+        state = State.OK if good else State.WATCH
+        return Standing(signal, *self.watched.own, state, message, time.time(), count, value, interval, limit)
 
     def _ask_each(self) -> tuple[NDArray[np.float32], list[str]]:
         """Return the answers to the golden rows, one request each, and what failed."""
@@ -136,10 +130,11 @@ class Probe:
             self.revision = answer.revision or self.revision
         return np.concatenate(outputs) if outputs else np.zeros((0, 0), np.float32), failures
 
-    def _agreement(self, outputs: NDArray[np.float32]) -> Finding:
+    def _agreement(self, outputs: NDArray[np.float32]) -> Standing:
         if outputs.shape != self.golden.shape:
             shapes = f"{list(outputs.shape)}, not {list(self.golden.shape)}"
-            return Finding("agreement", False, f"golden rows are answered with shape {shapes}", len(outputs))  # noqa: FBT003
+            said = f"golden rows are answered with shape {shapes}"
+            return self._finding("agreement", said, len(outputs), good=False)
         if self.answers.labels:
             same = (self._said(outputs) == self._said(self.golden)).all(1)
         else:
@@ -148,21 +143,19 @@ class Probe:
         value, limit = float(same.mean()), 1 - goldens.MISSES
         low, high = share(same, CONFIDENCE)
         said = f"{int(same.sum())} of {len(same)} golden rows answered as when the release was made"
-        return Finding("agreement", value >= limit, said, len(same), value, (low, high), limit)
+        return self._finding("agreement", said, len(same), value, (low, high), limit, good=value >= limit)
 
-    def _latency(self) -> Iterator[Finding]:
+    def _latency(self) -> Iterator[Standing]:
         limit = objectives.whole(self.watched.params, self.watched.objectives["latency_ms"])
         p50, p99 = np.quantile(self.seconds, (0.5, 0.99))
         said = f"one row takes {p50 * 1e3:.3g} ms (p50), {p99 * 1e3:.3g} ms (p99)"
         if limit is None:
-            yield Finding("latency", True, f"{said}; the benchmark has no latency", len(self.seconds))  # noqa: FBT003
+            yield self._finding("latency", f"{said}; the benchmark has no latency", len(self.seconds), good=True)
             return
-        yield Finding(
-            "latency", bool(p50 <= limit), f"{said}, {limit * 1e3:.3g} ms are allowed", len(self.seconds), float(p50),
-            None, limit,
-        )  # fmt: skip
+        said += f", {limit * 1e3:.3g} ms are allowed"
+        yield self._finding("latency", said, len(self.seconds), float(p50), None, limit, good=bool(p50 <= limit))
 
-    def _accuracy(self, outputs: NDArray[np.float32]) -> Iterator[Finding]:
+    def _accuracy(self, outputs: NDArray[np.float32]) -> Iterator[Standing]:
         if not self.answers.labels:
             return
         many = self.answers.many
@@ -173,7 +166,7 @@ class Probe:
             try:
                 right = np.concatenate([right, self._right(self.rows)])
             except UnavailableError as error:
-                yield Finding("errors", False, str(error), len(self.rows.labels))  # noqa: FBT003
+                yield self._finding("errors", str(error), len(self.rows.labels), good=False)
                 return
         if not len(right):
             return
@@ -182,7 +175,7 @@ class Probe:
         said = f"{int(right.sum())} of {len(right)} labelled rows right (95%: {low:.3f} to {high:.3f})"
         said += "" if floor is None else f", floor {floor:.3f}"
         good = floor is None or high >= floor
-        yield Finding("accuracy", good, said, len(right), float(right.mean()), (low, high), floor)
+        yield self._finding("accuracy", said, len(right), float(right.mean()), (low, high), floor, good=good)
 
     def _right(self, rows: Rows) -> NDArray[np.bool_]:
         """Return [rows of known truth] whether each is answered with its label."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from slimline import image_sources, listed_files
+from slimline import image_sources, image_stores, listed_files
 from slimline.errors import DataError
 from slimline.image_sources import Item
 
@@ -28,10 +28,10 @@ def smaller_sides(data: Path, archive: Path | None = None) -> list[int]:
     What can't be read is left out: the task names it with its row.
     """
     if image_sources.is_table(data):
-        files = image_sources.store(archive or data.parent)
+        files = image_stores.store(archive or data.parent)
         items = [Item(name, None) for name in listed_files.named_files(data)]
     else:
-        files = image_sources.store(data)
+        files = image_stores.store(data)
         items = image_sources.by_folder(files)
     items = image_sources.in_order(files, items)
     count = min(SAMPLE, len(items))

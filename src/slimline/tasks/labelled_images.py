@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimline import image_sources, preprocess
+from slimline import image_sources, image_stores, preprocess
 from slimline.errors import DataError, ParamsError
-from slimline.image_sources import Item, Store
+from slimline.image_sources import Item
+from slimline.image_stores import Store
 from slimline.labelled_rows import Read, WrongRowsError
 from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.tasks.images import flip, shift
@@ -125,10 +126,10 @@ class Images(OwnRows):
     def _items(self) -> tuple[Store, list[Item]]:
         if image_sources.is_table(self.data):
             listed = image_sources.by_manifest(self.data, self.label, self.split, self.group, numeric=self.numeric)
-            files = image_sources.store(self.archive or self.data.parent)
+            files = image_stores.store(self.archive or self.data.parent)
             image_sources.check_listed(self.data, files, listed)
         else:
-            files = image_sources.store(self.data)
+            files = image_stores.store(self.data)
             listed = image_sources.by_folder(files)
         return files, image_sources.in_order(files, listed)
 

@@ -44,3 +44,8 @@ def elsewhere(good: Path, miscalibrated: Path) -> Path:
         shutil.rmtree(scratch / "chain" / "quantize")
         shutil.copytree(miscalibrated / "chain" / "quantize", scratch / "chain" / "quantize")
     return target
+
+
+@pytest.fixture
+def releases(good: Path, miscalibrated: Path, over_pruned: Path, elsewhere: Path) -> dict[str, Path]:
+    return {"good": good, "miscalibrated": miscalibrated, "over_pruned": over_pruned, "elsewhere": elsewhere}

@@ -15,16 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from slimline.cli import app
-from slimline.errors import ArtifactError, DataError, InputError, SlimlineError
+from slimline.errors import ArtifactError, SlimlineError
 from slimline.events import EventStore
 from slimline.manifest import digest
 from slimline.monitor.alarm import Alarm
-from slimline.monitor.blame import Blame, blame, inputs, on_alarm, page, quality, replayed, window
+from slimline.monitor.blame import Blame, blame, on_alarm, page, quality, replayed, window
 from slimline.monitor.blame.chain import Chain, Rows
 from slimline.monitor.standing import Standing, State
-from slimline.params import Monitor
-from slimline.predictor import Predictor
-from tests.monitor.blame.planted import LINE, OVER_PRUNED, Traffic, Workshop, blurred, rotated
+from tests.monitor.blame.planted import OVER_PRUNED, Traffic, Workshop, blurred, rotated
 
 Watch = Callable[..., Blame]
 SCENARIOS: dict[str, tuple[str, Traffic, str | None]] = {
@@ -52,11 +50,6 @@ EXPECTED = {
     "label shift": {"nothing", "data"},  # classes that lose more may come so often that the budget is gone
     "delay": {"serving"},
 }
-
-
-@pytest.fixture
-def releases(good: Path, miscalibrated: Path, over_pruned: Path, elsewhere: Path) -> dict[str, Path]:
-    return {"good": good, "miscalibrated": miscalibrated, "over_pruned": over_pruned, "elsewhere": elsewhere}
 
 
 @pytest.fixture
@@ -151,110 +144,6 @@ def test_a_few_rows_that_the_incumbent_got_wrong_clear_no_stage(releases: dict[s
     assert may.chain == 1
     told = quality.judge(bad, window.nothing(bad), may, alarmed=True, drifted=False, confidence=0.95)
     assert (told.kind, told.stage) == ("stage", "quantize"), told.why
-
-
-def test_inputs_are_replayed_through_every_stage(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> None:
-    path = tmp_path / "rows.npz"
-    np.savez(path, image=workshop.images[:300], label=workshop.labels[:300])
-    for name, verdict in {"good": "nothing", "miscalibrated": "quantize"}.items():
-        rows = inputs.read(releases[name], path, "label")
-        found = blame(releases[name], rows=rows, incumbent=releases["good"], rounds=0)
-        assert (found.verdict, found.rows, found.labelled) == (verdict, 300, 300)
-    np.savez(path, image=blurred(workshop.images), label=workshop.labels)
-    assert blame(releases["good"], rows=inputs.read(releases["good"], path, "label"), rounds=0).verdict == "data"
-
-
-def measured_on(release: Path, target: Path, resealed: Callable[..., Path], runtime: str) -> Path:
-    """The same release, whose last stage was measured with ``runtime``."""
-    return resealed(release, target, lambda _, card: card["benchmark"]["stages"]["quantize"].update(runtime=runtime))
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The stages that blame loads, with the runtimes that it loads them with."""
-    found: list[tuple[str, str]] = []
-
-    class Noted(Predictor):
-        def __init__(self, *arguments: Any, **keys: Any) -> None:
-            super().__init__(*arguments, **keys)
-            found.append((self.directory.name, self.runtime_name))
-
-    monkeypatch.setattr("slimline.monitor.blame.chain.Predictor", Noted)
-    return found
-
-
-def test_a_stage_runs_on_what_it_was_measured_with(
-    good: Path, workshop: Workshop, tmp_path: Path, resealed: Callable[..., Path], asked: list[tuple[str, str]]
-) -> None:
-    """Another runtime takes another time, and gives other answers."""
-    release = measured_on(good, tmp_path / "rows", resealed, "onnxruntime-rows")
-    expected = [(stage, "onnxruntime") for stage in LINE[:-1]] + [(LINE[-1], "onnxruntime-rows")]
-    replayed(release, {"image": workshop.images[:10]})
-    assert asked == expected
-    assert len(blame(release, rounds=2).timed) == len(LINE)
-    assert asked == expected * 2
-
-
-def test_a_runtime_that_is_not_here_stops_no_blame(
-    good: Path, workshop: Workshop, tmp_path: Path, resealed: Callable[..., Path], asked: list[tuple[str, str]],
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    """A monitor may have no GPU: the answers are nearly the same on what it has, the times aren't."""
-    release = measured_on(good, tmp_path / "gpu", resealed, "tensorrt")
-    rows = replayed(release, {"image": workshop.images[:300]}, workshop.labels[:300].tolist())
-    assert asked[-1] == ("quantize", "onnxruntime")
-    found = blame(release, rows=rows, rounds=2)
-    assert (found.verdict, found.timed) == ("nothing", [])
-    assert "its answers are replayed with onnxruntime" in caplog.text
-    assert "the stages aren't timed" in caplog.text
-
-
-def test_inputs_kept_by_the_store_are_replayed_through_the_incumbent(
-    releases: dict[str, Path], workshop: Workshop, tmp_path: Path
-) -> None:
-    """Under blur the incumbent loses as much at the same stages: nothing that its stages do is to blame."""
-    traffic = Traffic(mode="sampled", change=blurred)
-    again = workshop.release("good-again", seed=1)
-    with traffic.write(f"sqlite:///{tmp_path}/kept.db", again, workshop, 0) as store:
-        found = blame(again, store, incumbent=releases["good"], signal="accuracy", rounds=0)
-    assert found.verdict == "data"
-    assert found.allowed.startswith(("the incumbent's", "the budget's"))
-
-
-def test_images_in_folders_named_by_their_labels(good: Path, workshop: Workshop, tmp_path: Path) -> None:
-    from PIL import Image
-
-    for place in range(40):
-        folder = tmp_path / "images" / str(workshop.labels[place])
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = workshop.images[place, 0] * 0.3760 + 0.3053
-        Image.fromarray(np.rint(pixels * 255).astype(np.uint8), "L").save(folder / f"{place}.png")
-    rows = inputs.read(good, tmp_path / "images", "label")
-    assert sorted(rows.labels.tolist()) == sorted(workshop.labels[:40].tolist())
-    assert (rows.outputs["teacher"].argmax(1) == rows.labels).mean() > 0.8
-
-
-@pytest.mark.parametrize(
-    ("name", "arrays", "error", "message"),
-    [
-        ("rows.npz", {"picture": np.zeros((2, 1, 8, 8), np.float32)}, InputError, "input 'picture' is unknown"),
-        ("rows.npz", {"image": np.zeros((2, 1, 8, 8), np.float32), "label": np.zeros(3)}, DataError, "equally many"),
-        ("rows.npz", {"image": np.zeros((1, 1, 8, 8), np.float32), "label": ["cat"]}, DataError, "'cat' is no label"),
-        ("rows.npz", None, DataError, "can't be read"),
-        ("rows.txt", None, DataError, "a folder of images, .csv"),
-        ("rows.csv", None, DataError, "no column"),
-    ],
-)
-def test_inputs_that_do_not_fit_are_named(
-    good: Path, tmp_path: Path, name: str, arrays: Any, error: type[SlimlineError], message: str
-) -> None:
-    path = tmp_path / name
-    path.write_bytes(b"nothing")
-    if arrays is not None:
-        np.savez(path, **arrays)
-    with pytest.raises(error, match=message) as raised:
-        inputs.read(good, path, "label")
-    assert str(raised.value).count(str(path)) == 1
 
 
 def test_an_alarm_is_explained_and_exported(releases: dict[str, Path], workshop: Workshop, tmp_path: Path) -> None:
@@ -355,55 +244,6 @@ def test_latency_is_told_by_the_batch_that_was_timed(good: Path, tmp_path: Path,
     assert "| latency p50, batch 8 | benchmark |" in text
     assert re.search(r"\| [\d.]+ ms \| [\d.]+ ms \|$", text, re.MULTILINE)
     assert "| latency p50 | benchmark |" in page.markdown(blame(good, rounds=0))
-
-
-def test_slow_requests_explain_no_wrong_answers(good: Path, workshop: Workshop, tmp_path: Path) -> None:
-    with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
-        assert blame(good, store, signal="accuracy", rounds=2).verdict == "nothing"
-        assert blame(good, store, rounds=2).verdict == "serving"
-
-
-def test_requests_are_held_to_what_the_monitor_holds_them_to(good: Path, workshop: Workshop, tmp_path: Path) -> None:
-    """``slimline monitor --params`` stands in for what the release was made with."""
-    url = f"sqlite:///{tmp_path / 'events.db'}"
-    (tmp_path / "params.yaml").write_text(json.dumps(
-        Chain.read(good).card["params"] | {"monitor": {"latency_ms": {"predict": 1000}}}
-    ))  # fmt: skip
-    with Traffic(rows=100, delay=0.005).write(url, good, workshop, 0) as store:
-        assert blame(good, store, rounds=2).verdict == "serving"
-        assert blame(good, store, rounds=2, settings=Monitor(latency_ms={"predict": 1000})).verdict == "nothing"
-    command = ["blame", str(good), "--store", url, "--params", str(tmp_path / "params.yaml")]
-    done = CliRunner().invoke(app, command)
-    assert (done.exit_code, done.stdout.splitlines()[0].split()[0]) == (0, "nothing:"), done.output
-
-
-def test_a_release_without_measured_latency_is_held_to_none(
-    good: Path, workshop: Workshop, tmp_path: Path, resealed: Callable[..., Path]
-) -> None:
-    release = resealed(
-        good, tmp_path / "unmeasured", lambda _, card: card["benchmark"]["stages"]["quantize"].update(latency_ms={})
-    )
-    with Traffic(rows=100, delay=0.005).write(f"sqlite:///{tmp_path}/events.db", release, workshop, 0) as store:
-        assert blame(release, store, rounds=2).verdict == "nothing"
-
-
-def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp_path: Path) -> None:
-    own = ("accuracy", digest(good), "default", State.REGRESSED, "it fell", 1e9, 300)
-    drift = Standing("drift/input", *own[1:])
-    with Traffic(rows=60).write(f"sqlite:///{tmp_path}/events.db", good, workshop, 0) as store:
-        told = Alarm("one", 1e9 + 60, Standing(*own))
-        assert on_alarm(told, good, store).verdict == "nothing"
-        assert on_alarm(told, good, store, standings=[drift]).verdict == "data"
-
-
-def test_answers_that_are_not_the_models_are_servings_fault(good: Path, workshop: Workshop) -> None:
-    """The same rows through the same model say something else: a process with another model, or broken kernels."""
-    rows = replayed(good, {"image": workshop.images[:300]}, workshop.labels[:300].tolist())
-    served = rows.served.copy()
-    served[:40] = (served[:40] + 1) % 10
-    found = blame(good, rows=replace(rows, served=served), rounds=0)
-    assert found.verdict == "serving"
-    assert "13.3% of the answers given are not what quantize's own model says" in found.why
 
 
 def test_the_command_prints_a_table_and_writes_it(

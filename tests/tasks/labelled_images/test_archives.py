@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slimline import image_sources
+from slimline import image_stores
 from slimline.errors import DataError
 from slimline.project import own_data
 from tests.pictures import LABELS, write_folders, write_manifest, write_tar, write_zip
@@ -25,10 +25,18 @@ def test_names_in_a_zip_are_utf_8_even_where_it_does_not_say_so(tmp_path: Path) 
     (tmp_path / "p.zip").write_bytes(flag.sub(lambda found: found[1] + bytes(2), whole))
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         assert not any("größer" in name for name in archive.namelist())
-    store = image_sources.store(tmp_path / "p.zip")
+    store = image_stores.store(tmp_path / "p.zip")
     assert {name.split("/")[-2] for name in store.names()} == {"größer", "green", "blue"}
     assert all(store.read(name).startswith(b"\x89PNG") for name in store.names())
-    assert image_sources.store(tmp_path / "said.zip").names() == store.names()
+    assert image_stores.store(tmp_path / "said.zip").names() == store.names()
+
+
+def test_a_zip_with_a_password_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
+    whole = write_zip(folder, tmp_path / "p.zip").read_bytes()
+    flag = re.compile(rb"(PK\x03\x04..|PK\x01\x02....).", re.DOTALL)
+    (tmp_path / "p.zip").write_bytes(flag.sub(lambda found: found[1] + b"\x01", whole))
+    with pytest.raises(DataError, match=r"p\.zip: .*\.png: can't be read: .* encrypted, password required"):
+        all_rows(make(tmp_path / "p.zip"))
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slimline import image_sources, preprocess, tables
+from slimline import image_sources, image_stores, preprocess, tables
 from slimline.errors import DataError
 from slimline.project import own_data
 from tests.pictures import LABELS, picture, write_folders, write_tar, write_zip
@@ -43,14 +43,14 @@ def test_folders_that_are_parts_in_part_are_refused(tmp_path: Path, image: str, 
     (root / image).parent.mkdir(parents=True)
     picture("red", 0).save(root / image)
     with pytest.raises(DataError, match=message):
-        image_sources.by_folder(image_sources.store(root))
+        image_sources.by_folder(image_stores.store(root))
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for name in ("train", "tram"):
         (tmp_path / name).mkdir()
         picture("red", 0).save(tmp_path / name / "0.png")
-    assert {item.label for item in image_sources.by_folder(image_sources.store(tmp_path))} == {"train", "tram"}
+    assert {item.label for item in image_sources.by_folder(image_stores.store(tmp_path))} == {"train", "tram"}
 
 
 SUFFIXES = ["avif", "jp2", "jfif", "jpe", "ppm", "pgm", "tga", "ico", "qoi", "apng", "JPEG"]
@@ -69,7 +69,7 @@ def test_files_of_any_picture_format_are_images_of_class_folders(tmp_path: Path,
             for path in sorted(root.rglob("*.*")):
                 archive.write(path, path.relative_to(root))
         root = tmp_path / "p.zip"
-    files = image_sources.store(root)
+    files = image_stores.store(root)
     items = image_sources.by_folder(files)
     assert len(items) == 2 * len(SUFFIXES)
     assert len(preprocess.decode_image(list(image_sources.pictures(files, items)))) == len(items)

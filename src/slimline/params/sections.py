@@ -1,14 +1,9 @@
-"""params.yaml as typed, frozen sections. An unknown or out-of-range key is an error that names file and key."""
+"""The sections of params.yaml, typed and frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -17,15 +12,9 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
-    TypeAdapter,
-    ValidationError,
     model_serializer,
 )
 
-from slimline import plugins
-from slimline.errors import ParamsError, near_miss
-
-FILE = Path("params.yaml")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -285,139 +274,3 @@ class Params(Section):
     def trusted(self) -> frozenset[str]:
         """The ``module:Name`` references that a loaded artifact may run."""
         return frozenset(self.trust)
-
-
-FIXED = tuple(name for name in Params.model_fields if name != "compressions")
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping: YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands there twice", key.start_mark
-                )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        return super().construct_mapping(node, deep=deep)
-
-
-def read(path: Path = FILE) -> dict[str, Any]:
-    """Read a params file as plain data. Raises ParamsError when it is missing or not a YAML mapping."""
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a safe loader)
-    except FileNotFoundError as error:
-        raise ParamsError(
-            f"{path}: not found; run this in the project's folder, or 'slimline init' to make one"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise ParamsError(f"{path}: expected keys and values, found {type(document).__name__}")
-    return document
-
-
-def load(path: Path = FILE) -> Params:
-    """Read and validate ``path``; ``configure`` validates plug-in settings, ``pipeline.check_order`` the order."""
-    return parse(read(path), path)
-
-
-def parse(document: Mapping[str, Any], path: Path = FILE) -> Params:
-    """Validate a params document. Raises ParamsError with file, key and what to do."""
-    fixed = {key: value for key, value in document.items() if key in FIXED}
-    compressions: dict[str, Distill | Compression] = {}
-    for key, value in document.items():
-        if key in FIXED:
-            continue
-        if not isinstance(value, Mapping) or "from" not in value:
-            known = [*FIXED, "distill", "prune", "quantize", "factorize"]
-            missing = "a stage needs 'from'" if isinstance(value, Mapping) else "unknown key"
-            raise ParamsError(f"{path}: {key}: {missing}.{near_miss(str(key), known)} Known: {', '.join(known)}")
-        section: type[Distill | Compression] = Distill if "methods" not in value else Compression
-        compressions[key] = _validate(section, value, f"{path}: {key}")
-        if value.get("model") and value.get("keep"):
-            raise ParamsError(f"{path}: {key}.keep: it takes blocks of the input model, and 'model' builds another")
-    checked: Params = _validate(Params, {**fixed, "compressions": compressions}, f"{path}:")
-    return checked
-
-
-def configure(kind: str, chosen: Configured, where: str) -> Any:
-    """Build the plug-in ``chosen`` names; its dataclass fields are its keys, checked as their annotations say.
-
-    ``where`` is the file and key to name in an error, such as ``params.yaml: prune.methods.0``.
-    """
-    factory = plugins.find(kind, chosen.name, where=where)
-    if not is_dataclass(factory):
-        raise ParamsError(f"{where}: plug-in {chosen.name!r} must be a dataclass, its fields are its params.yaml keys")
-    own = [field.name for field in fields(factory)]
-    known = [*own, *(key for key in type(chosen).model_fields if key != "name")]
-    for key in chosen.settings:
-        if key not in own:
-            raise ParamsError(
-                f"{where}.{key}: unknown key of {chosen.name!r}.{near_miss(key, known)} Known: {', '.join(known)}"
-            )
-    return _validate(factory, chosen.settings, where)
-
-
-def _validate(kind: Any, value: Any, where: str) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise ParamsError(_first_line(error, kind, where)) from error
-
-
-def _first_line(error: ValidationError, kind: Any, where: str) -> str:
-    errors = error.errors(include_url=False)
-    unknown = [each for each in errors if each["type"] in {"extra_forbidden", "unexpected_keyword_argument"}]
-    first = (unknown or errors)[0] if errors[0]["type"] == "missing" else errors[0]  # a slip says why a key is missing
-    location = [str(part) for part in first["loc"] if not _is_union_member(part)]
-    at = where if where.endswith(":") else where + "."
-    key = (at + " " if at.endswith(":") else at) + ".".join(location) if location else where.rstrip(":.")
-    if first in unknown:
-        known = _known_keys(kind, location)
-        return f"{key}: unknown key.{near_miss(location[-1], known)}" + (f" Known: {', '.join(known)}" if known else "")
-    if first["type"] == "missing":
-        return f"{key}: missing; it has no default"
-    text = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key}: {text}, found {first['input']!r}"
-
-
-def _is_union_member(part: int | str) -> bool:
-    """Pydantic puts the tried member of a union into an error's location; no such key stands in the file."""
-    return isinstance(part, str) and (part in {"float", "int", "constrained-int", "constrained-float"} or "[" in part)
-
-
-def _known_keys(kind: Any, location: list[str]) -> list[str]:
-    """Return the keys allowed beside the last one of ``location``, walking the types from ``kind``."""
-    kinds = _members(kind)
-    for part in location[:-1]:
-        kinds = [member for each in kinds for member in _members(_inner(each, part))]
-    return [key for each in kinds for key in _keys(each) if key != "compressions"]
-
-
-def _members(kind: Any) -> list[Any]:
-    """Return the members of a union, annotations taken off."""
-    if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
-    if get_origin(kind) in {Union, UnionType}:
-        return [member for each in get_args(kind) for member in _members(each)]
-    return [kind]
-
-
-def _inner(kind: Any, part: str) -> Any:
-    """Return the type behind the key (or position) ``part`` of a section, a dataclass, a mapping or a list."""
-    if get_origin(kind) in {dict, list}:
-        return get_args(kind)[-1]
-    return _keys(kind).get(part)
-
-
-def _keys(kind: Any) -> dict[str, Any]:
-    """Return {key: type} of a section or a dataclass; none of anything else."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-    if not is_dataclass(kind):
-        return {}
-    types = get_type_hints(kind)
-    return {field.name: types[field.name] for field in fields(kind)}

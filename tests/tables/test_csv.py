@@ -1,8 +1,7 @@
-"""Tables of texts as users have them: long values, keys that not every line has."""
+"""CSV and TSV as users have them: long values, semicolons, a line that says what separates, other encodings."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 from slimline import tables
 from slimline.errors import DataError
-from slimline.project import own_data
 
 
 def test_a_value_may_be_a_whole_book(tmp_path: Path) -> None:
@@ -72,25 +70,6 @@ def test_lines_are_counted_behind_the_one_that_says_what_separates(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("header", "cell", "number"),
-    [
-        ("text;label", "3,5", "3.5"), ("text;label", "-,5", "-.5"), ("text;label", " 12,0 ", " 12.0 "),
-        ("text;label", "3.5", "3.5"), ("text;label", "1,2,3", "1,2,3"), ("text;label", "a,5", "a,5"),
-        ("text,label", "3,5", "3.5"), ("text,label", "1,200", "1,200"), ("text,label", "0,200", "0.200"),
-        ("text;label", "1,200", "1.200"), ("text;label", "-1.234,5", "-1234.5"),
-        ("text;label", "1.234.567,0", "1234567.0"), ("text;label", "1.234.567", "1234567"),
-        ("text;label", "1.234", "1.234"), ("text;label", "1.23,5", "1.23,5"),
-        ("text;label", "0.234,5", "0.234,5"), ("text,label", "1.234,5", "1234.5"),
-        ("text,label", "1.234.567", "1.234.567"), ("text;label", "1.234,567", "1234.567"),
-    ],
-)  # fmt: skip
-def test_a_number_may_have_a_decimal_comma(tmp_path: Path, header: str, cell: str, number: str) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(f"{header}\n")
-    assert tables.read(path).number(cell) == number
-
-
-@pytest.mark.parametrize(
     ("content", "line", "encoding"),
     [
         ("text;label\nGröße;a\n".encode("cp1252"), 2, "WINDOWS-1252"),
@@ -109,22 +88,3 @@ def test_other_encodings_are_told_with_the_command_that_converts(
     why = rf"my t\.csv: line {line}: not UTF-8 \(invalid start byte at byte \d\); was it saved as {encoding}\? "
     convert = rf"iconv -f {encoding} -t UTF-8 'my t\.csv' > 'my t\.utf8\.csv'"
     assert re.fullmatch(why + convert, str(caught.value))
-
-
-def write_lines(path: Path, missing: str) -> Path:
-    """Write lines of which the third alone lacks a key."""
-    lines = [{"text": f"a goal {at}", "label": "ab"[at % 2], "lang": "en"} for at in range(8)]
-    del lines[2][missing]
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return path
-
-
-def test_a_key_that_nobody_uses_may_be_missing(tmp_path: Path) -> None:
-    assert own_data.describe(write_lines(tmp_path / "t.jsonl", "lang")).rows == 8
-
-
-def test_a_key_that_is_used_may_not(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"t\.jsonl: line 3: no key 'text', which line 1 has"):
-        own_data.describe(write_lines(tmp_path / "t.jsonl", "text"))
-    with pytest.raises(DataError, match="line 3: no key 'lang'"):
-        list(tables.read(write_lines(tmp_path / "t.jsonl", "lang")).batches(10))
