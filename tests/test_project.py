@@ -90,7 +90,7 @@ def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
 
 def test_a_wrong_argument_is_told_before_a_missing_repository(tmp_path: Path) -> None:
     """Who made both mistakes would otherwise set up git first, to be told of the other."""
-    missing = layout.Own("resnet", tmp_path / "pictures")
+    missing = own_project.Own("resnet", tmp_path / "pictures")
     with pytest.raises(DataError, match=f"^{tmp_path}/pictures: no such"):
         layout.lay_out(tmp_path, recipe="int8", limit=None, own=missing)
 

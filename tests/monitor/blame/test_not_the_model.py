@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -59,8 +60,6 @@ def test_drift_that_the_monitor_saw_is_drift(good: Path, workshop: Workshop, tmp
 
 def test_answers_that_are_not_the_models_are_servings_fault(good: Path, workshop: Workshop) -> None:
     """The same rows through the same model say something else: a process with another model, or broken kernels."""
-    from dataclasses import replace
-
     rows = replayed(good, {"image": workshop.images[:300]}, workshop.labels[:300].tolist())
     served = rows.served.copy()
     served[:40] = (served[:40] + 1) % 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,6 @@ from tests.monitor.undo.conftest import Make, alarm
 
 def verdict(two_releases: tuple[Path, Path], kind: str) -> Blame:
     """Return a real verdict on the first release with another ``kind``."""
-    from dataclasses import replace
-
     return replace(blame(two_releases[0], rounds=0), kind=kind, why="because")
 
 
