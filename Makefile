@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: repro serve bento test test-tensorrt test-triton test-vision test-e2e check format
-.PHONY: example-topics example-garments demo-regression ablation bench bench-methods bench-noop bench-training bench-own-data bench-serving bench-soak bench-timers bench-memory bench-attention bench-monitor bench-monitoring lock clean
+.PHONY: example-topics example-garments demo-regression ablation bench bench-methods bench-noop bench-training bench-own-data bench-int8 bench-serving bench-soak bench-timers bench-memory bench-attention bench-monitor bench-monitoring lock clean
 
 repro: .venv/installed  ## run the whole chain: train, compress, export, measure, report, release
 	slimline check
@@ -71,6 +71,9 @@ bench-training: .venv/installed  ## what the training loop costs beside one writ
 
 bench-own-data: .venv/installed  ## memory that preparing 30k and 300k texts, 10k and 100k images takes
 	python benchmarks/own_data.py
+
+bench-int8: .venv/installed  ## from an encoder of MiniLM's shape and 10,000 texts to an int8 release: seconds, by stage
+	python benchmarks/int8_time.py
 
 bench-serving: .venv/installed  ## the endpoint beside bare and plain servers, and Triton where test-triton ran; needs wrk, h2load, two cores
 	python benchmarks/serving/run.py

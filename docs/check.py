@@ -33,6 +33,7 @@ TABLES: list[tuple[Path, str, Callable[[Path], str]]] = [
     (BENCHMARKS, "training-loop", training.training_loop),
     (BENCHMARKS, "training-formats", training.training_formats),
     (BENCHMARKS, "own-data", training.own_data),
+    (BENCHMARKS, "int8", training.int8),
     (BENCHMARKS, "peers", compression.peers),
     (BENCHMARKS, "memory", training.memory),
     (MONITORING, "speed", monitoring.speed),

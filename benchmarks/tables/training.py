@@ -1,9 +1,10 @@
-"""What training and preparing data cost: as markdown tables."""
+"""What training, preparing data and a whole int8 chain cost: as markdown tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from int8_time import STAGES
 from tables.measured import read
 
 
@@ -79,4 +80,23 @@ def own_data(root: Path) -> str:
                 row["seconds"],
             ]
             lines.append(" | ".join(map(str, cells)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def int8(root: Path) -> str:
+    """Return metrics/int8.json as a row a stage, and what has passed until report and release."""
+    measured = read(root, "int8")
+    if not measured:
+        return ""
+    seconds, goal, cores = measured["seconds"], measured["goal_s"], measured["machine"]["cores"]
+    lines = [f"{measured['rows']:,} rows, {cores} cores | s | goal", "---|---:|---"]
+    lines += [f"{each} | {took:,.0f} | " for each in STAGES if (took := measured["stages"].get(each)) is not None]
+    lines += [
+        f"until the {name}, `slimline init` and DVC included | {took:,.0f} | "
+        f"≤ {goal}: {'met' if took <= goal else 'missed'}"
+        for name, took in sorted(seconds.items(), key=lambda each: each[1])
+    ]
+    before, after = measured["load"]
+    lines.append(f"processor time of all that, on every core | {measured['processor_seconds']:,.0f} | ")
+    lines.append(f"the machine's load, others' work included, before and after | {before}, {after} | ")
     return "\n".join(f"| {line} |" for line in lines)

@@ -62,3 +62,18 @@ def test_what_the_monitor_costs_is_shown_once_it_was_measured(repository: Path) 
     (repository / "metrics/monitor-speed.json").write_text(json.dumps(measured))
     *_, row = monitoring.speed(repository).splitlines()
     assert row == "| 1,000,000 | 54,000 | 118 → 122 | +4.9 | 0.3 |"
+
+
+def test_the_time_to_int8_is_held_to_its_goal(repository: Path) -> None:
+    from tables import training
+
+    assert training.int8(repository) == ""
+    measured = {
+        "rows": 10_000, "goal_s": 600, "machine": {"cores": 2}, "seconds": {"report": 548, "release": 612},
+        "stages": {"teacher": 52.5, "quantize": 165.3}, "processor_seconds": 880, "load": [0.1, 2.0],
+    }  # fmt: skip
+    (repository / "metrics/int8.json").write_text(json.dumps(measured))
+    lines = training.int8(repository).splitlines()
+    assert "| quantize | 165 |  |" in lines
+    assert "| until the report, `slimline init` and DVC included | 548 | ≤ 600: met |" in lines
+    assert "| until the release, `slimline init` and DVC included | 612 | ≤ 600: missed |" in lines

@@ -132,7 +132,7 @@ class TeacherCache:
             return call(self.teacher, batch).float().cpu().numpy()
 
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        bar = progress.each(starts, f"teacher's answers, {path.stem}", len(starts), "batch")
+        bar = progress.each(starts, f"teacher's answers, {path.stem}", len(starts), "part")
         try:
             row_files.save(scratch, map(answers, bar), len(self.split))
             scratch.replace(path)
