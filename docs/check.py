@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # what measures also makes the tables
 
-from tables import compression, monitoring, serving, training
-
 from slimline.monitoring import rules
+from tables import compression, monitoring, serving, training
 
 ROOT = Path(__file__).parents[1]
 METHODS = ROOT / "docs" / "methods.md"
