@@ -4,7 +4,7 @@
 each tool compress the teacher's export there, and measures all variants on the test split and, interleaved, on the
 clock: batch 1 and 8, one and two threads, rows of the data's own lengths. metrics/peers.json holds {workload: variants,
 goals, what failed and why}, docs/check.py --write puts the tables into docs/benchmarks.md, docs/peers.png shows
-accuracy against speed. A variant that fails is left out; the others are measured.
+accuracy against speed. Where a variant fails the others are measured.
 
 The teacher and the last stage are measured on ``onnxruntime-rows`` too, whose threads share the rows of a batch; the
 last stage there is the one whose goals are judged.
@@ -175,7 +175,7 @@ class Running:
 class Workload:
     """What is known of a workload: ``rows`` {variant: numbers}, ``failed`` {variant: why, in one line}.
 
-    Variants that have one of ``without`` in their name are left out, and listed as failed.
+    Variants that have one of ``without`` in their name are ``left_out``.
     """
 
     name: str
@@ -185,6 +185,7 @@ class Workload:
     def __post_init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.failed: dict[str, str] = {}
+        self.left_out: list[str] = []
         self._exports: dict[str, tuple[Path, str]] = {}
         self._base: NDArray[Any] | None = None
         self._ahead: dict[str, dict[str, tuple[float, list[float]]]] = {}
@@ -193,15 +194,17 @@ class Workload:
         """Make and measure every variant; return the workload's entry of metrics/peers.json."""
         stages = manifest.read_json(Path("metrics/latency.json"))["stages"]
         for variant in variants(self.stage, {name: row["runtime"] for name, row in stages.items()}):
+            if any(part in variant.name for part in self.without):
+                self.left_out.append(variant.name)
+                continue
             with self._recorded(variant.name):
-                if any(part in variant.name for part in self.without):
-                    raise SlimlineError("left out of this run by --without")
                 export = variant.make()
                 row = self._quality(export, variant.runtime)
                 self._exports[variant.name] = export, variant.runtime
                 self.rows[variant.name] = {"tool": variant.tool, "runtime": variant.runtime, **row}
         if BASE not in self.rows:
-            raise SlimlineError(f"{self.name}: {BASE}: {self.failed[BASE]}; nothing to compare with")
+            why = self.failed.get(BASE, "left out by --without")
+            raise SlimlineError(f"{self.name}: {BASE}: {why}; nothing to compare with")
         last = ours(self.stage.params.export.stages[-1])
         own = f"{last}{SHARED}"
         inputs = latency.typical_batches(self.stage.splits["calibration"], BATCH_SIZES, REPEATS, self.stage.params.seed)
@@ -215,7 +218,8 @@ class Workload:
         return {
             "machine": benchmark.machine(), "versions": _versions(), "primary": primary, "ours": own,
             "rows": len(self.stage.splits["test"]), "variants": self.rows, "failed": self.failed,
-            "goals": [each.as_json() for each in aims], "operators": self._operators((BASE, last), inputs),
+            "left_out": self.left_out, "goals": [each.as_json() for each in aims],
+            "operators": self._operators((BASE, last), inputs),
         }  # fmt: skip
 
     @contextmanager

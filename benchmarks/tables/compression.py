@@ -115,6 +115,8 @@ def peers(root: Path) -> str:
             lines.append(" | ".join(cells))
         for variant, why in workload.get("failed", {}).items():
             lines.append(" | ".join([variant, f"failed: {why.replace('|', '/')}", *[""] * (len(head) - 1)]))
+        for variant in workload.get("left_out", []):
+            lines.append(" | ".join([variant, "left out", *[""] * (len(head) - 1)]))
         if goals := workload.get("goals"):
             lines += ["", f"{name}: {workload['ours']} | " + " | ".join([*places, "met"])]
             lines += ["|".join(["---", *["---"] * len(places), "---"])]

@@ -91,6 +91,7 @@ def test_the_page_says_what_failed_and_what_was_missed(rows: dict[str, Any], tmp
     rows["alone"] = row("nncf", 0.969, 3.8)
     workload = {
         "primary": "accuracy", "rows": 100, "variants": rows, "ours": OURS, "failed": {"Olive": "ImportError: a | b"},
+        "left_out": ["torch-pruning"],
         "goals": list(judged(rows).values()),
         "operators": {
             "fp32": {"b1/t1": {"MatMul": 1200.0, "others": 5.0}}, OURS: {"b1/t1": {"Add": 30.0, "others": 4.0}},
@@ -101,7 +102,10 @@ def test_the_page_says_what_failed_and_what_was_missed(rows: dict[str, Any], tmp
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/peers.json").write_text(json.dumps({"workloads": {"topics": workload}}))
     measured, aimed, spent = compression.peers(tmp_path).split("\n\n")
-    assert measured.splitlines()[-1].startswith("| Olive | failed: ImportError: a / b |")
+    failed, left_out = measured.splitlines()[-2:]
+    assert failed.startswith("| Olive | failed: ImportError: a / b |")
+    assert left_out.startswith("| torch-pruning | left out |")
+    assert len({line.count("|") for line in measured.splitlines()}) == 1
     lines = aimed.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "1.90× [0.10, 99.00] alone; **missed by 0.10×**" in lines[3]

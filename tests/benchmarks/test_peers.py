@@ -150,7 +150,8 @@ def test_what_is_left_out_is_listed(project: Project, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(peers, "THREADS", (1,))
     found = peers.Workload("words", project("words"), ["NNCF", "Olive", "static", "student"]).measure()
-    assert found["failed"]["NNCF int8 in OpenVINO"] == "SlimlineError: left out of this run by --without"
+    assert "NNCF int8 in OpenVINO" in found["left_out"]
+    assert not found["failed"]
     assert set(found["variants"]) & BOTH == BOTH - {each for each in BOTH if "NNCF" in each or "static" in each}
 
 
