@@ -12,7 +12,7 @@ from typing import Any
 
 NEAR = 0.01  # of the teacher's score: a peer within a point
 AHEAD = 2.0  # times as fast as the best of them
-NEAREST = 3.0  # times as fast as a peer, the most at which it stands beside ours row by row
+NEAREST = 4.0  # times as fast as a peer, the most at which it stands beside ours row by row
 DROP = 1.5  # points, the most that the upper bound of a drop may be
 FAST = {"topics": 8.0, "garments": 6.0}  # times as fast as fp32 in ONNX Runtime
 SMALL = {"topics": 10.0, "garments": 8.0}  # times smaller than that

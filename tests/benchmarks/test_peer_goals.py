@@ -90,12 +90,12 @@ def test_without_a_peer_nearby_nothing_is_missed(rows: dict[str, Any]) -> None:
     assert found == {"value": None, "ci": None, "over": None, "met": True, "missed_by": 0.0}
 
 
-def test_the_nearest_are_alike_and_at_most_three_times_as_slow(rows: dict[str, Any]) -> None:
+def test_the_nearest_are_alike_and_at_most_four_times_as_slow(rows: dict[str, Any]) -> None:
     import peer_goals
 
     assert peer_goals.nearest(rows, OURS, ahead(rows), "accuracy") == ["of two tools", "alone"]
-    rows["of two tools"]["latency_ms"]["b1/t1"] = 7.0  # at b8/t1 it is as near as it was
-    rows["alone"] = row("nncf", 0.969, 7.0)
+    rows["of two tools"]["latency_ms"]["b1/t1"] = 9.0  # at b8/t1 it is as near as it was
+    rows["alone"] = row("nncf", 0.969, 9.0)
     assert peer_goals.nearest(rows, OURS, ahead(rows), "accuracy") == ["of two tools"]
 
 
