@@ -176,7 +176,7 @@ class Bench:
         return Predictor(export, runtime=runtime_choice.default(target.runtime), threads=target.threads)
 
     def speeds(self, exports: dict[str, Path], batch_sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
-        """Return {name: latency, speed-up over the teacher and its interval}, all measured interleaved in one run."""
+        """Return {name: latency, throughput, speed-up over the teacher with its interval}, interleaved in one run."""
         settings = self.stage.params
         predictors = {name: self.predictor(export) for name, export in exports.items()}
         rows, _ = self.stage.splits["calibration"][slice(0, max(batch_sizes))]
@@ -186,18 +186,7 @@ class Bench:
                 {name: each.runtime.run for name, each in predictors.items()}, inputs,
                 rounds=ROUNDS, repeats=REPEATS, seed=settings.seed, progress=done,
             )  # fmt: skip
-        found: dict[str, dict[str, Any]] = {}
-        for name, by in samples.items():
-            ratios = {
-                batch: latency.speedup(samples[ROOT][batch], each, settings.budget.confidence)
-                for batch, each in by.items()
-            }
-            found[name] = {
-                "latency_ms": {str(batch): each.percentiles_ms() for batch, each in by.items()},
-                "speedup": {str(batch): ratio for batch, (ratio, _) in ratios.items()},
-                "speedup_ci": {str(batch): bounds for batch, (_, bounds) in ratios.items()},
-            }
-        return found
+        return latency.table(samples, ROOT, settings.budget.confidence)
 
 
 def keep_export(folder: Path, export: Path, facts: dict[str, Any]) -> None:

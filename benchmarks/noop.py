@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from slimline import latency
+from slimline.latency import Samples
+
 ROUNDS = 15
 
 
@@ -41,11 +44,9 @@ def main() -> None:
         empty_pipeline(Path(scratch), len(stages))
         seconds(here, "report", "release")
         pairs = np.array([(seconds(here, "report", "release"), seconds(Path(scratch))) for _ in range(ROUNDS)])
-    rows = np.random.default_rng(0).integers(0, ROUNDS, (2000, ROUNDS))
-    draws = np.median(pairs[rows, 0], axis=1) / np.median(pairs[rows, 1], axis=1)
-    ours, empty = np.median(pairs, axis=0)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    print(f"{len(stages)} stages: {ours:.2f} s here, {empty:.2f} s empty: {ours / empty:.2f}× [{low:.2f}, {high:.2f}]")
+    ours, empty = (Samples(pairs[:, [at]]) for at in (0, 1))
+    ratio, (low, high) = latency.speedup(ours, empty, 0.95)
+    print(f"{len(stages)} stages: {ours.p50:.2f} s here, {empty.p50:.2f} s empty: {ratio:.2f}× [{low:.2f}, {high:.2f}]")
 
 
 if __name__ == "__main__":

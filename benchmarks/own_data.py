@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("csv", "parquet", "zip"))
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    document = json.loads(options.out.read_text()) if options.only and options.out.is_file() else {"kinds": {}}
+    kinds = manifest.read_json(options.out)["kinds"] if options.only and options.out.is_file() else {}
     for suffix, base in (("csv", options.texts), ("parquet", options.texts), ("zip", options.images)):
         if options.only in {None, suffix}:
             sizes = []
@@ -133,19 +133,14 @@ def main() -> None:
                     else:
                         write_texts(data, count)
                         write_tokenizer(folder / "tokenizer.json")
-                        args = {
-                            "data": data.name,
-                            "labels": LABELS,
-                            "tokenizer": "tokenizer.json",
-                            "max_length": LENGTH,
-                        }
-                        found = measure("text", args, folder)
+                        own = {"tokenizer": "tokenizer.json", "max_length": LENGTH}
+                        found = measure("text", {"data": data.name, "labels": LABELS, **own}, folder)
                     sizes.append({"given": count, "file_mb": round(data.stat().st_size / 2**20, 1), **found})
                 print(suffix, sizes[-1], flush=True)
             more = sizes[1]["given"] - sizes[0]["given"]
             slope = (sizes[1]["anonymous_mb"] - sizes[0]["anonymous_mb"]) * 2**20 / more
-            document["kinds"][suffix] = {"sizes": sizes, "bytes_a_row": round(slope)}
-    manifest.write_json(options.out, {"format": 1, "machine": benchmark.machine(), **document})
+            kinds[suffix] = {"sizes": sizes, "bytes_a_row": round(slope)}
+    manifest.write_json(options.out, {"format": 1, "machine": benchmark.machine(), "kinds": kinds})
 
 
 if __name__ == "__main__":

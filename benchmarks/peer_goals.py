@@ -12,6 +12,7 @@ from typing import Any
 
 NEAR = 0.01  # of the teacher's score: a peer within a point
 AHEAD = 2.0  # times as fast as the best of them
+NEAREST = 4.0  # times as fast as a peer, the most at which it stands beside ours row by row
 DROP = 1.5  # points, the most that the upper bound of a drop may be
 FAST = {"topics": 8.0, "garments": 6.0}  # times as fast as fp32 in ONNX Runtime
 SMALL = {"topics": 10.0, "garments": 8.0}  # times smaller than that
@@ -52,8 +53,8 @@ def goals(name: str, rows: Rows, base: str, ours: str, ahead: Ratios, primary: s
 
     ``rows`` are {variant: what was measured}, ``ahead`` {peer: {place: (its time over ours, [low, high])}}.
     """
-    own, peers = rows[ours], {each: row for each, row in rows.items() if row["tool"] != OURS}
-    alike = [each for each, row in peers.items() if _overlap(row[f"{primary}_ci"], own[f"{primary}_ci"])]
+    own, peers = rows[ours], _peers(rows)
+    alike = _alike(rows, ours, primary)
     near = [each for each, row in peers.items() if BOTH not in row["tool"] and row[f"{primary}_drop"] <= NEAR]
     places = list(own["latency_ms"])
 
@@ -74,6 +75,20 @@ def goals(name: str, rows: Rows, base: str, ours: str, ahead: Ratios, primary: s
             points = [100 * each for each in (low, high)]
             found = Found(100 * drop, points, None, points[1] <= DROP, max(0.0, points[1] - DROP))
             yield Goal(f"upper bound of the drop of {metric} ≤ {DROP:g} points", "points", DROP, {"": found})
+
+
+def nearest(rows: Rows, ours: str, ahead: Ratios, primary: str) -> list[str]:
+    """Return the peers whose interval overlaps that of ``ours`` and that somewhere come within NEAREST of its speed."""
+    return [each for each in _alike(rows, ours, primary) if min(ratio for ratio, _ in ahead[each].values()) <= NEAREST]
+
+
+def _peers(rows: Rows) -> Rows:
+    return {each: row for each, row in rows.items() if row["tool"] != OURS}
+
+
+def _alike(rows: Rows, ours: str, primary: str) -> list[str]:
+    own = rows[ours][f"{primary}_ci"]
+    return [each for each, row in _peers(rows).items() if _overlap(row[f"{primary}_ci"], own)]
 
 
 def _overlap(a: list[float], b: list[float]) -> bool:

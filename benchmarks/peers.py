@@ -3,8 +3,8 @@
 ``make bench`` takes the workloads that ``make example-NAME`` has run (``make bench WORKLOADS=topics``: that one), lets
 each tool compress the teacher's export there, and measures all variants on the test split and, interleaved, on the
 clock: batch 1 and 8, one and two threads, rows of the data's own lengths. metrics/peers.json holds {workload: variants,
-goals, what failed and why}, docs/check.py --write puts the tables into docs/benchmarks.md, docs/peers.png shows
-accuracy against speed. A variant that fails is left out; the others are measured.
+goals, the nearest peers beside ours row by row, what failed and why}, docs/check.py --write puts the tables into
+docs/benchmarks.md, docs/peers.png shows accuracy against speed. Where a variant fails the others are measured.
 
 The teacher and the last stage are measured on ``onnxruntime-rows`` too, whose threads share the rows of a batch; the
 last stage there is the one whose goals are judged.
@@ -175,7 +175,7 @@ class Running:
 class Workload:
     """What is known of a workload: ``rows`` {variant: numbers}, ``failed`` {variant: why, in one line}.
 
-    Variants that have one of ``without`` in their name are left out, and listed as failed.
+    Variants that have one of ``without`` in their name are ``left_out``.
     """
 
     name: str
@@ -185,23 +185,26 @@ class Workload:
     def __post_init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.failed: dict[str, str] = {}
+        self.left_out: list[str] = []
         self._exports: dict[str, tuple[Path, str]] = {}
-        self._base: NDArray[Any] | None = None
+        self._outputs: dict[str, NDArray[Any]] = {}  # of the test split
         self._ahead: dict[str, dict[str, tuple[float, list[float]]]] = {}
 
     def measure(self) -> dict[str, Any]:
         """Make and measure every variant; return the workload's entry of metrics/peers.json."""
         stages = manifest.read_json(Path("metrics/latency.json"))["stages"]
         for variant in variants(self.stage, {name: row["runtime"] for name, row in stages.items()}):
+            if any(part in variant.name for part in self.without):
+                self.left_out.append(variant.name)
+                continue
             with self._recorded(variant.name):
-                if any(part in variant.name for part in self.without):
-                    raise SlimlineError("left out of this run by --without")
                 export = variant.make()
-                row = self._quality(export, variant.runtime)
+                row = self._quality(variant.name, export, variant.runtime)
                 self._exports[variant.name] = export, variant.runtime
                 self.rows[variant.name] = {"tool": variant.tool, "runtime": variant.runtime, **row}
         if BASE not in self.rows:
-            raise SlimlineError(f"{self.name}: {BASE}: {self.failed[BASE]}; nothing to compare with")
+            why = self.failed.get(BASE, "left out by --without")
+            raise SlimlineError(f"{self.name}: {BASE}: {why}; nothing to compare with")
         last = ours(self.stage.params.export.stages[-1])
         own = f"{last}{SHARED}"
         inputs = latency.typical_batches(self.stage.splits["calibration"], BATCH_SIZES, REPEATS, self.stage.params.seed)
@@ -212,10 +215,13 @@ class Workload:
         judged = own in self.rows
         ahead = {name: each for name, each in self._ahead.items() if name in self.rows}
         aims = peer_goals.goals(self.name, self.rows, BASE, own, ahead, primary) if judged else []
+        nearest = peer_goals.nearest(self.rows, own, ahead, primary) if judged else []
         return {
             "machine": benchmark.machine(), "versions": _versions(), "primary": primary, "ours": own,
             "rows": len(self.stage.splits["test"]), "variants": self.rows, "failed": self.failed,
-            "goals": [each.as_json() for each in aims], "operators": self._operators((BASE, last), inputs),
+            "left_out": self.left_out, "goals": [each.as_json() for each in aims],
+            "nearest": {each: self._beside(each, own)["drops"] for each in nearest},
+            "operators": self._operators((BASE, last), inputs),
         }  # fmt: skip
 
     @contextmanager
@@ -224,24 +230,26 @@ class Workload:
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            said = re.sub(r"(?<!\w)/\S*/", "", " ".join(str(error).split())) or repr(
-                error
-            )  # names of files, no folders
+            said = re.sub(r"(?<!\w)/\S*/", "", " ".join(str(error).split()))  # names of files, no folders
+            said = said or repr(error)
             self.failed[name] = f"{type(error).__name__}: {said[:200]}"
             print(f"{name}: failed: {self.failed[name]}", file=sys.stderr)
             if not isinstance(error, SlimlineError):
                 traceback.print_exception(error)
 
-    def _quality(self, export: Path, runtime: str) -> dict[str, Any]:
+    def _quality(self, name: str, export: Path, runtime: str) -> dict[str, Any]:
         """Return the quality of an export on the test split beside the first one's, and its bytes."""
-        test = self.stage.splits["test"]
         running = Running(export, runtime, max(THREADS))
-        out = running.outputs(test.inputs)
+        self._outputs[name] = running.outputs(self.stage.splits["test"].inputs)
         running.close()
-        self._base = out if self._base is None else self._base
-        quality = benchmark.quality(self.stage.task, test, self._base, out, CONFIDENCE)
+        quality = self._beside(next(iter(self._outputs)), name)
         quality.pop("per_class", None)
         return {"bytes": running.bytes, **quality, "latency_ms": {}, "speedup": {}, "speedup_ci": {}}
+
+    def _beside(self, base: str, own: str) -> dict[str, Any]:
+        """Return the quality of one variant's answers to the test split beside another's, row by row."""
+        outputs = self._outputs
+        return benchmark.quality(self.stage.task, self.stage.splits["test"], outputs[base], outputs[own], CONFIDENCE)
 
     def _times(self, inputs: Mapping[int, list[Arrays]], threads: int) -> Measured:
         """Return how long the variants take that answer each batch, interleaved."""
@@ -303,7 +311,7 @@ def panel(name: str, workload: Mapping[str, Any], place: str) -> Draw:
         ax.set_title(f"{name}: batch {batch}, {threads} thread")
         for at, (variant, row) in enumerate(rows):
             speed, (low, high) = row["speedup"][place], row["speedup_ci"][place]
-            ax.barh(at, speed, 0.42, color=GAIN if row["tool"] == "slimline" else MUTED)
+            ax.barh(at, speed, 0.42, color=GAIN if row["tool"] == peer_goals.OURS else MUTED)
             ax.plot([low, high], [at, at], color=INK, linewidth=1)
             ax.text(0, at + 0.27, f"{variant}, {row[workload['primary']]:.1%}", fontsize=8, va="bottom")
         ax.set_yticks([])

@@ -35,6 +35,7 @@ TABLES: list[tuple[Path, str, Callable[[Path], str]]] = [
     (BENCHMARKS, "int8", training.int8),
     (BENCHMARKS, "peers", compression.peers),
     (BENCHMARKS, "memory", training.memory),
+    (BENCHMARKS, "attention", training.attention),
     (MONITORING, "speed", monitoring.speed),
     (MONITORING, "simulated", monitoring.simulated),
     (MONITORING, "blame", monitoring.blame),

@@ -118,6 +118,13 @@ def test_what_is_cold_is_not_timed(machine: Machine) -> None:
         np.testing.assert_array_equal(found[name][batch].seconds, np.ones((3, 5)))
 
 
+def test_another_clock_may_time(machine: Machine) -> None:
+    machine.COLD = 0
+    inputs = {1: {"x": np.zeros(1)}}
+    found = latency.measure({"a": machine.model("a")}, inputs, rounds=2, repeats=3, clock=lambda: 7 * machine.now)
+    np.testing.assert_array_equal(found["a"][1].seconds, np.full((2, 3), 7.0))
+
+
 def test_slow_models_are_called_less_often(machine: Machine) -> None:
     machine.COLD = 0
     lengths = {1: [{"x": np.zeros(1)}], 4: [{"x": np.zeros(4)}]}

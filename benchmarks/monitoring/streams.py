@@ -1,8 +1,8 @@
 """Many streams of rows at once through the detectors of the signals.
 
 What a row does to a detector's bets is asked of the signal itself, once a test row; the recursion R ← (R + 1)·factor
-then runs over all streams together, a hundred times as fast as one signal object a stream. ``agree`` checks that both
-say the same.
+then runs over all streams together, a hundred times as fast as one signal object a stream. What ``alarms_of`` says of
+one stream shows whether both are the same.
 """
 
 from __future__ import annotations

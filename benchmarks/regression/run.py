@@ -10,7 +10,6 @@ it.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -135,9 +134,7 @@ def main() -> int:
 
 def record(letter: str, seed: int, outcome: Outcome) -> None:
     """Put one run into metrics/regressions.json, in the place of an earlier one of the same scenario and seed."""
-    measured: dict[str, Any] = {"format": 1, "runs": {}}
-    if OUT.is_file():
-        measured = json.loads(OUT.read_text(encoding="utf-8"))
+    measured: dict[str, Any] = manifest.read_json(OUT) if OUT.is_file() else {"format": 1, "runs": {}}
     measured["runs"][f"{letter}-{seed}"] = outcome.document | {"release": provenance.named(Path("release"))}
     manifest.write_json(OUT, measured)
 

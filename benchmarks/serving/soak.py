@@ -57,7 +57,7 @@ def slope(requests: NDArray[np.float64], megabytes: NDArray[np.float64]) -> list
 
 
 class Sampler(threading.Thread):
-    """Notes every few seconds how many requests were sent and how much memory the server holds."""
+    """Notes every second how many requests were sent and how much memory the server holds."""
 
     def __init__(self, client: open_loop.OpenLoop, pid: int) -> None:
         super().__init__(daemon=True)

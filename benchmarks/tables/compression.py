@@ -96,7 +96,9 @@ def _goal(row: dict[str, Any]) -> str:
 
 
 def peers(root: Path) -> str:
-    """Return metrics/peers.json as tables: what each tool made of the teacher, what was aimed at, where time goes."""
+    """Return metrics/peers.json as tables: what each tool made of the teacher, what was aimed at, the nearest peers row
+    by row, where time goes.
+    """
     lines: list[str] = []
     for name, workload in read(root, "peers")["workloads"].items():
         primary, rows = workload["primary"], workload["variants"]
@@ -115,13 +117,34 @@ def peers(root: Path) -> str:
             lines.append(" | ".join(cells))
         for variant, why in workload.get("failed", {}).items():
             lines.append(" | ".join([variant, f"failed: {why.replace('|', '/')}", *[""] * (len(head) - 1)]))
+        for variant in workload.get("left_out", []):
+            lines.append(" | ".join([variant, "left out", *[""] * (len(head) - 1)]))
         if goals := workload.get("goals"):
             lines += ["", f"{name}: {workload['ours']} | " + " | ".join([*places, "met"])]
             lines += ["|".join(["---", *["---"] * len(places), "---"])]
             lines += [_peer_goal(goal, places) for goal in goals]
+        if nearest := workload.get("nearest"):
+            lines += ["", *_nearest(f"{name}: {workload['ours']}", rows, workload["ours"], nearest, places)]
         if profiles := workload.get("operators"):
             lines += ["", *_operators(name, profiles)]
     return "\n".join(f"| {line} |" if line else "" for line in lines).strip()
+
+
+def _nearest(
+    title: str, rows: dict[str, Any], ours: str, nearest: dict[str, dict[str, Any]], places: list[str]
+) -> list[str]:
+    """Return how many points ours lies below each of the nearest peers on the same rows, and how much faster it is."""
+    metrics = list(next(iter(nearest.values())))
+    head = [*(f"points of {metric} below it" for metric in metrics), *(f"times as fast, {place}" for place in places)]
+    lines = [f"{title}, beside | " + " | ".join(head), "|".join(["---", *["---:"] * len(head)])]
+    for peer, drops in nearest.items():
+        points = [
+            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * each for each in (found["drop"], *found["ci"])))
+            for found in (drops[metric] for metric in metrics)
+        ]
+        own, other = rows[ours]["latency_ms"], rows[peer]["latency_ms"]
+        lines.append(" | ".join([peer, *points, *(f"{other[place] / own[place]:.2f}×" for place in places)]))
+    return lines
 
 
 def _operators(name: str, profiles: dict[str, dict[str, dict[str, float]]]) -> list[str]:

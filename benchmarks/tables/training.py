@@ -1,4 +1,4 @@
-"""What training, preparing data and a whole int8 chain cost: as markdown tables."""
+"""What training, compressing, preparing data and a whole int8 chain cost, and attention in integers: as markdown tables."""
 
 from __future__ import annotations
 
@@ -22,6 +22,27 @@ def memory(root: Path) -> str:
         cells = [f"{own[size]['ratio']:.2f}×" if size in own else "" for size in sizes]
         met = "yes" if all(each["ratio"] <= goal for each in own.values()) else "no"
         lines.append(" | ".join([step, *cells, met]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def attention(root: Path) -> str:
+    """Return metrics/attention.json as a row a length: milliseconds in floats, then the speed-up of each kernel."""
+    measured = read(root, "attention")
+    if not measured:
+        return ""
+    places, kernels = measured["places"], list(measured["operators"])
+    head = [f"{place}: floats, ms; {'; '.join(kernels)}" for place in places]
+    lines = [" | ".join(["tokens", *head]), "|".join(["---:"] * (len(head) + 1))]
+    for length in sorted({each for rows in places.values() for each in rows}, key=int):
+        cells = []
+        for row in (rows.get(length) for rows in places.values()):
+            ratios = [
+                "{:.2f}× [{:.2f}, {:.2f}]".format(row["speedup"][each], *row["speedup_ci"][each])
+                for each in kernels
+                if row
+            ]
+            cells.append("; ".join([f"{row['ms']['floats']:.1f}", *ratios]) if row else "")
+        lines.append(" | ".join([length, *cells]))
     return "\n".join(f"| {line} |" for line in lines)
 
 

@@ -59,13 +59,15 @@ def measure(
     pause: float = PAUSE_S,
     progress: Callable[[], None] = lambda: None,
     most: float = MOST_S,
+    clock: Callable[[], float] | None = None,
 ) -> Measured:
     """Time every model on every batch, ``repeats`` calls a group and one group a round.
 
     ``models`` are {name: call}, ``inputs`` {batch size: arrays}, or several batches that the calls take in turn: rows
     of several lengths. ``pause`` seconds come before each group. Where that would take more than about ``most``
     seconds, the slow batches' groups get fewer calls (of every model as many), then there are fewer rounds, ``LEAST``
-    at least. Returns {name: {batch size: Samples}}.
+    at least. ``clock`` gives seconds, None the wall's; ``time.process_time`` leaves out what others on the machine
+    take, where a call has one thread. Returns {name: {batch size: Samples}}.
     """
     given = {batch: [arrays] if isinstance(arrays, Mapping) else list(arrays) for batch, arrays in inputs.items()}
     jobs = [(name, batch) for name in models for batch in inputs]
@@ -78,7 +80,7 @@ def measure(
         rounds = min(max(enough, LEAST), rounds)
     seconds: dict[tuple[str, int], list[list[float]]] = {job: [] for job in jobs}
     order = random.Random(seed)  # noqa: S311  (an order of timings, no secret)
-    clock = time.perf_counter
+    clock = clock or time.perf_counter
     for turn in range(rounds):
         order.shuffle(jobs)
         for name, batch in jobs:

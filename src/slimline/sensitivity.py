@@ -30,7 +30,7 @@ from torch import nn
 
 from slimline import intervals, manifest, metrics, pipeline, progress
 from slimline.errors import ArtifactError
-from slimline.file_index import FileIndex
+from slimline.file_index import FILE, FileIndex
 from slimline.method import Alone, Context, Method
 from slimline.task import Classification, Task
 
@@ -151,7 +151,8 @@ def code_version(kinds: frozenset[type]) -> str:
     """Return a hash of the source that these classes and this module run, of their own packages alone."""
     modules = {kind.__module__ for kind in kinds}
     own = {name for name in modules if name.partition(".")[0] not in {"torch", "builtins", "__main__"}} | {__name__}
-    found = pipeline.closure(own, _packages(own), FileIndex())
+    index = FileIndex(FILE)  # as the fingerprints left it: what is unchanged since isn't read again
+    found = pipeline.closure(own, _packages(own), index)
     return hashlib.sha256(manifest.canonical(found)).hexdigest()[:16]
 
 

@@ -23,15 +23,18 @@ def row(tool: str, right: float, latency: float, size: int = 1000) -> dict[str, 
     }  # fmt: skip
 
 
-def judged(rows: dict[str, dict[str, Any]], name: str = "topics") -> dict[str, dict[str, Any]]:
-    import peer_goals
-
+def ahead(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, tuple[float, list[float]]]]:
     own = rows[OURS]["latency_ms"]
-    ahead = {
+    return {
         variant: {place: (each["latency_ms"][place] / own[place], [0.1, 99.0]) for place in PLACES}
         for variant, each in rows.items()
     }
-    found = [each.as_json() for each in peer_goals.goals(name, rows, BASE, OURS, ahead, "accuracy")]
+
+
+def judged(rows: dict[str, dict[str, Any]], name: str = "topics") -> dict[str, dict[str, Any]]:
+    import peer_goals
+
+    found = [each.as_json() for each in peer_goals.goals(name, rows, BASE, OURS, ahead(rows), "accuracy")]
     return {each["aim"].split(" ")[0] + f" {each['bound']:g}": each for each in found}
 
 
@@ -87,10 +90,25 @@ def test_without_a_peer_nearby_nothing_is_missed(rows: dict[str, Any]) -> None:
     assert found == {"value": None, "ci": None, "over": None, "met": True, "missed_by": 0.0}
 
 
+def test_the_nearest_are_alike_and_at_most_four_times_as_slow(rows: dict[str, Any]) -> None:
+    import peer_goals
+
+    assert peer_goals.nearest(rows, OURS, ahead(rows), "accuracy") == ["of two tools", "alone"]
+    rows["of two tools"]["latency_ms"]["b1/t1"] = 9.0  # at b8/t1 it is as near as it was
+    rows["alone"] = row("nncf", 0.969, 9.0)
+    assert peer_goals.nearest(rows, OURS, ahead(rows), "accuracy") == ["of two tools"]
+
+
 def test_the_page_says_what_failed_and_what_was_missed(rows: dict[str, Any], tmp_path: Path) -> None:
     rows["alone"] = row("nncf", 0.969, 3.8)
     workload = {
         "primary": "accuracy", "rows": 100, "variants": rows, "ours": OURS, "failed": {"Olive": "ImportError: a | b"},
+        "left_out": ["torch-pruning"],
+        "nearest": {
+            "alone": {
+                "accuracy": {"drop": 0.003, "ci": [-0.001, 0.007]}, "macro_f1": {"drop": -0.002, "ci": [-0.02, 0.01]}
+            }
+        },
         "goals": list(judged(rows).values()),
         "operators": {
             "fp32": {"b1/t1": {"MatMul": 1200.0, "others": 5.0}}, OURS: {"b1/t1": {"Add": 30.0, "others": 4.0}},
@@ -100,8 +118,13 @@ def test_the_page_says_what_failed_and_what_was_missed(rows: dict[str, Any], tmp
 
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/peers.json").write_text(json.dumps({"workloads": {"topics": workload}}))
-    measured, aimed, spent = compression.peers(tmp_path).split("\n\n")
-    assert measured.splitlines()[-1].startswith("| Olive | failed: ImportError: a / b |")
+    measured, aimed, beside, spent = compression.peers(tmp_path).split("\n\n")
+    failed, left_out = measured.splitlines()[-2:]
+    assert failed.startswith("| Olive | failed: ImportError: a / b |")
+    assert left_out.startswith("| torch-pruning | left out |")
+    assert len({line.count("|") for line in measured.splitlines()}) == 1
+    assert beside.splitlines()[0].startswith(f"| topics: {OURS}, beside | points of accuracy below it |")
+    assert beside.splitlines()[2] == "| alone | +0.30 [-0.10, +0.70] | -0.20 [-2.00, +1.00] | 1.90× | 1.90× |"
     lines = aimed.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert "1.90× [0.10, 99.00] alone; **missed by 0.10×**" in lines[3]

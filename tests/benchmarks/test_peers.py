@@ -126,6 +126,11 @@ def test_every_tool_runs_on_the_workload(name: str, project: Project) -> None:
         assert size["torch-pruning, 20% of MACs gone, static int8"] < size["static int8 in ONNX Runtime"]
     assert found["operators"]["fp32 in ONNX Runtime"]["b8/t2"].keys() >= {"others"}
     assert [goal["bound"] for goal in found["goals"]] == [1.0, 2.0, 1.5, 1.5]
+    assert found["nearest"]  # all are about as fast on a net this small
+    for variant, drops in found["nearest"].items():
+        difference = found["variants"][variant]["accuracy"] - found["variants"][found["ours"]]["accuracy"]
+        assert drops["accuracy"]["drop"] == pytest.approx(difference)
+        assert drops["macro_f1"]["ci"][0] <= drops["macro_f1"]["ci"][1]
     assert sorted(path.name for path in Path().iterdir() if path.suffix in {".data", ".onnx"}) == []
 
 
@@ -150,7 +155,8 @@ def test_what_is_left_out_is_listed(project: Project, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(peers, "THREADS", (1,))
     found = peers.Workload("words", project("words"), ["NNCF", "Olive", "static", "student"]).measure()
-    assert found["failed"]["NNCF int8 in OpenVINO"] == "SlimlineError: left out of this run by --without"
+    assert "NNCF int8 in OpenVINO" in found["left_out"]
+    assert not found["failed"]
     assert set(found["variants"]) & BOTH == BOTH - {each for each in BOTH if "NNCF" in each or "static" in each}
 
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from slimline import engines
 from slimline.decisions import Decisions
-from slimline.export.graph import attribute, counts
+from slimline.export.graph import attribute
 from slimline.export.onnx_trt import OnnxTrt
 from slimline.lint import lint
 from slimline.method import Context, compress
 from slimline.methods.linear import Linear
 from slimline.tasks.digits import Digits
+from tests.graphs import counts
 
 ForTensorRt = Callable[[str], tuple[nn.Module, Path]]
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]

@@ -14,7 +14,7 @@ from torch import nn
 
 from slimline.decisions import Decisions
 from slimline.export import padding
-from slimline.export.graph import Graph, counts
+from slimline.export.graph import Graph
 from slimline.export.onnx import to_onnx
 from slimline.method import Batch, Context, compress
 from slimline.methods.linear import Linear
@@ -22,6 +22,7 @@ from slimline.models.efficientnet_lite import Block
 from slimline.params import Target
 from slimline.task import Split
 from slimline.tasks.labelled_images import images
+from tests.graphs import counts
 
 
 def padded(widths: list[int], value: float = 0.0, mode: str = "constant", *, read_twice: bool = False) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from slimline.calibration import calibrate
 from slimline.export import qdq
-from slimline.export.graph import Graph, counts
+from slimline.export.graph import Graph
 from slimline.export.onnx import OPSET, to_onnx
 from slimline.grids import Spec
 from slimline.methods.symmetric import Symmetric
@@ -21,6 +21,7 @@ from slimline.observers import MinMax
 from slimline.quantizers import QuantizedConv2d, quantize_layer
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
+from tests.graphs import counts
 
 Exported = Callable[[str], tuple[nn.Module, Any]]
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]

@@ -15,7 +15,6 @@ from slimline import artifact
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, MethodError, ParamsError
-from slimline.export.graph import counts
 from slimline.export.onnx import export
 from slimline.method import Context, Edit, compress
 from slimline.methods.drop_layers import DropLayers
@@ -31,6 +30,7 @@ from slimline.ranks import Ratio
 from slimline.task import Split, tensors
 from slimline.tasks.text import Text, text
 from tests.encoders import LABELS, configuration, texts, write_encoder, write_table
+from tests.graphs import counts
 
 transformers = pytest.importorskip("transformers")
 

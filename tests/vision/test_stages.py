@@ -15,10 +15,10 @@ import yaml
 
 from slimline import artifact, manifest, masks, params, stage
 from slimline.errors import MethodError
-from slimline.export.graph import counts
 from slimline.quantizers import quantizers
 from slimline.stage import Stage, compression
 from slimline.task import call, tensors
+from tests.graphs import counts
 from tests.pictures import LABELS, write_folders
 from tests.test_stage import _no_curves
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,11 +113,6 @@ def _shorten(graph: Graph) -> None:
         if name in names:
             constants[names[name]] = value
     graph.constants = constants
-
-
-def counts(model: Any) -> Counter[str]:
-    """Return how many nodes of each operator a model has."""
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def check(model: Any) -> None:
