@@ -100,6 +100,12 @@ def test_several_labels_in_a_cell_are_found_or_named(
         ),
         (["a", "b"], {"separator": ";"}, r"t\.csv: column 'label': no row has ';', which --separator says"),
         (
+            ["[1, 0, 0]", "[0, 1, 1]", "[0, 0, 0]"],
+            {},
+            r"t\.csv: rows 1, 4, 7 and 17 more: column 'label': '\[1, 0, 0\]' has a 0 or 1 for each label; write",
+        ),
+        (["[1.0, 0.0]", "[0.0, 1.0]"], {}, r"t\.csv: rows 1, 3, 5 and 27 more: .* has a 0 or 1 for each label"),
+        (
             ["1", "good"],
             {"answer": "number"},
             r"t\.csv: rows 2, 4, 6 and 27 more: column 'label': 'good' is no number, and --answer asks",

@@ -27,6 +27,7 @@ KINDS = ["one", "many", "number"]
 SEPARATORS = (",", ";", "|")  # between labels in one cell
 FEW = 20  # so many distinct whole numbers can be labels
 NEARLY = 0.95  # so large a share of numbers, and the rest are mistakes
+FLAGS = {"0", "1", "0.0", "1.0", "False", "True", "false", "true"}
 NO_VALUE = {"nan", "n/a", "na", "null", "none", "nil", "-", "--", "?", "inf", "-inf"}
 MANY = 1000  # so many distinct values are no list of labels
 SAMPLE = 2000
@@ -302,6 +303,7 @@ class _Values:
         separator, lists = self._separator(path, column, kind, separator)
         if separator is not None:
             parts = {value: self._parts(value, column, separator, lists=lists) for value in values}
+            self._check_no_flags(parts, column)
             return _Answer("many", sorted(self._labels(parts, path, column)), separator=separator)
         if too_many:
             raise DataError(f"{path}: {column}: {len(values)} distinct values in {rows} rows are no labels")
@@ -365,6 +367,16 @@ class _Values:
             return [name for each in listed(value) if (name := each.strip())]
         except DataError as error:
             raise DataError(f"{self._where(value)}: {column}: {error}") from error
+
+    def _check_no_flags(self, parts: Mapping[str, list[str]], column: str) -> None:
+        """Raise DataError where rows have a 0 or 1 for each label in place of the labels that they have."""
+        lengths = {len(names) for names in parts.values()}
+        if len(lengths) == 1 and max(lengths) > 1 and FLAGS.issuperset(chain(*parts.values())):
+            first = next(iter(parts))
+            raise DataError(
+                f"{self._where(first)}: {column}: {shorten(first, SHOWN, placeholder=' …')!r} has a 0 or 1 for "
+                'each label; write the names of those that a row has: ["one", "two"]'
+            )
 
     def _labels(self, parts: dict[str, list[str]], path: Path, column: str) -> list[str]:
         """Return the labels in ``parts`` {value: labels in it}; training rows must have all, two or more."""
