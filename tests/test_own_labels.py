@@ -170,6 +170,8 @@ def test_numbers_and_a_word_may_be_labels(tmp_path: Path) -> None:
     [
         ({"answer": "numbers"}, "--answer: 'numbers' is not one of one, many, number. Did you mean 'number'?"),
         ({"answer": "one", "separator": ";"}, "--separator: ';': it stands between labels, where a row has many"),
+        ({"text": ("text", "text")}, "--text: one column, or two for pairs, is expected, found text, text"),
+        ({"text": ("text", "a", "b")}, "--text: one column, or two for pairs, is expected, found text, a, b"),
     ],
 )
 def test_options_that_make_no_sense_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:

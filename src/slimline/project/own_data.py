@@ -111,6 +111,12 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
         values.read.files.append(path)
         values.read.starts.append(values.counts.total())
         for row in _rows(table, [*text, label, *([SPLIT] if may_split else [])]):
+            if not _is_label(row[label]):
+                shown = shorten(repr(row[label]), SHOWN, placeholder=" …")
+                raise DataError(
+                    f"{values.read.where(values.counts.total())}: column {label!r}: {shown} is no label; a text, a "
+                    "number, or a list of them is expected"
+                )
             values.add(row[label], part, table)
             says_split = says_split or (may_split and str(row[SPLIT]).strip().lower() in PARTS)
             if len(sample) < SAMPLE:
@@ -121,6 +127,11 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
         text, label, found.kind, found.labels, values.counts.total(), sample, found.tolerance, split, group,
         found.separator,
     )  # fmt: skip
+
+
+def _is_label(value: Any) -> bool:
+    inner = value if isinstance(value, list) else [value]
+    return not any(isinstance(each, bytes | dict | list) for each in inner)
 
 
 def find(data: Path) -> dict[str, Path]:
@@ -207,6 +218,8 @@ def _label(table: tables.Table, label: str | None, text: Sequence[str]) -> str:
 
 def _texts(table: tables.Table, text: list[str], label: str) -> list[str]:
     if text:
+        if len(text) > 2 or len(set(text)) < len(text):
+            raise ParamsError(f"--text: one column, or two for pairs, is expected, found {', '.join(text)}")
         return [_known(table, name, "--text") for name in text]
     lower = {name.lower(): name for name in table.names if name != label}
     for pair in PAIRS:
@@ -253,7 +266,7 @@ class _Values:
     def add(self, value: Any, part: str, table: tables.Table) -> None:
         """Note the value of the next row."""
         missing = value is None or (isinstance(value, float) and math.isnan(value))
-        text = json.dumps(value) if isinstance(value, list) else "" if missing else str(value).strip()
+        text = json.dumps(value, default=str) if isinstance(value, list) else "" if missing else str(value).strip()
         if text not in self.counts:
             number = labelled_rows.number(self._written.read(text, self._count, table.number))
             if number is not None:
