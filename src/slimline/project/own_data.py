@@ -172,7 +172,10 @@ def classes(data: Path) -> dict[str, int] | None:
     has_tables = any(data.glob("train.*")) or "train" in {PARTS.get(path.stem.lower()) for path in _tables(data)}
     if not is_archive and (not data.is_dir() or has_tables):
         return None
-    items = image_sources.by_folder(image_sources.store(data))
+    files = image_sources.store(data)
+    if data.is_dir() and _tables(data) and not any(map(image_names.is_image, files.names())):
+        return None  # ``find`` says which table is expected
+    items = image_sources.by_folder(files)
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
         held = image_sources.Folder(empty[0]).names()
         why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
