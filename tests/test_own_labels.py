@@ -100,6 +100,12 @@ def test_several_labels_in_a_cell_are_found_or_named(
         ),
         (["a", "b"], {"separator": ";"}, r"t\.csv: column 'label': no row has ';', which --separator says"),
         (
+            ["[1, 0, 0]", "[0, 1, 1]", "[0, 0, 0]"],
+            {},
+            r"t\.csv: rows 1, 4, 7 and 17 more: column 'label': '\[1, 0, 0\]' has a 0 or 1 for each label; write",
+        ),
+        (["[1.0, 0.0]", "[0.0, 1.0]"], {}, r"t\.csv: rows 1, 3, 5 and 27 more: .* has a 0 or 1 for each label"),
+        (
             ["1", "good"],
             {"answer": "number"},
             r"t\.csv: rows 2, 4, 6 and 27 more: column 'label': 'good' is no number, and --answer asks",
@@ -164,6 +170,8 @@ def test_numbers_and_a_word_may_be_labels(tmp_path: Path) -> None:
     [
         ({"answer": "numbers"}, "--answer: 'numbers' is not one of one, many, number. Did you mean 'number'?"),
         ({"answer": "one", "separator": ";"}, "--separator: ';': it stands between labels, where a row has many"),
+        ({"text": ("text", "text")}, "--text: one column, or two for pairs, is expected, found text, text"),
+        ({"text": ("text", "a", "b")}, "--text: one column, or two for pairs, is expected, found text, a, b"),
     ],
 )
 def test_options_that_make_no_sense_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:

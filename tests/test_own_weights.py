@@ -153,11 +153,12 @@ def encoder_in(folder: Path) -> dict[str, torch.Tensor]:
     ("write", "message"),
     [
         (lambda path: None, "no such file; a state dict, a checkpoint or safetensors is expected"),
+        (Path.mkdir, "a folder; give the file in it, or, where transformers saved it, --model"),
         (lambda path: path.write_text("no weights"), "can't be read as weights"),
         (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "none of its tensors"),
         (lambda path: torch.save(resnet(3).fc.state_dict(prefix="fc."), path), r"it has no conv\.weight \(\d+ of \d+"),
     ],
-    ids=["missing", "no weights", "another model's", "a part"],
+    ids=["missing", "a folder", "no weights", "another model's", "a part"],
 )
 def test_what_are_no_weights_of_the_model_is_told(pictures: Path, tmp_path: Path, write: Any, message: str) -> None:
     write(tmp_path / "net.pt")

@@ -1,4 +1,4 @@
-"""What training, compressing, preparing data and a whole int8 chain cost, and attention in integers: as markdown tables."""
+"""What training, compressing, preparing data and an int8 chain cost, and attention in integers: as markdown tables."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""Which names are those of models on the hub, and which are folders that were misspelt. Needs no torch."""
+"""Models on the hub: which names are theirs, and which files `git clone` left out of a folder. Needs no torch."""
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from slimline.errors import DataError
 
 ALIKE = 0.85  # of two names: closer than most names on the hub are to each other
+POINTER = b"version https://git-lfs"  # what 'git clone' leaves of a large file where Git LFS isn't installed
 
 
 def check_name(name: str, where: str = "") -> None:
@@ -21,6 +24,30 @@ def check_name(name: str, where: str = "") -> None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or (near is not None and not _is_cached(name)):
         meant = f" Did you mean {str(near)!r}?" if near is not None else ""
         raise DataError(f"{where}{name}: no such folder.{meant} A model on the hub is called OWNER/NAME")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of a model holds. Raises DataError naming it where it is damaged or a pointer."""
+    content = path.read_bytes()
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        why = pointer(path) or f"{path}: not JSON ({error}); fetch or save it again"
+        raise DataError(why) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: a JSON object is expected, found {type(found).__name__}")
+    return found
+
+
+def pointer(path: Path) -> str:
+    """Return what to say of a file, or of one beside others in a folder, that is a pointer of Git LFS; else ""."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as opened:
+                if opened.read(len(POINTER)) == POINTER:
+                    return f"{file}: a pointer of Git LFS, not the file itself; run 'git lfs pull' in its folder"
+    return ""
 
 
 def _neighbour(given: Path) -> Path | None:

@@ -28,20 +28,30 @@ def deal(strata: Codes, groups: Codes, shares: Mapping[str, float], seed: int) -
     """Deal rows to parts in the proportions ``shares``, in each stratum alike; return sorted row numbers by part.
 
     A group goes to one part as a whole, in the stratum of its first row. Groups are shuffled by ``seed``, the largest
-    are dealt first, each to the part that lacks most.
+    are dealt first, each to the part that lacks most. Where strata are so small that rounding leaves a part less than
+    half of its share, each goes on with what those before it left; its first group still goes to the largest part.
     """
     names, wanted = list(shares), np.array(list(shares.values()), np.float64)
     wanted = wanted / wanted.sum()
+    parts = _dealt(strata, groups, wanted, seed)
+    if (np.bincount(parts, minlength=len(names)) < wanted * len(parts) / 2).any():
+        parts = _dealt(strata, groups, wanted, seed, carry=True)
+    return {name: np.flatnonzero(parts == at) for at, name in enumerate(names)}
+
+
+def _dealt(strata: Codes, groups: Codes, wanted: NDArray[np.float64], seed: int, *, carry: bool = False) -> Codes:
+    """Return the part of each row; with ``carry`` a stratum makes up for what those before it could not deal."""
     _, first, unit, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(first))
     order = order[np.argsort(-sizes[order], kind="stable")]
     part_of = np.zeros(len(first), np.int64)
+    left = np.zeros(len(wanted))
     for stratum in np.unique(strata[first]):
         units = order[strata[first][order] == stratum]
-        lacking = wanted * sizes[units].sum()
-        for each in units:
-            part = int(np.argmax(lacking))
+        lacking = wanted * sizes[units].sum() + (left if carry else 0)
+        for at, each in enumerate(units):
+            part = int(np.argmax(lacking if at else wanted))
             part_of[each] = part
             lacking[part] -= sizes[each]
-    parts = part_of[unit.reshape(-1)]
-    return {name: np.flatnonzero(parts == at) for at, name in enumerate(names)}
+        left = lacking
+    return np.asarray(part_of[unit.reshape(-1)], np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +42,7 @@ def _check_size(file: Path, config: dict[str, Any], source: str) -> None:
     size = config.get("vocab_size")
     if not isinstance(size, int):
         return
-    pieces = len(trimming.numbers(json.loads(file.read_text(encoding="utf-8"))))
+    pieces = len(trimming.numbers(document(file)))
     if pieces < size / 2:
         raise DataError(
             f"{source}: its tokenizer has {pieces:,} pieces and the model {size:,} (vocab_size in config.json): it is "
@@ -53,8 +52,15 @@ def _check_size(file: Path, config: dict[str, Any], source: str) -> None:
 
 def kind(source: str) -> str:
     """Return what kind of tokenizer a model has: WordPiece, BPE, Unigram, WordLevel."""
-    document = json.loads(find(source).file.read_text(encoding="utf-8"))
-    return trimming.kind(document)
+    return trimming.kind(document(find(source).file))
+
+
+def document(file: Path) -> dict[str, Any]:
+    """Return what a tokenizer.json holds. Raises DataError naming it where it is none."""
+    found = hub.read_json(file)
+    if "vocab" not in (found.get("model") or {}):
+        raise DataError(f"{file}: no vocabulary in it (model.vocab); save it by tokenizer.save_pretrained")
+    return found
 
 
 def _fetched(name: str) -> Path:
@@ -102,19 +108,18 @@ def _settings(folder: Path, source: str) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file() and Path(source).is_dir():
         path = Path(source, "config.json")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    return hub.read_json(path) if path.is_file() else {}
 
 
 def _pad_id(file: Path, config: dict[str, Any]) -> int:
     """Return what fills rows up: as the model's configuration says, the tokenizer's padding, or its [PAD]."""
     if isinstance(config.get("pad_token_id"), int):
         return int(config["pad_token_id"])
-    document = json.loads(file.read_text(encoding="utf-8"))
-    if document.get("padding"):
-        return int(document["padding"]["pad_id"])
-    words = document.get("model", {}).get("vocab", {})
-    known = {token["content"]: token["id"] for token in document.get("added_tokens", [])}
+    held = document(file)
+    if held.get("padding"):
+        return int(held["padding"]["pad_id"])
+    words = held["model"]["vocab"]
+    known = {token["content"]: token["id"] for token in held.get("added_tokens", [])}
     for token in PADDING:
         if token in known or (isinstance(words, dict) and token in words):
             return int(known[token] if token in known else words[token])

@@ -12,9 +12,9 @@ pytest.importorskip("transformers", reason="needs the extra hf")
 
 def test_both_products_run_in_integers_and_stand_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import attention
-    from tables import training
 
     from slimline import manifest
+    from tables import training
 
     monkeypatch.chdir(tmp_path)
     for name, value in {"SIZE": "tiny", "REPEATS": 1, "BATCH_SIZES": (1,)}.items():

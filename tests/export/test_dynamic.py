@@ -80,6 +80,19 @@ def test_the_runtime_finds_the_ranges_that_torch_finds(
     np.testing.assert_allclose(runtime.run({"ids": given.numpy()})["y"], expected, atol=1e-5)
 
 
+def test_factors_behind_each_other_have_a_quantizer_between_them(plain_context: Context, tmp_path: Path) -> None:
+    """What the first one's sums were scaled by had the name of the second one's input scale."""
+    torch.manual_seed(0)
+    factors = nn.Sequential(nn.Linear(WIDTH, 4, bias=False), nn.Linear(4, WIDTH))
+    model = nn.Sequential(nn.Embedding(VOCABULARY, WIDTH), factors, nn.Linear(WIDTH, 4))
+    made = quantized(model, Linear(ranges="dynamic"), plain_context)
+    graph, runtime = exported(made, tmp_path)
+    found = Counter(node.op_type for node in graph.graph.node)
+    assert found["MatMulInteger"] == found["DynamicQuantizeLinear"] == 3
+    with torch.inference_mode():
+        np.testing.assert_allclose(runtime.run({"ids": ids().numpy()})["y"], made(ids()).numpy(), atol=1e-5)
+
+
 def test_products_run_in_integers_behind_one_quantizer_a_tensor(
     words: Words, plain_context: Context, tmp_path: Path
 ) -> None:

@@ -83,6 +83,16 @@ def test_a_wrong_header_is_told_in_one_line(encoder: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_tables_without_one_to_train_on_is_told(encoder: Path) -> None:
+    """It was said to hold no image."""
+    Path("d").mkdir()
+    write_table(Path("d/test.csv"), ROWS)
+    with pytest.raises(DataError, match=r"^--data: d: a folder with train\.csv \(or \.tsv, \.jsonl, \.parquet\) is"):
+        laid_out(str(encoder), "d")
+    with pytest.raises(DataError, match=r"^d: no image in it"):
+        laid_out("resnet", "d")
+
+
 def test_an_empty_class_folder_is_told() -> None:
     labelled_images()
     Path("p/black").mkdir()

@@ -66,17 +66,38 @@ def test_check_says_when_the_tokenizer_does_not_know_the_texts(encoder: Path) ->
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_zero_and_false_are_labels(encoder: Path, values: list[Any], labels: list[str], suffix: str) -> None:
     rows = [{"text": text, "label": values[at % len(values)]} for at, (text, _) in enumerate(ROWS)]
-    data = Path(f"t{suffix}")
-    if suffix == ".parquet":
+    document = laid_out(str(encoder), str(written(rows, Path(f"t{suffix}"))))
+    assert document["task"]["args"]["labels"] == labels
+    checked(document)
+
+
+def written(rows: list[dict[str, Any]], data: Path) -> Path:
+    """Write rows as Parquet or JSONL, by the path's suffix."""
+    if data.suffix == ".parquet":
         import pyarrow as pa
         from pyarrow import parquet
 
         parquet.write_table(pa.Table.from_pylist(rows), data)
     else:
         data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    document = laid_out(str(encoder), str(data))
-    assert document["task"]["args"]["labels"] == labels
-    checked(document)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suffix", "said"),
+    [
+        (b"sport", ".parquet", "b'sport'"),
+        ([b"sport"], ".parquet", r"\[b'sport'\]"),
+        ({"name": "sport"}, ".jsonl", r"\{'name': 'sport'\}"),
+        ([["sport"]], ".jsonl", r"\[\['sport'\]\]"),
+    ],
+    ids=["bytes", "a list of bytes", "an object", "a list in a list"],
+)
+def test_what_is_no_label_is_told(encoder: Path, wrong: Any, suffix: str, said: str) -> None:
+    """Bytes became labels called "b'sport'"."""
+    data = written([{"text": text, "label": wrong} for text, _ in ROWS], Path(f"t{suffix}"))
+    with pytest.raises(DataError, match=rf"^t\{suffix}: row 1: column 'label': {said} is no label; a text, a number"):
+        laid_out(str(encoder), str(data))
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,8 @@ def _product(graph: Graph, node: Any, x: _Input, weight: _Weight) -> list[Any]:
     made = [
         helper.make_node("MatMulInteger", [x.integers, name, x.zero_point, zero], [f"{out}.sums"]),
         helper.make_node("Cast", [f"{out}.sums"], [f"{out}.float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [x.scale, scale], [f"{out}.scale"]),
-        helper.make_node("Mul", [f"{out}.float", f"{out}.scale"], [end]),
+        helper.make_node("Mul", [x.scale, scale], [f"{out}.unit"]),
+        helper.make_node("Mul", [f"{out}.float", f"{out}.unit"], [end]),
     ]
     if biased:
         made.append(helper.make_node("Add", [end, node.input[2]], [out]))

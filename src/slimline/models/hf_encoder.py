@@ -124,7 +124,8 @@ class HfEncoder(nn.Module):
                     source, config=self.body.config, output_loading_info=True, ignore_mismatched_sizes=True
                 )
             except Exception as error:  # transformers raises many kinds
-                raise ArtifactError(f"{source}: {' '.join(str(error).split())[:300]}") from error
+                why = hub.pointer(Path(source)) or f"{source}: {' '.join(str(error).split())[:300]}"
+                raise ArtifactError(why) from error
         lost = {str(name) for name in report["missing_keys"]} | {str(key[0]) for key in report["mismatched_keys"]}
         own, given = self.body.state_dict(), _linear(found).state_dict()
         head = [name for name in own if name in lost and f"body.{name}".startswith(self.heads)]

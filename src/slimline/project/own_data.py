@@ -94,7 +94,7 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
     group = None if named.group is None else _known(first, named.group, "--group")
     may_split = split is None and list(files) == [""] and SPLIT in first.names and SPLIT not in (*text, label)
     says_split = False
-    values = Values()
+    values = Values(label)
     sample: list[Any] = []
     for part, path in files.items():
         table = tables.read(path)
@@ -105,7 +105,7 @@ def _described(files: dict[str, Path], first: tables.Table, text: list[str], lab
             says_split = says_split or (may_split and str(row[SPLIT]).strip().lower() in PARTS)
             if len(sample) < SAMPLE:
                 sample.append([row[name] for name in text] if len(text) == 2 else row[text[0]])
-    found = values.answer(first.path, label, named.answer, named.separator)
+    found = values.answer(first.path, named.answer, named.separator)
     split = SPLIT if says_split else split
     return Described(
         text, label, found.kind, found.labels, values.counts.total(), sample, found.tolerance, split, group,
@@ -149,7 +149,10 @@ def classes(data: Path) -> dict[str, int] | None:
     has_tables = any(data.glob("train.*")) or "train" in {PARTS.get(path.stem.lower()) for path in _tables(data)}
     if not is_archive and (not data.is_dir() or has_tables):
         return None
-    items = image_sources.by_folder(image_stores.store(data))
+    files = image_stores.store(data)
+    if data.is_dir() and _tables(data) and not any(map(image_names.is_image, files.names())):
+        return None  # ``find`` says which table is expected
+    items = image_sources.by_folder(files)
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
         held = image_stores.Folder(empty[0]).names()
         why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
@@ -193,6 +196,8 @@ def _label(table: tables.Table, label: str | None, text: Sequence[str]) -> str:
 
 def _texts(table: tables.Table, text: list[str], label: str) -> list[str]:
     if text:
+        if len(text) > 2 or len(set(text)) < len(text):
+            raise ParamsError(f"--text: one column, or two for pairs, is expected, found {', '.join(text)}")
         return [_known(table, name, "--text") for name in text]
     lower = {name.lower(): name for name in table.names if name != label}
     for pair in PAIRS:

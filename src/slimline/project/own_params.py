@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -250,8 +249,7 @@ def configuration(model: str) -> dict[str, Any]:
         except Exception as error:  # offline, unknown, private: the hub raises many kinds
             reason = shorten(str(error), 160, placeholder=" …")
             raise DataError(f"--model: {model}: no such folder, and the hub doesn't give it: {reason}") from error
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return hub.read_json(path)
 
 
 def _step(checkpoint: Path) -> int:

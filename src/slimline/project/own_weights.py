@@ -20,6 +20,11 @@ class Weights:
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
+        if self.file.is_dir():
+            raise ParamsError(
+                f"--weights: {self.file}: a folder; give the file in it, or, where transformers saved it, --model "
+                f"{self.file} alone"
+            )
         if not self.file.is_file():
             raise ParamsError(
                 f"--weights: {self.file}: no such file; a state dict, a checkpoint or safetensors is expected"

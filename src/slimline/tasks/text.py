@@ -77,8 +77,7 @@ class Text(OwnRows):
     @cached_property
     def _document(self) -> dict[str, Any]:
         """What stands in the tokenizer's tokenizer.json."""
-        found: dict[str, Any] = json.loads(self._whole.file.read_text(encoding="utf-8"))
-        return found
+        return tokenizer.document(self._whole.file)
 
     @property
     def _in_use(self) -> TokenizerFile:
