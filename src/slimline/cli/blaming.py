@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -23,7 +24,11 @@ def blame(
     *,
     store: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(envvar="SLIMLINE_EVENT_STORE", help="What it answered: sqlite:///FILE or postgresql+psycopg://…"),
+        typer.Option(
+            envvar="SLIMLINE_EVENT_STORE",
+            help="What it answered: sqlite:///FILE or postgresql+psycopg://…; the events.db here, if there is one; '': "
+            "nothing, its own reference rows alone.",
+        ),
     ] = None,
     since: Annotated[Optional[str], typer.Option(help="2026-01-31T12:00+01:00 (UTC if not said), or 90m, 24h.")] = None,  # noqa: UP045
     until: Annotated[Optional[str], typer.Option(help="The same; now.")] = None,  # noqa: UP045
@@ -46,7 +51,7 @@ def blame(
 
     from slimline import params
     from slimline.deployment import release_in
-    from slimline.events import EventStore
+    from slimline.events import DEFAULT_URL, EventStore
     from slimline.monitor import blame as blaming
     from slimline.monitor.blame import inputs as rows_of
     from slimline.monitor.blame import page
@@ -55,7 +60,10 @@ def blame(
     settings = None if params_file is None else params.load(params_file).monitor
     start, end = moment("--since", since), moment("--until", until)
     rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
-    with nullcontext() if store is None or rows is not None else EventStore.open(store, create=False) as opened:
+    if store is None and rows is None and Path("events.db").is_file():
+        store = DEFAULT_URL
+        print(f"what was answered is read from {store}; --store '' leaves it out", file=sys.stderr)
+    with nullcontext() if not store or rows is not None else EventStore.open(store, create=False) as opened:
         found = blaming.blame(
             release, opened, since=start, until=end, variant=variant, rows=rows, incumbent=incumbent, signal=signal,
             settings=settings,

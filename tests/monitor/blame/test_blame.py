@@ -267,6 +267,18 @@ def test_the_command_prints_a_table_and_writes_it(
     assert (done.exit_code, done.output.splitlines()[0].partition(":")[0]) == (0, "nothing")
 
 
+def test_the_store_that_serve_writes_here_is_read(
+    good: Path, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After ``serve`` and ``monitor``, none of which names a store, it said that there were no requests."""
+    monkeypatch.chdir(tmp_path)
+    Traffic(rows=60).write("sqlite:///events.db", good, workshop, 0).close()
+    done = CliRunner().invoke(app, ["blame", str(good)])
+    assert "what was answered is read from sqlite:///events.db; --store '' leaves it out" in done.stderr
+    assert "speed: no requests" not in done.stdout
+    assert "speed: no requests" in CliRunner().invoke(app, ["blame", str(good), "--store", ""]).stdout
+
+
 def test_bad_input_is_named(good: Path, two_releases: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing"):
         blame(tmp_path)
