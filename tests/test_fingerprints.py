@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slimline import pipeline, plugins
+from slimline import pipeline, plugins, source_code
 from slimline.errors import ParamsError
 from slimline.file_index import FileIndex
 
@@ -50,7 +50,7 @@ def short(): "one line"; return 1
 )
 def test_words_about_code_do_not_change_its_hash(edited: str) -> None:
     assert edited != SOURCE
-    assert pipeline._code_hash(edited.encode()) == pipeline._code_hash(SOURCE.encode())
+    assert source_code._code_hash(edited.encode()) == source_code._code_hash(SOURCE.encode())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_words_about_code_do_not_change_its_hash(edited: str) -> None:
 )
 def test_code_changes_the_hash(edited: str) -> None:
     assert edited != SOURCE
-    assert pipeline._code_hash(edited.encode()) != pipeline._code_hash(SOURCE.encode())
+    assert source_code._code_hash(edited.encode()) != source_code._code_hash(SOURCE.encode())
 
 
 FINGERPRINTS = """
@@ -253,7 +253,7 @@ def test_the_packages_around_a_module_count(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     found = pipeline.closure(["around.method"], {"around"}, FileIndex())
     assert found.keys() == {"around", "around.method", "around/table.json"}
-    assert pipeline.sources(["around.method"], {"around"}).keys() == {"around", "around.method"}
+    assert source_code.sources(["around.method"], {"around"}).keys() == {"around", "around.method"}
 
 
 def test_methods_that_train_before_count_with_the_stage(document: dict[str, Any]) -> None:

@@ -24,5 +24,5 @@ def test_code_that_the_fingerprints_have_read_is_not_read_again(
     def _read_code(path: Path) -> list[Any]:
         raise AssertionError(path)
 
-    monkeypatch.setattr(pipeline, "_read_code", _read_code)
+    monkeypatch.setattr(pipeline, "read_code", _read_code)
     assert version(frozenset({Linear})) == first

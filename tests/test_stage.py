@@ -315,7 +315,7 @@ def test_training_reads_no_source_that_the_fingerprints_have_read(prune: Any, mo
     def refused(_path: Path) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(pipeline, "_read_code", wraps(pipeline._read_code)(refused))
+    monkeypatch.setattr(pipeline, "read_code", wraps(pipeline.read_code)(refused))
     prune(section)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from slimline import __version__, pipeline, plugins
+from slimline import __version__, plugins, source_code
 from slimline.plugins import Offer
 
 PACKAGE = "slimline"
@@ -27,7 +27,7 @@ def copy(modules: Sequence[str], operations: Iterable[str], target: Path) -> Non
     offers = _offers(operations)
     wanted = [*modules, *(offer.target.partition(":")[0] for offer in offers)]
     packages = {PACKAGE, *(module.partition(".")[0] for module in wanted)}
-    for name, path in sorted(pipeline.sources(wanted, packages).items()):
+    for name, path in sorted(source_code.sources(wanted, packages).items()):
         parts = name.split(".")
         is_package = path.name == "__init__.py"
         copied = target.joinpath(*(parts if is_package else parts[:-1]), path.name)
