@@ -21,8 +21,8 @@ def test_code_that_the_fingerprints_have_read_is_not_read_again(
     pipeline.closure([Linear.__module__, code_version.__module__], {"slimline"}, index)
     index.save()
 
-    def _read_code(path: Path) -> list[Any]:
+    def read_code(path: Path) -> list[Any]:
         raise AssertionError(path)
 
-    monkeypatch.setattr(pipeline, "read_code", _read_code)
+    monkeypatch.setattr(pipeline, "read_code", read_code)
     assert version(frozenset({Linear})) == first
