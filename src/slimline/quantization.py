@@ -19,7 +19,8 @@ from slimline.layers import sharing
 from slimline.method import Alone, Batches, Context, Edit, Plan
 from slimline.quantization_keys import QuantizeKeys
 from slimline.quantizer_placement import bare_layers, place
-from slimline.quantizers import is_quantizable, is_quantized, quantizers
+from slimline.quantizers import is_quantizable, is_quantized, quantize_layer, quantizers
+from slimline.quantizers import replace as put
 from slimline.storage_only import storage_notes
 from slimline.task import call
 
@@ -53,8 +54,15 @@ class Quantize(QuantizeKeys):
                 )
 
     def foresee(self, model: nn.Module, batches: Batches, context: Context) -> nn.Module:
-        del context
-        return without_norms(model, next(iter(batches()))[0])
+        foreseen = without_norms(model, next(iter(batches()))[0])
+        if "auto" not in (self.bits, self.skip):
+            bare = {name: layer for name, layer in bare_layers(foreseen).items() if is_quantizable(layer)}
+            tables = {name: bare[name] for name in self.chosen(list(bare), context.where)}
+            tables = {name: table for name, table in tables.items() if isinstance(table, nn.Embedding)}
+            put(
+                foreseen, {name: quantize_layer(table, self.weight_spec(table), None) for name, table in tables.items()}
+            )
+        return foreseen
 
     def plan(self, model: nn.Module, batches: Batches, context: Context) -> Plan:
         """Fold every BatchNorm that directly follows a convolution, quantize every layer not in ``skip``, calibrate.

@@ -193,6 +193,12 @@ def test_a_net_without_a_table_and_one_in_integers_are_refused(encoder: HfEncode
     quantized, _ = compress(Linear(), encoder, batches(of), context(of))
     with pytest.raises(MethodError, match=f"here: {WORDS} is quantized already; factorize it before"):
         Embedding(rank=8).check_model(quantized, batches(of), context(of))
+    foreseen = Linear().foresee(encoder, batches(of), context(of))  # what slimline check holds the method against
+    with pytest.raises(MethodError, match=f"here: {WORDS} is quantized already; factorize it before"):
+        Embedding(rank=8).check_model(foreseen, batches(of), context(of))
+    assert Vocabulary().foresee(foreseen, batches(of), context(of)) is not foreseen
+    skipped = Linear(skip=[WORDS]).foresee(encoder, batches(of), context(of))
+    Embedding(rank=8).check_model(skipped, batches(of), context(of))
 
 
 class Named(nn.Module):
