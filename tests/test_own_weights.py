@@ -11,11 +11,12 @@ import yaml
 from torch import nn
 
 from slimline import checkpoints, params
-from slimline.errors import ParamsError
+from slimline.errors import ArtifactError, ParamsError
 from slimline.models.hf_encoder import HfEncoder
 from slimline.models.resnet import ResNet
 from slimline.project import own_project
 from slimline.project.own_project import Own
+from slimline.project.own_weights import Weights
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.pictures import LABELS as COLOURS
 from tests.pictures import write_folders
@@ -164,3 +165,13 @@ def test_what_are_no_weights_of_the_model_is_told(pictures: Path, tmp_path: Path
     write(tmp_path / "net.pt")
     with pytest.raises(ParamsError, match=rf"^--weights: .*net\.pt: .*{message}"):
         laid_out(Own("resnet", pictures, weights=tmp_path / "net.pt"), tmp_path)
+
+
+def test_a_list_of_files_of_weights_is_told_with_the_folder_to_give(tmp_path: Path) -> None:
+    """It was said to hold objects beside tensors."""
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text("{}")
+    with pytest.raises(ParamsError, match=rf"index\.json: it lists files of weights .* give --model {tmp_path} alone$"):
+        Weights(index).lacks("cnn", {})
+    with pytest.raises(ArtifactError, match=f"give its folder, {tmp_path}$"):
+        checkpoints.read(index)

@@ -17,6 +17,7 @@ from slimline.errors import ArtifactError
 
 NESTED = ("state_dict", "model_state_dict", "model", "weights")
 SAFE = ".safetensors"
+INDEX = ".index.json"  # of weights that transformers saved in several files
 COUNTED = "num_batches_tracked"  # by BatchNorm; nothing here reads it
 PRETRAINING = {"cls", "lm_head", "discriminator_predictions", "sop_classifier"}  # heads of transformers for no labels
 
@@ -92,6 +93,8 @@ def read(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except (SafetensorError, OSError) as error:
             raise ArtifactError(f"{path}: not a safetensors file, or truncated ({error})") from error
+    if path.name.endswith(INDEX):
+        raise ArtifactError(f"{path}: it lists files of weights and holds none; give its folder, {path.parent}")
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickles raise anything

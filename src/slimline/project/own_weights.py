@@ -25,6 +25,11 @@ class Weights:
                 f"--weights: {self.file}: a folder; give the file in it, or, where transformers saved it, --model "
                 f"{self.file} alone"
             )
+        if self.file.name.endswith(checkpoints.INDEX):
+            raise ParamsError(
+                f"--weights: {self.file}: it lists files of weights and holds none; give --model {self.file.parent} "
+                "alone"
+            )
         if not self.file.is_file():
             raise ParamsError(
                 f"--weights: {self.file}: no such file; a state dict, a checkpoint or safetensors is expected"
