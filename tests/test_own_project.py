@@ -123,6 +123,14 @@ def test_outputs_without_names_take_the_sorted_order(tmp_path: Path) -> None:
     assert document["teacher"]["training"] is None
 
 
+@pytest.mark.parametrize("names", [["0", "1"], ["label_0", "label_1"], ["Class 0", "Class 1"]])
+def test_numbers_are_no_names_of_outputs(tmp_path: Path, names: list[str]) -> None:
+    table, given = two(tmp_path / "t.csv", ("neg", "pos")), trained(tmp_path / "m", names)
+    document = laid_out(tmp_path, given, table)
+    assert (document["teacher"]["training"], document["task"]["args"]["labels"]) == (None, ["neg", "pos"])
+    assert "its outputs have no names, so they are taken for neg, pos in this order" in said(given, table, tmp_path)
+
+
 def test_two_tables_in_a_folder_are_train_and_test(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     write_table(tmp_path / "d" / "train.tsv", texts(60))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ def of(labels: list[str], settings: Mapping[str, Any]) -> Head:
     """Return what the head of a model with this config.json is worth for ``labels``; none: a number.
 
     Names that differ in upper and lower case alone are the same, where no two of either side are. Data that number
-    their labels from 0 take the model's names for them. Where it calls its outputs LABEL_0, LABEL_1, … the order that
-    is given stands.
+    their labels from 0 take the model's names for them. Where it calls its outputs LABEL_0, LABEL_1, … or just 0, 1, …
+    the order that is given stands.
     """
     if not any(str(each).endswith(HEAD) for each in settings.get("architectures") or []):
         return Head(labels, fits=False, said="has no head for these labels: it is trained first")
@@ -32,13 +33,18 @@ def of(labels: list[str], settings: Mapping[str, Any]) -> Head:
     whole = {*range(len(names))} == {labelled_rows.position(each) for each in labels}
     if (ordered := _in_order(names, labels)) is not None:
         return Head(ordered, fits=True, said="has a head for them: as it is")
-    if names == [f"LABEL_{at}" for at in range(len(names))] and len(names) == max(len(labels), 1):
+    if all(_is_number(name, at) for at, name in enumerate(names)) and len(names) == max(len(labels), 1):
         order = f"; its outputs have no names, so they are taken for {_shown(labels)} in this order" if labels else ""
         return Head(labels, fits=True, said=f"has a head for them: as it is{order}")
     if whole:
         distinct = len(set(names)) == len(names) and not any(map(str.isdecimal, names))
         return Head(names if distinct else labels, fits=True, said="has a head for them: as it is")
     return Head(labels, fits=False, said=f"has a head for {_shown(names)}, {_amiss(names, labels)}: it is trained anew")
+
+
+def _is_number(name: str, at: int) -> bool:
+    """Return whether an output has no name but its place: LABEL_2, label 2, 2."""
+    return re.fullmatch(rf"(label|class)?[ _-]?{at}", name, re.IGNORECASE) is not None
 
 
 def outputs(settings: Mapping[str, Any]) -> list[str]:
