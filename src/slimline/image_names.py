@@ -36,8 +36,8 @@ def is_hidden(name: str) -> bool:
     return base.startswith(".") or any(each.startswith((".", "__")) and each != ".." for each in folders)
 
 
-def left_out(names: Iterable[str]) -> list[str]:
-    """Return a line on the files that are no pictures by their names, and one on hidden pictures.
+def left_out(names: Iterable[str], broken: Iterable[str] = ()) -> list[str]:
+    """Return a line on the files that are no pictures by their names, one on hidden pictures, one on ``broken`` links.
 
     ``names`` are paths; a file in no folder doesn't count, nor do usual side files and what macOS adds to archives.
     """
@@ -47,6 +47,9 @@ def left_out(names: Iterable[str]) -> list[str]:
     if shadows:
         images = "image" if len(shadows) == 1 else "images"
         lines.append(f"{len(shadows):,} {images} left out, such as {min(shadows)}: hidden, by names with . or __ first")
+    if dangling := [name for name in broken if "/" in name and is_image(name) and not is_hidden(name)]:
+        links = "link" if len(dangling) == 1 else "links"
+        lines.append(f"{len(dangling):,} {links} left out, such as {min(dangling)}: no file where it leads")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from slimline import image_names, tables
 from slimline.errors import DataError
-from slimline.image_stores import ARCHIVES, DAMAGED, Archive, Store, plain
+from slimline.image_stores import ARCHIVES, DAMAGED, Archive, Store, plain, slashed
 from slimline.labelled_rows import PARTS, SAID, group_of, numbered
 
 
@@ -32,7 +32,10 @@ def by_folder(files: Store) -> list[Item]:
     names = files.names()
     images = [name for name in names if image_names.is_image(name) and not image_names.is_hidden(name)]
     if not images:
-        why = "; ".join(image_names.left_out(names)) or "none has a suffix of the formats that Pillow reads"
+        why = (
+            "; ".join(image_names.left_out(names, files.broken()))
+            or "none has a suffix of the formats that Pillow reads"
+        )
         raise DataError(f"{files.path}: no image in it ({why})")
     paths = [PurePosixPath(name).parts for name in images]
     while all(len(each) > 2 for each in paths) and len({each[0] for each in paths}) == 1:
@@ -51,7 +54,7 @@ def by_folder(files: Store) -> list[Item]:
 
 def left_out(files: Store) -> list[str]:
     """Return lines on the files in class folders that ``by_folder`` leaves out, other than usual side files."""
-    return image_names.left_out(files.names())
+    return image_names.left_out(files.names(), files.broken())
 
 
 def _are_parts(root: Path, images: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
@@ -110,7 +113,9 @@ def by_manifest(path: Path, label: str, split: str | None, group: str | None, *,
                     "write the images to files and list these"
                 )
             value = written.read(value, len(items) + 1, table.number) if numeric else value
-            items.append(Item(str(named), value, PARTS.get(part, ""), group_of(found[group][at]) if group else ""))
+            items.append(
+                Item(slashed(str(named)), value, PARTS.get(part, ""), group_of(found[group][at]) if group else "")
+            )
         written.check(lambda row: f"{path}: row {row}", f"column {label!r}")
     if not items:
         raise DataError(f"{path}: no row in it")

@@ -26,6 +26,9 @@ class Store(Protocol):
     def names(self) -> list[str]:
         """Return the names of all files, in the order in which they are read fastest."""
 
+    def broken(self) -> list[str]:
+        """Return the names of links that lead to no file."""
+
     def read(self, name: str) -> bytes:
         """Return a file's content. Raises KeyError or OSError where there is none."""
 
@@ -38,6 +41,10 @@ class Folder:
 
     def names(self) -> list[str]:
         return sorted(each.relative_to(self.path).as_posix() for each in self.path.rglob("*") if each.is_file())
+
+    def broken(self) -> list[str]:
+        links = (each for each in self.path.rglob("*") if each.is_symlink() and not each.exists())
+        return sorted(each.relative_to(self.path).as_posix() for each in links)
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
@@ -59,6 +66,9 @@ class Archive:
 
     def names(self) -> list[str]:
         return list(self._held)
+
+    def broken(self) -> list[str]:
+        return []
 
     @cached_property
     def _held(self) -> dict[str, str]:
@@ -101,8 +111,13 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a file's name without ``./`` and the like."""
-    return PurePosixPath(name).as_posix()
+    """Return a file's name without ``./`` and the like, and with / where Windows wrote a backslash."""
+    return PurePosixPath(slashed(name)).as_posix()
+
+
+def slashed(path: str) -> str:
+    """Return a path with / where Windows wrote a backslash."""
+    return path.replace("\\", "/")
 
 
 def store(path: Path) -> Store:

@@ -7,6 +7,7 @@ from pathlib import Path
 from slimline import tables
 from slimline.errors import DataError
 from slimline.file_index import FileIndex
+from slimline.image_stores import slashed
 
 
 def beside(table: Path, index: FileIndex) -> list[Path]:
@@ -28,4 +29,4 @@ def named_files(table: Path) -> list[str]:
     if column not in opened.names:
         return []
     values = (value for batch, _ in opened.batches(1000) for value in tables.plain(batch[column]))
-    return list(dict.fromkeys(value for value in values if isinstance(value, str) and value))
+    return list(dict.fromkeys(slashed(value) for value in values if isinstance(value, str) and value))

@@ -154,8 +154,9 @@ def classes(data: Path) -> dict[str, int] | None:
         return None  # ``find`` says which table is expected
     items = image_sources.by_folder(files)
     if data.is_dir() and (empty := image_sources.empty_classes(data, items)):
-        held = image_stores.Folder(empty[0]).names()
-        why = image_names.left_out(f"{empty[0].name}/{name}" for name in held)
+        held = image_stores.Folder(empty[0])
+        names, broken = ([f"{empty[0].name}/{name}" for name in each] for each in (held.names(), held.broken()))
+        why = image_names.left_out(names, broken)
         said = f" ({'; '.join(why)})" if why else ""
         raise DataError(f"{empty[0]}: a class folder without an image in it{said}; put some there, or remove it")
     found = Counter(str(item.label) for item in items)

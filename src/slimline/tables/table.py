@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from slimline import image_stores
 from slimline.errors import DataError, near_miss
 
 Row = TypeVar("Row")
@@ -45,7 +46,7 @@ class Table:
 
     def image(self, path: str) -> Path | bytes:
         """Return the image that a cell names: a file, or what is in it. Paths are relative to the table's folder."""
-        return self.path.parent / path
+        return self.path.parent / image_stores.slashed(path)
 
 
 def batched(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -120,3 +120,12 @@ def test_a_class_of_no_picture_says_why(folder: Path) -> None:
         DataError, match=r"black: a class folder .*\(1 file left out, such as black/a\.heic: Pillow rea"
     ):
         own_data.classes(folder)
+
+
+def test_links_that_lead_nowhere_are_named(folder: Path) -> None:
+    (folder / "red/999.png").symlink_to(folder / "gone.png")
+    (folder / "red/notes.txt").symlink_to(folder / "gone.txt")
+    task = make(folder)
+    assert sum(map(len, task.splits().values())) == 120
+    said = "1 link left out, such as red/999.png: no file where it leads"
+    assert (task.notes, own_data.left_out(folder)) == ([said], [said])

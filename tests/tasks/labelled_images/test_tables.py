@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slimline import listed_files
+from slimline import listed_files, tables
 from slimline.errors import DataError
 from slimline.project import own_data
 from slimline.task import SPLITS
@@ -94,3 +94,11 @@ def test_all_listed_images_that_are_not_there_are_told(folder: Path) -> None:
     table = write_manifest(folder, [[f"{name}.png", "red"] for name in names], ["path", "label"])
     with pytest.raises(DataError, match=r"list\.csv: rows 2 and 4: 'red/998\.png' and others: no such image in"):
         make(table).splits()
+
+
+def test_paths_that_windows_wrote_are_paths(folder: Path) -> None:
+    rows = [[f"{label}\\{at:03d}.png", label] for label in LABELS for at in range(40)]
+    table = write_manifest(folder, rows, ["path", "label"])
+    assert sum(map(len, make(table).splits().values())) == 120
+    assert tables.read(table).image(rows[0][0]) == folder / LABELS[0] / "000.png"
+    assert listed_files.named_files(table)[0] == f"{LABELS[0]}/000.png"
