@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import intervals, manifest, metrics, pipeline, progress
+from slimline import intervals, manifest, metrics, pipeline, plugins, progress
 from slimline.errors import ArtifactError
 from slimline.file_index import FILE, FileIndex
 from slimline.method import Alone, Context, Method
@@ -148,12 +149,26 @@ def _digest(model: nn.Module) -> str:
 
 @cache
 def code_version(kinds: frozenset[type]) -> str:
-    """Return a hash of the source that these classes and this module run, of their own packages alone."""
-    modules = {kind.__module__ for kind in kinds}
-    own = {name for name in modules if name.partition(".")[0] not in {"torch", "builtins", "__main__"}} | {__name__}
+    """Return a hash of the source that these classes and this module run: Slimline's and that of plug-ins and projects.
+
+    Of any other installed package its version counts: reading transformers takes a minute.
+    """
+    modules = {kind.__module__ for kind in kinds} - {"builtins", "__main__"}
+    installed = {name for name in modules if _is_installed(name)}
+    own = modules - installed | {__name__}
     index = FileIndex(FILE)  # as the fingerprints left it: what is unchanged since isn't read again
     found = pipeline.closure(own, _packages(own), index)
+    found |= {name: str(getattr(sys.modules[name], "__version__", "")) for name in _packages(installed)}
     return hashlib.sha256(manifest.canonical(found)).hexdigest()[:16]
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a module that is loaded came with a package that is no plug-in's."""
+    package = module.partition(".")[0]
+    if package in {"slimline", *_packages(offer.target for offer in plugins.offers())}:
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 def _packages(modules: Iterable[str]) -> set[str]:
