@@ -15,6 +15,7 @@ from slimline.artifact import Artifact
 from slimline.errors import ArtifactError, MethodError, ParamsError
 from slimline.layer_study import Result, Trial
 from slimline.method import Alone
+from slimline.methods.structured import Structured
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
 from slimline.project.layout import tasks
@@ -62,6 +63,20 @@ def test_each_layer_is_measured_by_each_method_that_takes_it(settings: params.Pa
     assert {path.name for path in Path("out").iterdir()} == {"teacher.md", "teacher.json", "teacher.png"}
     rows = json.loads(Path("out/teacher.json").read_text())["trials"]
     assert len(rows) == len(results)
+
+
+def test_a_method_that_cannot_take_the_model_is_left_out_unless_it_was_named(
+    settings: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> dict[str, Alone]:
+        raise MethodError("sensitivity: structured: an embedding, whose channels stay")
+
+    monkeypatch.setattr(Structured, "alone", refuse)
+    monkeypatch.setattr(layer_study, "GRID", {name: layer_study.GRID[name] for name in ("structured", "n-m")})
+    assert {trial.method for trial in layer_study.run("teacher", settings, rows=50)} == {"n-m"}
+    assert capsys.readouterr().out == "left out: sensitivity: structured: an embedding, whose channels stay\n"
+    with pytest.raises(MethodError):
+        layer_study.run("teacher", settings, rows=50, methods=["structured"])
 
 
 def test_a_second_run_measures_nothing(settings: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:

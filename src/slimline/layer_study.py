@@ -19,9 +19,9 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slimline import artifact, manifest, measure, params
+from slimline import artifact, manifest, measure, params, progress
 from slimline.decisions import Decisions
-from slimline.errors import ArtifactError, ParamsError, near_miss
+from slimline.errors import ArtifactError, MethodError, ParamsError, near_miss
 from slimline.method import Alone, Batches, Context, Method, check_rows
 from slimline.params import Configured, Target
 from slimline.quantizers import QuantizedConv2d, QuantizedLinear, has_integer_kernel
@@ -77,7 +77,8 @@ def run(
 ) -> dict[Trial, Result]:
     """Measure every trial on an artifact, with at most ``rows`` validation rows, showing the time left.
 
-    ``name`` is a stage or an artifact's folder, ``methods`` are those of the grid to try (all of them when empty).
+    ``name`` is a stage or an artifact's folder, ``methods`` are those of the grid to try (when empty, all that take the
+    model).
     """
     chosen = _methods(methods)
     stage = Stage(name, settings, settings.limit)
@@ -93,11 +94,15 @@ def run(
         Sensitivity(model, context),
         Times(model, settings.target, measure.typical_inputs(context.calibration)),
     )
-    trials = dict(_trials(chosen, model, batches, context))
+    trials = dict(_trials(chosen, model, batches, context, named=bool(methods)))
     known = {trial for trial, change in trials.items() if study.knows(*change) and times.knows(*change)}
     found: dict[Trial, Result] = {}
     bar = tqdm(total=len(trials), initial=len(known), desc=f"sensitivity of {name}", unit="trial", disable=None)
-    with bar:
+    done = len(known)
+    with (
+        bar,
+        progress.told(lambda: f"sensitivity of {name}: {done} of {len(trials)} trials done", log=bool(bar.disable)),
+    ):
         for trial, (method, layer, alone) in trials.items():
             bar.set_postfix_str(f"{layer} {trial.method} {trial.strength}", refresh=False)
             once = replace(alone, make=cache(alone.make))
@@ -106,6 +111,7 @@ def run(
                 cost.drop, cost.interval(settings.budget.confidence), cost.rise, cost.divergence, gain
             )
             bar.update(trial not in known)
+            done += trial not in known
     return found
 
 
@@ -131,18 +137,34 @@ def _folder(name: str) -> Path:
 
 
 def _trials(
-    methods: Sequence[str], model: nn.Module, batches: Batches, context: Context
+    methods: Sequence[str], model: nn.Module, batches: Batches, context: Context, *, named: bool
 ) -> Iterator[tuple[Trial, tuple[Method, str, Alone]]]:
-    """Yield every trial that its method takes, a layer's trials together."""
+    """Yield every trial that its method takes, a layer's trials together.
+
+    A method that can't take the model at all is an error where it was ``named``; else it is told and left out.
+    """
     found = []
     for name in methods:
-        for strength, settings in GRID[name].items():
-            chosen = Configured.model_validate({"name": name, **settings})
-            method = params.configure("methods", chosen, f"sensitivity: {name} {strength}")
-            for layer, alone in method.alone(model, batches, context).items():
-                found.append((Trial(layer, name, strength), (method, layer, alone)))
+        try:
+            found += _of_method(name, model, batches, context)
+        except MethodError as error:
+            if named:
+                raise
+            print(f"left out: {error}")
     order = [name for name, _ in model.named_modules()]
     yield from sorted(found, key=lambda each: order.index(each[0].layer))
+
+
+def _of_method(
+    name: str, model: nn.Module, batches: Batches, context: Context
+) -> list[tuple[Trial, tuple[Method, str, Alone]]]:
+    found = []
+    for strength, settings in GRID[name].items():
+        chosen = Configured.model_validate({"name": name, **settings})
+        method = params.configure("methods", chosen, f"sensitivity: {name} {strength}")
+        for layer, alone in method.alone(model, batches, context).items():
+            found.append((Trial(layer, name, strength), (method, layer, alone)))
+    return found
 
 
 class Times:

@@ -26,7 +26,7 @@ def steps(title: str, total: int) -> Iterator[Callable[[str], None]]:
             bar.n, begun, at = begun, begun + 1, name
             bar.set_postfix_str(name)
 
-        with _told(lambda: f"{title}: step {begun} of {total}, {at}", log=bool(bar.disable)):
+        with told(lambda: f"{title}: step {begun} of {total}, {at}", log=bool(bar.disable)):
             yield begin
         bar.n = begun
         bar.refresh()
@@ -43,7 +43,7 @@ def rounds(title: str, total: int) -> Iterator[Callable[[], None]]:
             count += 1
             bar.update()
 
-        with _told(lambda: f"{title}: {count} of {total} rounds done", log=bool(bar.disable)):
+        with told(lambda: f"{title}: {count} of {total} rounds done", log=bool(bar.disable)):
             yield done
 
 
@@ -51,7 +51,7 @@ def each(items: Iterable[T], title: str, total: int, unit: str) -> Iterator[T]:
     """Yield the items, whose count is shown."""
     with tqdm(total=total, desc=title, unit=unit, leave=False, disable=None) as bar:
         count = 0
-        with _told(lambda: f"{title}: {count} of {total} {unit}s done", log=bool(bar.disable)):
+        with told(lambda: f"{title}: {count} of {total} {unit}s done", log=bool(bar.disable)):
             for item in items:
                 yield item
                 count += 1
@@ -59,7 +59,7 @@ def each(items: Iterable[T], title: str, total: int, unit: str) -> Iterator[T]:
 
 
 @contextmanager
-def _told(line: Callable[[], str], *, log: bool) -> Iterator[None]:
+def told(line: Callable[[], str], *, log: bool) -> Iterator[None]:
     """Print ``line()`` each ``EVERY_S`` seconds while the block lasts, where there is a ``log`` to read and no bar.
 
     Of blocks in each other the inner one speaks.
