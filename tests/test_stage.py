@@ -329,3 +329,19 @@ def test_only_splits_that_the_limit_cuts_leave_rows_out(document: dict[str, Any]
     assert {name: len(split) for name, split in own.splits.items()} == {
         name: min(count, limit or count) for name, count in whole.items()
     }
+
+
+def test_ctrl_c_ends_a_stage_in_one_line(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Stage) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.setattr("sys.argv", ["stages/teacher.py"])
+    with pytest.raises(SystemExit) as ended:
+        stage.run("teacher", interrupted)
+    assert ended.value.code == 130
+    said = "teacher: stopped; the same command goes on, a training at its last epoch\n"
+    assert capsys.readouterr().err == said

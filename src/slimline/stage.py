@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from slimline.training.processes import processes
 
 CURVES = Path("curves")
 BATCH = 100
+STOPPED = 130  # what a command that Ctrl+C stopped exits with
 
 
 @dataclass(frozen=True)
@@ -326,13 +328,13 @@ def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], No
             live.next_step()
             shown = " ".join(f"{name}={value:.4f}" for name, value in epoch.validation.items())
             took = time.monotonic() - started
-            print(f"{stage}: epoch {epoch.epoch + 1} loss={epoch.loss:.4f} {shown} ({took:.0f} s)", flush=True)
+            print(f"{stage}: epoch {epoch.epoch + 1} loss={epoch.loss:.4f} {shown} ({took:.0f} s in all)", flush=True)
 
         yield log
 
 
 def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None) -> None:
-    """Run a stage script: read params.yaml and the command line; errors end it in one line and exit 2.
+    """Run a stage script: read params.yaml and the command line; errors end it in one line and exit 2, Ctrl+C likewise.
 
     Its time is recorded under ``timed_as``, or under ``name``.
     """
@@ -345,7 +347,11 @@ def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None
         settings = params.load()
         fix_randomness(settings.seed)
         with times.recorded(timed_as or name):
-            work(Stage(name, settings, options.limit or settings.limit))
+            try:
+                work(Stage(name, settings, options.limit or settings.limit))
+            except KeyboardInterrupt:
+                print(f"{name}: stopped; the same command goes on, a training at its last epoch", file=sys.stderr)
+                raise SystemExit(STOPPED) from None
 
 
 def _positive(text: str) -> int:
