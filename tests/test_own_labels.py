@@ -144,6 +144,23 @@ def test_one_wrong_cell_among_numbers_is_named(tmp_path: Path, labels: list[str]
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("spelt", ["{},43 €", "€{}", "{}.5%", "$ 1,{}.00"])
+def test_numbers_with_a_sign_are_told(tmp_path: Path, spelt: str) -> None:
+    """Where the decimals are behind a comma, prices were taken for two labels each."""
+    cells = [spelt.format(at) for at in range(100, 160)]
+    sign = next(each for each in spelt if each in "€%$")
+    with pytest.raises(
+        DataError, match=r"t\.csv: row 1: column 'label': .* \(and 59 more likewise\) is a number"
+    ) as caught:
+        described(tmp_path / "t.csv", cells)
+    assert str(caught.value).endswith(f"with {sign!r}; write numbers alone")
+
+
+def test_labels_with_a_sign_stay_labels(tmp_path: Path) -> None:
+    assert described(tmp_path / "t.csv", ["under 10 €", "over 10 €"]).labels == ["over 10 €", "under 10 €"]
+    assert described(tmp_path / "t.csv", ["10%", "20%"]).labels == ["10%", "20%"]
+
+
 @pytest.mark.parametrize(
     ("at", "cell", "message"),
     [

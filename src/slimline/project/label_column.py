@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
+from unicodedata import category
 
 from slimline import labelled_rows, tables
 from slimline.errors import DataError, ParamsError, near_miss
@@ -118,11 +120,15 @@ class Values:
         return Answer("one", sorted(names, key=numbers.__getitem__ if all_numbers else str))
 
     def _check_nearly_numbers(self, numbers: Mapping[str, float], *, no_labels: bool) -> None:
-        """Raise DataError for the first value that is no number where nearly all of many are.
+        """Raise DataError for the first value that is no number where nearly all of many are, or all with one unit.
 
         With ``no_labels`` these numbers can hardly be labels; else all the rest must be signs for what is missing.
         """
         wrong = [value for value in self.counts if value not in numbers]
+        if len(wrong) > FEW and (unit := _unit(wrong)):
+            raise DataError(
+                f"{self._where(wrong[0])}: {wrong[0]!r}{_others(wrong)} is a number with {unit!r}; write numbers alone"
+            )
         if not wrong or len(self.counts) <= FEW or len(numbers) < NEARLY * len(self.counts):
             return
         if no_labels or all(value.lower() in NO_VALUE for value in wrong):
@@ -212,6 +218,15 @@ class Values:
 
 def _others(wrong: Collection[str]) -> str:
     return f" (and {len(wrong) - 1:,} more likewise)" if len(wrong) > 1 else ""
+
+
+def _unit(values: Collection[str]) -> str:
+    """Return the sign, of a currency or of percent, that all values have before or behind a number, or nothing."""
+    ends = {value[at] for value in values if value for at in (0, -1)}
+    signs = {each for each in ends if each in "%‰" or category(each) == "Sc"}
+    bare = "|".join(map(re.escape, signs))
+    number = re.compile(rf"({bare})?\s*[+-]?\d[\d.,']*\s*({bare})?")
+    return next(iter(signs)) if len(signs) == 1 and all(map(number.fullmatch, values)) else ""
 
 
 def _split(value: str, separator: str) -> list[str]:
