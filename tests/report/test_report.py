@@ -203,11 +203,12 @@ def test_a_metric_that_is_no_score_is_shown_in_its_own_unit(project: Project) ->
         row["rmse"] = 3.25 + 0.5 * list(MEASURED).index(stage)
         row["drop_ci"] = [row["rmse"] - 3.25 - 0.1, row["rmse"] - 3.25 + 0.1]
         row["drops"] = {"rmse": {"drop": row["rmse"] - 3.25, "ci": row["drop_ci"]}}
+        row["lower_is_better"] = ["rmse"]
     project.params["budget"] = {"max_drop": {"rmse": 2.0}}
     html, markdown = project.report()
     rows = table(markdown, "All numbers by stage")
     assert rows["rmse"]["factorize"] == "5.25"
-    assert rows["rmse drop"]["factorize"] == "2.00 (1.90 to 2.10)"
+    assert rows["rmse rise"]["factorize"] == "2.00 (1.90 to 2.10)"
     assert "+0.500 rmse" in markdown
     assert "points" not in markdown
     assert "accuracy" not in html + markdown

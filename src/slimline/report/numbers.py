@@ -24,6 +24,15 @@ class Metric:
     def title(self) -> str:
         return self.name.replace("_", " ").replace("f1", "F1")
 
+    @property
+    def loss(self) -> str:
+        """What it is called when this metric gets worse."""
+        return "drop" if self.higher_is_better else "rise"
+
+    def tick(self, value: float) -> str:
+        """Return a value on an axis, to as many digits as it has."""
+        return self.value(value) if self.score else f"{value:g}"
+
     def value(self, value: float) -> str:
         """Return a value: ``90.5%``, or ``0.312`` where the metric is no score."""
         return f"{100 * value:.{self.decimals}f}%" if self.score else significant(value)

@@ -75,6 +75,8 @@ def _tradeoff(ax: Axes, study: Study, title: str, positions: Positions, show: Sh
         study.quality_bounds(stage) if stage != ROOT else (y, y)
         for stage, (_, y) in zip(study.line, points, strict=True)
     ]
+    if metric.score:  # an interval that follows from the teacher's value may reach beyond what there is
+        bounds = [(max(low, 0.0), min(high, 1.0)) for low, high in bounds]
     ax.plot(*zip(*points, strict=True), color=MUTED, linewidth=1, zorder=2)
     for index, (stage, (x, y), (low, high)) in enumerate(zip(study.line, points, bounds, strict=True)):
         colour = SERIES[index % len(SERIES)]
@@ -82,12 +84,14 @@ def _tradeoff(ax: Axes, study: Study, title: str, positions: Positions, show: Sh
         ax.plot([x, x], [low, high], color=colour, linewidth=1.4, alpha=0.65, zorder=3)
         ax.plot([left, right], [y, y], color=colour, linewidth=1.4, alpha=0.65, zorder=3)
         ax.plot(x, y, MARKERS[index % len(MARKERS)], color=colour, markersize=6.5, zorder=4)
-    ax.set_title(f"{metric.title} against {title}")
+    ax.set_title(f"{metric.title}{'' if metric.higher_is_better else ', lower is better,'} against {title}")
     ax.set_xlabel(f"{title}, log axis (left is better)")
     _log_axis(ax, [x for x, _ in points], show, before=0.35, after=0.3)
     span = max(high for _, high in bounds) - min(low for low, _ in bounds) or abs(points[0][1]) * 0.01 or 1.0
     ax.set_ylim(min(low for low, _ in bounds) - 0.22 * span, max(high for _, high in bounds) + 0.22 * span)
-    _value_axis(ax.yaxis, metric.value)
+    if metric.score:
+        ax.set_ylim(top=min(ax.get_ylim()[1], 1 + 0.05 * span))
+    _value_axis(ax.yaxis, metric.tick)
     ax.grid(axis="y")
     limit = study.params.budget.max_drop.get(metric.name)
     if limit is not None:
@@ -135,7 +139,7 @@ def _waterfall_picture(
         title=title,
         values=values,
         texts=texts,
-        show=show,
+        show=study.primary.tick if quality else show,
         log=not quality,
         higher=higher,
     )

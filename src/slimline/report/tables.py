@@ -73,7 +73,7 @@ def tiles(study: Study) -> list[Tile]:
     sizes = f"{numbers.count(teacher['bytes'], 'B')} → {numbers.count(own['bytes'], 'B')}"
     shown = [
         Tile(
-            metric.title if metric.gains(drop) else f"{metric.title} drop",
+            metric.title if metric.gains(drop) else f"{metric.title} {metric.loss}",
             value,
             unit,
             [f"{interval} {metric.drops(drop, own['drop_ci'])}", f"{before} → {after}"],
@@ -102,7 +102,7 @@ def stages(study: Study) -> Table:
     for name in [study.primary.name, *(name for name in rows[ROOT]["drops"] if name != study.primary.name)]:
         metric = study.metric(name)
         table.append((metric.title, [_value(metric, row) for row in each]))
-        table.append((f"{metric.title} drop", [_drop(metric, row, stage) for stage, row in rows.items()]))
+        table.append((f"{metric.title} {metric.loss}", [_drop(metric, row, stage) for stage, row in rows.items()]))
     table.append(("agreement with the teacher", [_agreement(study, row, stage) for stage, row in rows.items()]))
     table.append(("parameters", [Cell(numbers.count(row["params"])) for row in each]))
     table.append(("multiply-adds (MACs)", [Cell(numbers.count(row["macs"])) for row in each]))
@@ -258,7 +258,7 @@ def formats(study: Study) -> Table | None:
             quality = NONE
             if checked:
                 drop, gains = study.primary.drop(checked["drop"]), study.primary.gains(checked["drop"])
-                note = f"{'' if gains else 'drop '}{drop} on {checked['rows']:,} rows"
+                note = f"{'' if gains else f'{study.primary.loss} '}{drop} on {checked['rows']:,} rows"
                 quality = Cell(study.primary.value(checked[study.primary.name]), note)
             status = "answers checked by ONNX Runtime"
             if written["status"] == "built":
