@@ -13,6 +13,7 @@ from slimline import manifest
 
 def test_images_are_timed_in_both_layouts_and_the_page_keeps_the_plain_one_apart(tmp_path: Path) -> None:
     import training_formats
+
     from tables import training
 
     def make() -> nn.Module:
