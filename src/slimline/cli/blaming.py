@@ -60,7 +60,7 @@ def blame(
     settings = None if params_file is None else params.load(params_file).monitor
     start, end = moment("--since", since), moment("--until", until)
     rows: Rows | None = None if inputs is None else rows_of.read(release, inputs, labels)
-    if store is None and rows is None and Path("events.db").is_file():
+    if store is None and rows is None and Path(DEFAULT_URL.removeprefix("sqlite:///")).is_file():
         store = DEFAULT_URL
         print(f"what was answered is read from {store}; --store '' leaves it out", file=sys.stderr)
     with nullcontext() if not store or rows is not None else EventStore.open(store, create=False) as opened:
