@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,19 +12,13 @@ import psutil
 import pytest
 
 from tests.endpoint.conftest import until
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SERVE = [str(BIN / "slimline"), "serve"]
 BENTO = [sys.executable, "-m", "bentoml", "serve", "serving.service:Slimline", "--host", "127.0.0.1"]
 KINDS = pytest.mark.parametrize("command", [SERVE, BENTO], ids=["alone", "bentoml"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
@@ -42,7 +35,7 @@ class Process:
     """A server process of its own, with its log and the processes it started."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path = ROOT) -> None:
-        self.port = free_port()
+        self.port = free_ports()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         with log.open("w") as out:

@@ -20,11 +20,11 @@ from slimline import manifest
 from slimline.deployment import Deployment
 from slimline.events import EventStore
 from slimline.monitor.journal import Journal
-from tests.e2e.servers import free_port
 from tests.e2e.test_monitor import Monitor, start
 from tests.endpoint.conftest import until
 from tests.monitor.conftest import Send, answered, send, url, watched_releases
 from tests.monitor.test_responding import deployed
+from tests.ports import free_ports
 
 __all__ = ["answered", "send", "start", "url", "watched_releases"]
 
@@ -43,7 +43,7 @@ class Servers:
         (folder / "undo.token").write_text(TOKEN)
         prometheus = yaml.safe_load((folder / "prometheus.yml").read_text())
         alertmanager = yaml.safe_load((folder / "alertmanager.yml").read_text())
-        own, self.url = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+        own, self.url = f"127.0.0.1:{free_ports()}", f"http://127.0.0.1:{free_ports()}"
         prometheus["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [self.url.removeprefix("http://")]
         for job in prometheus["scrape_configs"]:

@@ -12,7 +12,7 @@ import pytest
 from slimline import manifest
 from slimline.deployment import Deployment
 from tests.e2e.conftest import environment
-from tests.e2e.servers import free_port
+from tests.ports import free_ports
 
 pytest.importorskip("s3fs", reason="make test-e2e installs it")
 server = pytest.importorskip("moto.server", reason="make test-e2e installs it")
@@ -22,7 +22,7 @@ URL = "s3://models/slimline/release.tar.gz"
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """The address of a store with the empty bucket ``models``."""
-    port = free_port()
+    port = free_ports()
     running = server.ThreadedMotoServer("127.0.0.1", port)
     running.start()
     httpx.put(f"http://127.0.0.1:{port}/models").raise_for_status()
@@ -83,7 +83,7 @@ def test_a_release_lies_in_s3_as_a_directory(
     ids=["no such object", "no such bucket", "nobody listens"],
 )
 def test_a_store_that_fails_is_one_line(store: str, tmp_path: Path, url: str, away: bool, said: str) -> None:
-    address = f"http://127.0.0.1:{free_port()}" if away else store
+    address = f"http://127.0.0.1:{free_ports()}" if away else store
     done = slimline(address, "deploy", url, "--to", tmp_path / "deployed")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert url in done.stderr

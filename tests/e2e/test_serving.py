@@ -26,8 +26,9 @@ from slimline.deployment import Deployment
 from slimline.events import EventStore
 from slimline.manifest import digest
 from slimline.predictor import Predictor
-from tests.e2e.servers import BENTO, KINDS, ROOT, SERVE, Process, free_port, workers_of
+from tests.e2e.servers import BENTO, KINDS, ROOT, SERVE, Process, workers_of
 from tests.endpoint.conftest import Load, until
+from tests.ports import free_ports
 
 
 @KINDS
@@ -254,7 +255,7 @@ def test_a_start_that_fails_says_why_in_one_line(
     environment = os.environ | {f"SLIMLINE_{name.upper()}": value for name, value in settings.items()}
     environment |= {"BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "--port", str(free_port())], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*command, "--port", str(free_ports())], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == (2 if command == SERVE else 1)
     assert message in done.stderr.splitlines()[-1]
@@ -271,7 +272,7 @@ def test_a_damaged_release_stops_bentomls_workers_in_one_line(two_releases: tupl
     log = tmp_path / "log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*BENTO, "--port", str(free_port())], cwd=ROOT, env=environment, stdout=out, stderr=out
+            [*BENTO, "--port", str(free_ports())], cwd=ROOT, env=environment, stdout=out, stderr=out
         )
     try:
         until(lambda: "startup failed" in log.read_text(), 60)

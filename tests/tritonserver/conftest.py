@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from slimline.model_repository.repository import Options, write
 from slimline.task import Split
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = Path(os.environ.get("TRITONSERVER_VENV", ROOT / ".venv" / "triton"))
@@ -116,22 +116,6 @@ class Server:
             self._process = None
             for left in Path("/dev/shm").glob(f"{self._prefix}*"):  # noqa: S108
                 left.unlink(missing_ok=True)
-
-
-def free_ports() -> int:
-    """Return the first of three consecutive ports that nobody listens on."""
-    for _ in range(50):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = probe.getsockname()[1]
-        if first < 65_000 and not any(taken(first + offset) for offset in range(3)):
-            return int(first)
-    raise AssertionError("no three free ports in a row")
-
-
-def taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")
