@@ -35,13 +35,13 @@ MIB = 2**20
 
 def methods() -> dict[str, Callable[[], Any]]:
     """Return what makes each method, by the step's name; their modules are imported here."""
+    from slimline.factorization.ranks import Ratio
     from slimline.methods.drop_layers import DropLayers
     from slimline.methods.heads import Heads
     from slimline.methods.linear import Linear
     from slimline.methods.neurons import Neurons
     from slimline.methods.svd import Svd
     from slimline.methods.vocabulary import Vocabulary
-    from slimline.ranks import Ratio
 
     return {
         "distill: a third of the layers": lambda: DropLayers(keep={"body.encoder.layer": [0, 1]}),

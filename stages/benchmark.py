@@ -5,11 +5,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from slimline import baselines, benchmark, chance, manifest, progress
+from slimline import benchmark, manifest, progress
 from slimline.pipeline import EXPORTS, ROOT
 from slimline.predictor import Predictor
 from slimline.stage import Stage, run
 from slimline.task import Split
+from slimline.teachers import baselines, chance
 
 LATENCY = Path("metrics/latency.json")
 

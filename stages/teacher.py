@@ -7,11 +7,12 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import artifact, chance, checkpoints, metrics, number_head
+from slimline import artifact, metrics
 from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, ParamsError
 from slimline.stage import Stage, run
 from slimline.task import tensors
+from slimline.teachers import chance, checkpoints, number_head
 from slimline.training.processes import processes
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from slimline import layer_times, measure
-from slimline.channels import groups
 from slimline.errors import MethodError
 from slimline.latency import Samples
 from slimline.layer_times import Table, TimedCost, resized
@@ -24,8 +23,9 @@ from slimline.methods.structured import Structured
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
 from slimline.params import Target
-from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Spec, quantize_layer
-from slimline.widths import Limits
+from slimline.pruning.channels import groups
+from slimline.pruning.widths import Limits
+from slimline.quantization.quantizers import QuantizedConv2d, QuantizedLinear, Spec, quantize_layer
 
 Made = Callable[..., Context]
 BATCHES = (1, 8)

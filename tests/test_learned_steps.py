@@ -20,7 +20,7 @@ from slimline.export.facts import count_params
 from slimline.export.onnx import to_onnx
 from slimline.export.onnx_trt import OnnxTrt
 from slimline.export.signed import requantize
-from slimline.grids import Spec
+from slimline.factorization.ranks import Ratio
 from slimline.method import Batches, Context, Method, compress
 from slimline.methods.linear import Linear
 from slimline.methods.magnitude import Magnitude
@@ -29,8 +29,8 @@ from slimline.methods.svd import Svd
 from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.params import Training
-from slimline.quantizers import Quantizer, learned_scales, quantizers, weight_quantizer
-from slimline.ranks import Ratio
+from slimline.quantization.grids import Spec
+from slimline.quantization.quantizers import Quantizer, learned_scales, quantizers, weight_quantizer
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit

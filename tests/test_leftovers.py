@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slimline import leftovers, row_files
+from slimline import leftovers
+from slimline.own_data import row_files
 
 
 def test_old_folders_go_and_one_that_another_process_removed_is_no_error(

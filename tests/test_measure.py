@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from slimline import latency, measure, metrics, plugins, runtime_choice
-from slimline.grids import Spec
 from slimline.latency import Samples
 from slimline.models.cnn import Cnn
 from slimline.params import Target
-from slimline.quantizers import quantize_layer
+from slimline.quantization.grids import Spec
+from slimline.quantization.quantizers import quantize_layer
 from slimline.runtime_choice import BY_ROWS, DEFAULT
 from slimline.task import Split
 from slimline.tasks.digits import Digits

@@ -10,9 +10,9 @@ from torch import nn
 
 from slimline import plugins
 from slimline.errors import MethodError
+from slimline.factorization.ranks import Ratio
 from slimline.method import Batches, Context, Edit, Method, Plan, compress, load_tensors
 from slimline.models.cnn import Cnn
-from slimline.ranks import Ratio
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
 

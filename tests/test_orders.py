@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import artifact, masks
+from slimline import artifact
 from slimline.artifact import Artifact
 from slimline.export.onnx import to_onnx
+from slimline.factorization.ranks import Ratio
 from slimline.method import Batches, Context, Method, compress
 from slimline.methods.float16 import Float16
 from slimline.methods.linear import Linear
@@ -32,9 +33,9 @@ from slimline.methods.symmetric import Symmetric
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
 from slimline.params import Training
-from slimline.quantization_keys import Override
-from slimline.quantizers import quantizers
-from slimline.ranks import Ratio
+from slimline.pruning import masks
+from slimline.quantization.keys import Override
+from slimline.quantization.quantizers import quantizers
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 from slimline.training import State, fit

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from slimline import labelled_rows
 from slimline.errors import DataError, ParamsError
+from slimline.own_data import labelled_rows
 from slimline.project import own_data
 from slimline.tasks.text import text
 from tests.encoders import texts, write_encoder, write_table

@@ -10,13 +10,14 @@ import torch
 import yaml
 from torch import nn
 
-from slimline import checkpoints, params
+from slimline import params
 from slimline.errors import ArtifactError, ParamsError
 from slimline.models.hf_encoder import HfEncoder
 from slimline.models.resnet import ResNet
 from slimline.project import own_project
 from slimline.project.own_project import Own
 from slimline.project.own_weights import Weights
+from slimline.teachers import checkpoints
 from tests.encoders import LABELS, configuration, texts, write_table, write_tokenizer
 from tests.pictures import LABELS as COLOURS
 from tests.pictures import write_folders

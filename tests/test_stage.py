@@ -15,15 +15,16 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from slimline import artifact, masks, params, pipeline, stage
+from slimline import artifact, params, pipeline, stage
 from slimline.artifact import Artifact
-from slimline.channels import slice_model
 from slimline.decisions import Decisions
 from slimline.errors import SlimlineError
 from slimline.file_index import FILE, FileIndex
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
+from slimline.pruning import masks
+from slimline.pruning.channels import slice_model
 from slimline.stage import Stage, compression
 from slimline.task import Split, Task
 from slimline.training import Epoch

@@ -14,11 +14,12 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import label_order, metrics, number_scale, params
+from slimline import metrics, params
 from slimline.errors import DataError, ParamsError
 from slimline.models.cnn import Cnn
 from slimline.stage import Stage
 from slimline.task import Split
+from slimline.teachers import label_order, number_scale
 from tests.encoders import LABELS, WORDS, texts, write_table, write_tokenizer
 
 WHERE = "params.yaml: teacher.weights"

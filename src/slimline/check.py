@@ -131,7 +131,7 @@ def _check_kernels(settings: Params, path: Path) -> None:
 
 def _skips(settings: Params, stage: str) -> Iterator[tuple[str, str, Any]]:
     """Yield (stage, key, skip) of every quantize method behind ``stage``."""
-    from slimline.quantization import Quantize
+    from slimline.quantization.plan import Quantize
 
     for name, section in settings.compressions.items():
         if name == stage or stage not in _behind(settings, name) or not isinstance(section, Compression):
@@ -233,7 +233,7 @@ def _check_formats(exporters: dict[str, Any], task: Any, path: Path) -> None:
 
 def _check_weights(model: Any, settings: Params, path: Path) -> None:
     """The teacher's weights must fit its model, wholly where nothing trains it."""
-    from slimline import checkpoints
+    from slimline.teachers import checkpoints
 
     source = str(settings.teacher.weights)
     try:

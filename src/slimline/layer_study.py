@@ -24,9 +24,9 @@ from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, MethodError, ParamsError, near_miss
 from slimline.method import Alone, Batches, Context, Method, check_rows
 from slimline.params import Configured, Target
-from slimline.quantizers import QuantizedConv2d, QuantizedLinear, has_integer_kernel
+from slimline.pruning.shares import RATIOS
+from slimline.quantization.quantizers import QuantizedConv2d, QuantizedLinear, has_integer_kernel
 from slimline.sensitivity import CACHE, FORMAT, Sensitivity, code_version, remembered
-from slimline.shares import RATIOS
 from slimline.stage import Stage
 
 WIDTHS = (2, 3, 4, 6, 8)

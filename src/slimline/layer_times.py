@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slimline import latency, measure, plugins, progress
-from slimline.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Method, compress
 from slimline.params import Target
-from slimline.quantizers import is_quantized
-from slimline.widths import Limits, cheapest
+from slimline.pruning.channels import Cost, Group, is_depthwise, keep_channels, slice_layer, slice_model
+from slimline.pruning.widths import Limits, cheapest
+from slimline.quantization.quantizers import is_quantized
 
 TRIES = 4  # of reaching the ratio in the whole model
 MOST, STEP = 0.98, 0.01

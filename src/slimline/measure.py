@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from slimline import benchmark, latency, layer_hooks, manifest, plugins, progress, runtime_choice
 from slimline.params import Target
 from slimline.predictor import Arrays
-from slimline.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
+from slimline.quantization.quantizers import QuantizedConv2d, QuantizedLinear, Quantizer, has_integer_kernel
 from slimline.task import Split, call, tensors
 
 LAYER_ROUNDS, LAYER_REPEATS = 8, 20

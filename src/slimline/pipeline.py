@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimline import listed_files, plugins, runbooks, runtime_choice, tables
+from slimline import plugins, runbooks, runtime_choice, tables
 from slimline.errors import ParamsError, PluginError, near_miss
 from slimline.file_index import FileIndex
 from slimline.manifest import sha256
+from slimline.own_data import listed_files
 from slimline.source_code import imports_of, reached, read_code
 
 ROOT = "teacher"

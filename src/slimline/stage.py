@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from slimline import artifact, ending, manifest, masks, params, pipeline, plugins, times
+from slimline import artifact, ending, manifest, params, pipeline, plugins, times
 from slimline.artifact import Artifact, Named
 from slimline.decisions import FOLDER as DECISIONS
 from slimline.decisions import Decisions
@@ -27,6 +27,7 @@ from slimline.file_index import FILE, FileIndex
 from slimline.method import Batches, Context, Edit, Method, check_kind, check_without_training, compress
 from slimline.params import Compression, Configured, Params, Taught, Training
 from slimline.pipeline import ROOT
+from slimline.pruning import masks
 from slimline.sensitivity import CACHE
 from slimline.task import Split, Task, tensors
 from slimline.training import Epoch, State, TeacherCache, Term, fit

@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slimline import hub, manifest, trimming
+from slimline import manifest
 from slimline.errors import DataError
+from slimline.pruning import trimming
+from slimline.teachers import hub
 
 MADE = Path(".slimline/tokenizers")
 FILE = "tokenizer.json"

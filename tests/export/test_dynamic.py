@@ -19,7 +19,7 @@ from slimline.export.onnx import export
 from slimline.method import Context, compress
 from slimline.methods.linear import Linear
 from slimline.predictor import Predictor
-from slimline.quantizers import QuantizedEmbedding, QuantizedLinear
+from slimline.quantization.quantizers import QuantizedEmbedding, QuantizedLinear
 from slimline.runtimes.onnxruntime import OnnxRuntime
 
 VOCABULARY, WIDTH = 300, 16

@@ -28,7 +28,7 @@ from slimline.methods.symmetric import Symmetric
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantizers import QuantizedLinear
+from slimline.quantization.quantizers import QuantizedLinear
 from slimline.task import Split
 from slimline.tasks.digits import Digits
 

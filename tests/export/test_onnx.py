@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from slimline.channels import groups, keep_channels, slice_model
 from slimline.decisions import Decisions
 from slimline.errors import ExportError
 from slimline.export import onnx as writer
@@ -23,6 +22,7 @@ from slimline.method import Context, compress
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
 from slimline.params import Target
+from slimline.pruning.channels import groups, keep_channels, slice_model
 from slimline.task import Split, call
 from slimline.tasks.digits import Digits
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import nn
 
-from slimline.calibration import calibrate
 from slimline.export import qdq
 from slimline.export.graph import Graph
 from slimline.export.onnx import OPSET, to_onnx
-from slimline.grids import Spec
 from slimline.methods.symmetric import Symmetric
-from slimline.observers import MinMax
-from slimline.quantizers import QuantizedConv2d, quantize_layer
+from slimline.quantization.calibration import calibrate
+from slimline.quantization.grids import Spec
+from slimline.quantization.observers import MinMax
+from slimline.quantization.quantizers import QuantizedConv2d, quantize_layer
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
 from tests.graphs import counts

@@ -11,7 +11,7 @@ from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
 from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
-from slimline.quantizers import Quantizer, Spec, quantizers
+from slimline.quantization.quantizers import Quantizer, Spec, quantizers
 
 
 @pytest.fixture

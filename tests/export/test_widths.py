@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from slimline.calibration import calibrate
 from slimline.export.onnx import to_onnx
-from slimline.grids import Spec, container
 from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
 from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.observers import MinMax
-from slimline.quantizers import QuantizedConv2d, QuantizedLinear, quantize_layer
+from slimline.quantization.calibration import calibrate
+from slimline.quantization.grids import Spec, container
+from slimline.quantization.observers import MinMax
+from slimline.quantization.quantizers import QuantizedConv2d, QuantizedLinear, quantize_layer
 from slimline.tasks.digits import Digits
 
 Answer = Callable[[Any, NDArray[np.float32]], NDArray[np.float32]]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline import artifact, blocks
+from slimline import artifact
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import MethodError
@@ -19,6 +19,7 @@ from slimline.method import Batch, Batches, Context, compress
 from slimline.methods.depth import Depth
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
+from slimline.pruning import blocks
 from slimline.sensitivity import divergence
 from slimline.task import Split, call, tensors
 from slimline.tasks.digits import Digits

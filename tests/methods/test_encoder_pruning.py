@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline import encoder_parts
 from slimline.decisions import Decisions
-from slimline.encoder_pruning import EncoderPruning
 from slimline.errors import MethodError
 from slimline.export.onnx import to_onnx
 from slimline.method import Context, compress
@@ -20,6 +18,8 @@ from slimline.methods.heads import Heads
 from slimline.methods.linear import Linear
 from slimline.methods.neurons import Neurons
 from slimline.models.cnn import Cnn
+from slimline.pruning import encoder_parts
+from slimline.pruning.encoder_pruning import EncoderPruning
 
 WIDTH, HEADS, SIZE, NEURONS = 24, 6, 4, 64
 VOCABULARY = 50
@@ -154,7 +154,7 @@ def test_parts_that_say_nothing_go_and_nothing_changes(
 
 def test_the_same_score_as_gates_would_give(encoder: Encoder, ids: Tensor) -> None:
     """I_h = Σ_d |∂L/∂ξ_h,d|: a gate's gradient is Σ w·g over the column that reads what it scales."""
-    from slimline import importances
+    from slimline.pruning import importances
 
     y = torch.arange(8) % 3
     gates = torch.ones(HEADS * SIZE, requires_grad=True)

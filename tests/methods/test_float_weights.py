@@ -21,8 +21,6 @@ from slimline.export import facts
 from slimline.export import onnx as exporter
 from slimline.export.fp16 import OnnxFp16
 from slimline.export.onnx_trt import OnnxTrt
-from slimline.float_weights import FloatWeights
-from slimline.grids import FLOATS, Spec, spec_data, spec_of
 from slimline.method import Batches, Context, compress
 from slimline.methods.bfloat16 import BFloat16
 from slimline.methods.float16 import Float16
@@ -30,8 +28,10 @@ from slimline.methods.linear import Linear
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantization_keys import Override
-from slimline.quantizers import Quantizer, quantizers
+from slimline.quantization.float_weights import FloatWeights
+from slimline.quantization.grids import FLOATS, Spec, spec_data, spec_of
+from slimline.quantization.keys import Override
+from slimline.quantization.quantizers import Quantizer, quantizers
 from slimline.tasks.digits import Digits
 
 Made = Callable[..., Context]

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from torch import nn
 
-from slimline import dynamic_ranges, measure
+from slimline import measure
 from slimline.errors import MethodError
 from slimline.latency import Samples
 from slimline.method import Batches, Context, Plan
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
 from slimline.params import Target
-from slimline.quantization_keys import Override
+from slimline.quantization import dynamic_ranges
+from slimline.quantization.keys import Override
 
 Made = Callable[..., Context]
 HEAD = "11"  # the one Linear of the net

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimline import factorization, params, whitening
+from slimline import params
 from slimline.errors import MethodError, ParamsError
-from slimline.factorization import LowRank
+from slimline.factorization import whitening
+from slimline.factorization.plan import LowRank, is_dense_kernel
+from slimline.factorization.rank_choice import cost
+from slimline.factorization.ranks import Energy, Ratio, rank_of_energy
 from slimline.method import Batches, Context, compress
 from slimline.methods.cp import Cp
 from slimline.methods.linear import Linear
@@ -22,9 +25,7 @@ from slimline.methods.svd import Svd
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.resnet import ResNet
 from slimline.params import Configured
-from slimline.quantizers import plain, quantizers
-from slimline.rank_choice import cost
-from slimline.ranks import Energy, Ratio, rank_of_energy
+from slimline.quantization.quantizers import plain, quantizers
 
 Made = Callable[..., Context]
 KINDS: list[type[LowRank]] = [Svd, Tucker2, Spatial, Cp]
@@ -266,4 +267,4 @@ def test_without_whitening_the_spectrum_is_the_kernels_own() -> None:
     layer = nn.Linear(5, 4)
     found = Svd.spectra(layer, torch.eye(5, dtype=torch.float64))[0]
     torch.testing.assert_close(found.float(), torch.linalg.svdvals(layer.weight.detach()), rtol=1e-3, atol=1e-4)
-    assert factorization.is_dense_kernel(nn.Conv2d(2, 2, 3))
+    assert is_dense_kernel(nn.Conv2d(2, 2, 3))

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from slimline import masks
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.methods.magnitude import Magnitude
 from slimline.models.cnn import Cnn
 from slimline.params import Training
+from slimline.pruning import masks
 from slimline.sensitivity import Sensitivity
 from slimline.task import Split
 from slimline.tasks.digits import Digits

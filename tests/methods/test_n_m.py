@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimline import masks
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.methods.n_m import NM, largest
 from slimline.models.cnn import Cnn
+from slimline.pruning import masks
 
 Made = Callable[..., Context]
 

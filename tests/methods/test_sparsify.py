@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline.channels import groups
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
@@ -15,6 +14,7 @@ from slimline.methods.sparsify import Sparsify
 from slimline.methods.structured import Structured
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
+from slimline.pruning.channels import groups
 
 Made = Callable[..., Context]
 

@@ -10,18 +10,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimline import importances
-from slimline.channels import Cost, groups
 from slimline.errors import MethodError
-from slimline.importances import Importance
 from slimline.layers import macs
 from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
 from slimline.methods.structured import Structured
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantizers import quantizers
-from slimline.widths import Limits
+from slimline.pruning import importances
+from slimline.pruning.channels import Cost, groups
+from slimline.pruning.importances import Importance
+from slimline.pruning.widths import Limits
+from slimline.quantization.quantizers import quantizers
 
 Made = Callable[..., Context]
 IMPORTANCES: list[Importance] = ["l1", "l2", "taylor"]

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimline import whitening
+from slimline.factorization import whitening
 from slimline.method import Batches, Context, compress
 from slimline.methods import svd
 from slimline.methods.linear import Linear
 from slimline.methods.svd import Svd
 from slimline.models.resnet import ResNet
-from slimline.quantizers import QuantizedLinear, quantizers
+from slimline.quantization.quantizers import QuantizedLinear, quantizers
 
 Made = Callable[..., Context]
 

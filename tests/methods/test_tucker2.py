@@ -14,7 +14,7 @@ from slimline.methods import tucker2
 from slimline.methods.linear import Linear
 from slimline.methods.tucker2 import Tucker2
 from slimline.models.resnet import ResNet
-from slimline.quantizers import QuantizedConv2d, quantizers
+from slimline.quantization.quantizers import QuantizedConv2d, quantizers
 
 Made = Callable[..., Context]
 

@@ -16,6 +16,7 @@ from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import ArtifactError, MethodError, ParamsError
 from slimline.export.onnx import export
+from slimline.factorization.ranks import Ratio
 from slimline.method import Context, Edit, compress
 from slimline.methods.drop_layers import DropLayers
 from slimline.methods.float16 import Float16
@@ -25,8 +26,7 @@ from slimline.methods.neurons import Neurons
 from slimline.methods.structured import Structured
 from slimline.methods.svd import Svd
 from slimline.params import Target
-from slimline.quantizers import QuantizedLinear
-from slimline.ranks import Ratio
+from slimline.quantization.quantizers import QuantizedLinear
 from slimline.task import Split, tensors
 from slimline.tasks.text import Text, text
 from tests.encoders import LABELS, configuration, texts, write_encoder, write_table

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimline import masks
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.models.cnn import Cnn
-from slimline.quantizers import plain
+from slimline.pruning import masks
+from slimline.quantization.quantizers import plain
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
 from tests.testing.nothing import Nothing

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from slimline import plugins
+from slimline.factorization.ranks import Energy, Ratio
 from slimline.method import Batches, Context, compress
 from slimline.methods.linear import Linear
 from slimline.methods.symmetric import Symmetric
 from slimline.models.cnn import Cnn
 from slimline.models.resnet import ResNet
-from slimline.quantization import Quantize
-from slimline.quantization_keys import Override
-from slimline.ranks import Energy, Ratio
+from slimline.quantization.keys import Override
+from slimline.quantization.plan import Quantize
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
 
@@ -107,7 +107,7 @@ def test_built_in_methods(case: Case, cnn: Cnn, resnet: ResNet, task: Digits) ->
 @pytest.mark.parametrize("kind", [Linear, Symmetric])
 def test_every_key_that_changes_what_quantizing_makes_has_a_case(kind: type[Quantize]) -> None:
     """The next key that writes into weights, and into those of the model it was given, is found by its case."""
-    chosen = {"bits", "skip", "choices", "budget", "max_loss"}  # tests/test_mixed_precision.py
+    chosen = {"bits", "skip", "choices", "budget", "max_loss"}  # tests/quantization/test_mixed_precision.py
     tried = {key for case in CASES.values() if case.name in {"linear", "symmetric"} for key in case.settings}
     assert {each.name for each in fields(kind)} - tried - chosen == set()
 

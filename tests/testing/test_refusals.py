@@ -12,7 +12,7 @@ from torch import nn
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Plan
 from slimline.models.cnn import Cnn
-from slimline.quantizers import is_quantized
+from slimline.quantization.quantizers import is_quantized
 from slimline.tasks.digits import Digits
 from slimline.testing import check_method
 from tests.testing.nothing import Nothing

@@ -17,7 +17,7 @@ from slimline.method import Batches, Context, Method, compress
 from slimline.methods.linear import Linear
 from slimline.models.cnn import Cnn
 from slimline.params import Training
-from slimline.quantizers import quantizers
+from slimline.quantization.quantizers import quantizers
 from slimline.task import Split, Task
 from slimline.tasks.digits import Digits
 from slimline.training import Epoch, State, TeacherCache, fit

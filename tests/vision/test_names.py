@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from slimline import artifact, checkpoints, plugins
+from slimline import artifact, plugins
 from slimline.artifact import Artifact, Named
 from slimline.errors import ArtifactError, ParamsError, PluginError
 from slimline.project import own_project
 from slimline.project.own_project import Own
 from slimline.tasks.labelled_images import images
+from slimline.teachers import checkpoints
 from tests.pictures import LABELS, write_folders
 
 TIMM, TORCHVISION = "timm:test_efficientnet.r160_in1k", "torchvision:mobilenet_v3_small"

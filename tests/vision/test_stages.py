@@ -13,9 +13,10 @@ import pytest
 import torch
 import yaml
 
-from slimline import artifact, manifest, masks, params, stage
+from slimline import artifact, manifest, params, stage
 from slimline.errors import MethodError
-from slimline.quantizers import quantizers
+from slimline.pruning import masks
+from slimline.quantization.quantizers import quantizers
 from slimline.stage import Stage, compression
 from slimline.task import call, tensors
 from tests.graphs import counts

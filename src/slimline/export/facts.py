@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from slimline import layers
-from slimline.quantizers import learned_scales, quantizers
+from slimline.quantization.quantizers import learned_scales, quantizers
 from slimline.task import call
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
-from slimline import quantizers
 from slimline.export.onnx import save, to_onnx
 from slimline.export.signed import half
+from slimline.quantization import quantizers
 
 FILE = "model.fp16.onnx"
 

@@ -21,11 +21,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import layer_hooks, masks
+from slimline import layer_hooks
 from slimline.export import histogram, stored
 from slimline.export.facts import macs_by_layer
 from slimline.export.histogram import Histogram
-from slimline.quantizers import Quantizer, plain_layer
+from slimline.pruning import masks
+from slimline.quantization.quantizers import Quantizer, plain_layer
 from slimline.task import Split, call, tensors
 
 FORMAT = 1

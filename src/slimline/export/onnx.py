@@ -20,7 +20,7 @@ from slimline.errors import ExportError
 from slimline.export import qdq
 from slimline.export.graph import LARGE, Graph
 from slimline.layers import sharing
-from slimline.quantizers import exporting, settle
+from slimline.quantization.quantizers import exporting, settle
 from slimline.task import call
 
 OPSET = 21

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimline import quantizers
-from slimline.grids import Spec
-from slimline.quantizers import Quantizer
+from slimline.quantization import quantizers
+from slimline.quantization.grids import Spec
+from slimline.quantization.quantizers import Quantizer
 
 SMALLEST_HALF = 2.0**-24
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from slimline.grids import container
+from slimline.quantization.grids import container
 
 if TYPE_CHECKING:
     from slimline.export.graph import Graph

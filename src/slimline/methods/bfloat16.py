@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from slimline.float_weights import FloatWeights
-from slimline.grids import FloatScheme
+from slimline.quantization.float_weights import FloatWeights
+from slimline.quantization.grids import FloatScheme
 
 
 @dataclass(frozen=True)
 class BFloat16(FloatWeights):
-    """Store weights in bfloat16, but for layers that ``skip`` names (``slimline.float_weights``)."""
+    """Store weights in bfloat16, but for layers that ``skip`` names (``slimline.quantization.float_weights``)."""
 
     name: ClassVar[str] = "bfloat16"
     scheme: ClassVar[FloatScheme] = "bfloat16"

@@ -5,7 +5,7 @@ gone.
 
 D is the divergence KL(p ‖ p̂) of the answers (without labels: mean (z − ẑ)²/Var z), or by how much the task's loss
 rises. Costs don't add up, so every layer that is left is measured anew after each that went (Sajjad et al. 2023,
-arXiv:2004.03844, compare such strategies). ``slimline.blocks`` says which layers can go.
+arXiv:2004.03844, compare such strategies). ``slimline.pruning.blocks`` says which layers can go.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import blocks, metrics
+from slimline import metrics
 from slimline.errors import MethodError
 from slimline.layers import sharing
 from slimline.method import Batches, Context, Edit, Method, Plan
 from slimline.params import Fraction
+from slimline.pruning import blocks
 from slimline.sensitivity import BEYOND, divergence
 
 Kept = dict[str, list[int]]

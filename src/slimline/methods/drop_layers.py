@@ -14,11 +14,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from slimline import blocks
 from slimline.errors import MethodError
 from slimline.layers import sharing
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.params import Layer
+from slimline.pruning import blocks
 
 
 @dataclass(frozen=True)

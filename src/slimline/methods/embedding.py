@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from slimline import layer_hooks
 from slimline.errors import MethodError
+from slimline.factorization.ranks import rank_of_energy
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
 from slimline.params import Count, Fraction
-from slimline.quantizers import QuantizedEmbedding, replace
-from slimline.ranks import rank_of_energy
+from slimline.quantization.quantizers import QuantizedEmbedding, replace
 from slimline.task import call
 
 FLOAT = 4  # bytes

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from slimline.float_weights import FloatWeights
-from slimline.grids import FloatScheme
+from slimline.quantization.float_weights import FloatWeights
+from slimline.quantization.grids import FloatScheme
 
 
 @dataclass(frozen=True)
 class Float16(FloatWeights):
-    """Store weights in float16, but for layers that ``skip`` names (``slimline.float_weights``)."""
+    """Store weights in float16, but for layers that ``skip`` names (``slimline.quantization.float_weights``)."""
 
     name: ClassVar[str] = "float16"
     scheme: ClassVar[FloatScheme] = "float16"

@@ -4,7 +4,7 @@
 
 Michel et al. 2019, arXiv:1905.10650, with a gate for each of the d dimensions of a head, whose gradient is Σ w·g over
 the column of W_o that reads it. ``importance: taylor`` adds the same of the rows of W_q, W_k and W_v; the other
-importances are those of channels (``slimline.importances``).
+importances are those of channels (``slimline.pruning.importances``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from slimline import encoder_parts
-from slimline.channels import Group
-from slimline.encoder_pruning import EncoderPruning
+from slimline.pruning import encoder_parts
+from slimline.pruning.channels import Group
+from slimline.pruning.encoder_pruning import EncoderPruning
 
 
 @dataclass(frozen=True)

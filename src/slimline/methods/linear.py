@@ -15,11 +15,11 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from slimline import dynamic_ranges
 from slimline.errors import MethodError
-from slimline.grids import Scheme, Spec
 from slimline.method import Batches, Context, Plan
-from slimline.quantization import Quantize
+from slimline.quantization import dynamic_ranges
+from slimline.quantization.grids import Scheme, Spec
+from slimline.quantization.plan import Quantize
 
 DYNAMIC_BITS = 8  # runtimes find ranges as they run for this width alone
 
@@ -28,10 +28,10 @@ DYNAMIC_BITS = 8  # runtimes find ranges as they run for this width alone
 class Linear(Quantize):
     """Quantize activations to the range that occurs, weights symmetrically or as ``weights`` says.
 
-    The other keys are ``ranges`` and those of ``slimline.quantization_keys.QuantizeKeys``.
+    The other keys are ``ranges`` and those of ``slimline.quantization.keys.QuantizeKeys``.
 
     ``ranges`` of the inputs of nn.Linear: ``static`` from calibration, ``dynamic`` those of the batch at hand, ``auto``
-    what the target runs faster (``slimline.dynamic_ranges``). Other layers' are static.
+    what the target runs faster (``slimline.quantization.dynamic_ranges``). Other layers' are static.
     """
 
     weights: Scheme = "symmetric"

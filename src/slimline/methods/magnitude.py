@@ -3,7 +3,7 @@
     w ← w · 1[|w| > threshold]                                         (Han et al. 2015, arXiv:1506.02626)
 
 ``scope: global`` takes one threshold for all layers, ``layer`` the same share of each, ``sensitivity`` of each what
-alone would cost the model alike (``slimline.shares``). With ``schedule: cubic`` the share of zeros grows while
+alone would cost the model alike (``slimline.pruning.shares``). With ``schedule: cubic`` the share of zeros grows while
 recovery trains (Zhu & Gupta 2017, arXiv:1710.01878): at step t, in between every Δt steps,
 
     s_t = s_f + (s_i − s_f) · (1 − t / (nΔt))³
@@ -22,10 +22,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import masks, shares
 from slimline.errors import MethodError
-from slimline.masking import Masking, zeroed
 from slimline.method import Alone, Batches, Context, Edit, Plan, check_ratio
+from slimline.pruning import masks, shares
+from slimline.pruning.masking import Masking, zeroed
 from slimline.sensitivity import Sensitivity
 
 SHARE = "masked_share"

@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import masks
 from slimline.errors import MethodError
-from slimline.masking import Masking, zeroed
 from slimline.method import Alone, Batches, Context, Edit, Plan
+from slimline.pruning import masks
+from slimline.pruning.masking import Masking, zeroed
 
 
 @dataclass(frozen=True)

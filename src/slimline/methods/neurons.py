@@ -5,7 +5,7 @@
 In a gated layer, W_2·(f(W_1 x) ⊙ V x), a neuron is a row of both W_1 and V, which lie in one matrix or in two.
 
 Prasanna et al. 2020, arXiv:2005.00561, with the first-order score of Molchanov et al. 2019, arXiv:1906.10771; other
-importances as in ``slimline.importances``.
+importances as in ``slimline.pruning.importances``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import encoder_parts
-from slimline.channels import Group
-from slimline.encoder_pruning import EncoderPruning
+from slimline.pruning import encoder_parts
+from slimline.pruning.channels import Group
+from slimline.pruning.encoder_pruning import EncoderPruning
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import importances
-from slimline.channels import Group, groups, is_depthwise
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan
-from slimline.quantizers import plain
-from slimline.widths import Limits, above_threshold
+from slimline.pruning import importances
+from slimline.pruning.channels import Group, groups, is_depthwise
+from slimline.pruning.widths import Limits, above_threshold
+from slimline.quantization.quantizers import plain
 
 CHANNELS = "sparsified_channels"
 TINY = 1e-12  # under the root: its slope at 0 is finite

@@ -16,8 +16,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import factor_sequences, whitening
-from slimline.factorization import LowRank, is_dense_kernel
+from slimline.factorization import sequences, whitening
+from slimline.factorization.plan import LowRank, is_dense_kernel
 from slimline.method import Edit
 
 
@@ -30,7 +30,7 @@ class Spatial(LowRank):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factor_sequences.apply(model, edit, Spatial.structure)
+        return sequences.apply(model, edit, Spatial.structure)
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:

@@ -1,11 +1,11 @@
 """Structured pruning: whole channels go, so that dense kernels really get smaller.
 
-Channels that must go together form a group (``slimline.channels``), and each gets a score by ``importance`` (formulas
-in ``slimline.importances``). A group keeps a multiple of ``multiple`` channels, since vector units run in such widths.
+Channels that must go together form a group (``pruning/channels.py``), and each gets a score by ``importance`` (formulas
+in ``pruning/importances.py``). A group keeps a multiple of ``multiple`` channels: vector units run in such widths.
 ``ratio`` is the share that goes, ``of`` says of what:
 
     channels        the lowest scores go, of all groups (``scope: global``), the same share of each (``layer``), or of
-                    each what costs the model alike (``sensitivity``: ``slimline.shares``)
+                    each what costs the model alike (``sensitivity``: ``slimline.pruning.shares``)
     macs, bytes     step by step, ``multiple`` channels go where the score lost per multiply-add (per weight) saved is
                     least, at the widths reached by then, until the share is gone
     latency         the same per time saved on the target (``slimline.layer_times``); the whole model is measured at the
@@ -24,16 +24,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import importances, layer_times, shares
-from slimline.channels import Cost, Group, groups, keep_channels, slice_model
+from slimline import layer_times
 from slimline.errors import MethodError
-from slimline.importances import OfChannels
 from slimline.layers import macs
 from slimline.method import Alone, Batches, Context, Edit, Method, Plan, check_ratio
-from slimline.quantizers import plain
+from slimline.pruning import importances, shares
+from slimline.pruning.channels import Cost, Group, groups, keep_channels, slice_model
+from slimline.pruning.importances import OfChannels
+from slimline.pruning.widths import Limits, above_threshold, cheapest
+from slimline.quantization.quantizers import plain
 from slimline.sensitivity import Sensitivity
 from slimline.task import call
-from slimline.widths import Limits, above_threshold, cheapest
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import factor_sequences, whitening
-from slimline.factorization import LowRank
+from slimline.factorization import sequences, whitening
+from slimline.factorization.plan import LowRank
 from slimline.method import Edit
 
 
@@ -29,7 +29,7 @@ class Svd(LowRank):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factor_sequences.apply(model, edit, Svd.structure)
+        return sequences.apply(model, edit, Svd.structure)
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:

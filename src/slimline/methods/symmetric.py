@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from slimline.grids import Scheme
-from slimline.quantization import Quantize
+from slimline.quantization.grids import Scheme
+from slimline.quantization.plan import Quantize
 
 
 @dataclass(frozen=True)
 class Symmetric(Quantize):
     """Quantize around zero, weights and activations.
 
-    The keys are those of ``slimline.quantization_keys.QuantizeKeys``.
+    The keys are those of ``slimline.quantization.keys.QuantizeKeys``.
     """
 
     name: ClassVar[str] = "symmetric"

@@ -17,8 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import factor_sequences, whitening
-from slimline.factorization import LowRank, is_dense_kernel
+from slimline.factorization import sequences, whitening
+from slimline.factorization.plan import LowRank, is_dense_kernel
 from slimline.method import Edit
 
 SWEEPS = 5
@@ -34,7 +34,7 @@ class Tucker2(LowRank):
 
     @staticmethod
     def apply(model: nn.Module, edit: Edit) -> nn.Module:
-        return factor_sequences.apply(model, edit, Tucker2.structure)
+        return sequences.apply(model, edit, Tucker2.structure)
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import trimming
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan, compress
-from slimline.quantizers import replace
+from slimline.pruning import trimming
+from slimline.quantization.quantizers import replace
 from slimline.task import call
 
 

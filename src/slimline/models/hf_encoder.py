@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from slimline import hub
 from slimline.errors import ArtifactError, ParamsError
+from slimline.teachers import hub
 from slimline.tokens import IDS, TYPES
 
 Pooling = Literal["mean", "cls", "head"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from slimline import image_sources, image_stores, listed_files
 from slimline.errors import DataError
-from slimline.image_sources import Item
+from slimline.own_data import image_sources, image_stores, listed_files
+from slimline.own_data.image_sources import Item
 
 SAMPLE = 200
 STEP = 32  # what nets of five halvings divide by

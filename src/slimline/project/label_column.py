@@ -13,10 +13,11 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 from unicodedata import category
 
-from slimline import labelled_rows, tables
+from slimline import tables
 from slimline.errors import DataError, ParamsError, near_miss
-from slimline.labelled_rows import FEW as NAMED
-from slimline.labelled_rows import Read, listed
+from slimline.own_data import labelled_rows
+from slimline.own_data.labelled_rows import FEW as NAMED
+from slimline.own_data.labelled_rows import Read, listed
 
 KINDS = ["one", "many", "number"]
 SEPARATORS = (",", ";", "|")  # between labels in one cell

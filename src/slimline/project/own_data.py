@@ -9,9 +9,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from slimline import image_names, image_sources, image_stores, tables
+from slimline import tables
 from slimline.errors import DataError, ParamsError, near_miss
-from slimline.labelled_rows import PARTS
+from slimline.own_data import image_names, image_sources, image_stores
+from slimline.own_data.labelled_rows import PARTS
 from slimline.project.label_column import Values
 
 LABEL = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment", "rating", "score", "tags",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from slimline import labelled_rows
+from slimline.own_data import labelled_rows
 
 HEAD = "ForSequenceClassification"
 SHOWN = 10

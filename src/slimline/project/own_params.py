@@ -12,11 +12,13 @@ from typing import Any
 
 import yaml
 
-from slimline import hub, plugins, tokenizer, trimming
+from slimline import plugins, tokenizer
 from slimline.errors import DataError, ParamsError, SlimlineError
 from slimline.project import own_head
 from slimline.project.own_data import Described
 from slimline.project.own_weights import Weights
+from slimline.pruning import trimming
+from slimline.teachers import hub
 
 HERE = Path(__file__).parent
 LONGEST = 256
@@ -222,7 +224,7 @@ def _that_narrow(model: str, methods: list[dict[str, Any]]) -> list[dict[str, An
 
 def _narrows(method: dict[str, Any], network: Any, inputs: dict[str, Any]) -> bool:
     """Return whether a method that prunes parts of an encoder finds layers with enough of them."""
-    from slimline.widths import Limits
+    from slimline.pruning.widths import Limits
 
     keys = {key: value for key, value in method.items() if key != "name"}
     made = plugins.find("methods", method["name"])(**keys)

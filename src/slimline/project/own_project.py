@@ -13,7 +13,7 @@ import yaml
 
 from slimline import pipeline
 from slimline.errors import ParamsError
-from slimline.labelled_rows import PARTS
+from slimline.own_data.labelled_rows import PARTS
 from slimline.project import image_size, own_data, own_head, own_params
 from slimline.project.own_weights import Weights
 

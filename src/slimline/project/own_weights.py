@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from slimline import checkpoints, plugins
+from slimline import plugins
 from slimline.errors import ArtifactError, ParamsError
+from slimline.teachers import checkpoints
 
 
 class Weights:

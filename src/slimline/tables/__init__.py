@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slimline.errors import DataError
-from slimline.image_stores import ARCHIVES
+from slimline.own_data.image_stores import ARCHIVES
 from slimline.tables.csv import Csv
 from slimline.tables.images import PATH, PATHS, Images, path_column
 from slimline.tables.json_lines import JsonLines

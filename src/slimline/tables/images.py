@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slimline import image_names, image_stores
 from slimline.errors import DataError
-from slimline.image_stores import DAMAGED, Archive
+from slimline.own_data import image_names, image_stores
+from slimline.own_data.image_stores import DAMAGED, Archive
 from slimline.tables.table import Columns, Table
 
 PATHS = ("path", "file_name", "filepath", "filename", "image", "img")  # of images; Hugging Face's folders say file_name

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from slimline import image_stores
 from slimline.errors import DataError, near_miss
+from slimline.own_data import image_stores
 
 Row = TypeVar("Row")
 BATCH = 1000

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slimline import image_sources, image_stores, preprocess
+from slimline import preprocess
 from slimline.errors import DataError, ParamsError
-from slimline.image_sources import Item
-from slimline.image_stores import Store
-from slimline.labelled_rows import Read, WrongRowsError
-from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
+from slimline.own_data import image_sources, image_stores
+from slimline.own_data.image_sources import Item
+from slimline.own_data.image_stores import Store
+from slimline.own_data.labelled_rows import Read, WrongRowsError
+from slimline.own_data.rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
 from slimline.tasks.images import flip, shift
 
 BATCH = 256

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slimline import labelled_rows, manifest, row_files, tokenizer, trimming
-from slimline.baselines import TFIDF_SVM, tfidf_svm
+from slimline import manifest, tokenizer
 from slimline.errors import DataError, ParamsError
-from slimline.labelled_rows import Read, Source, WrongRowsError
-from slimline.own_rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
+from slimline.own_data import labelled_rows, row_files
+from slimline.own_data.labelled_rows import Read, Source, WrongRowsError
+from slimline.own_data.rows import Batch, ManyLabelsRows, NumberRows, OneLabelRows, OwnRows, chosen
+from slimline.pruning import trimming
 from slimline.task import spread
+from slimline.teachers.baselines import TFIDF_SVM, tfidf_svm
 from slimline.tokenizer import TokenizerFile
 from slimline.tokens import IDS, TYPES, tokenize
 

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimline import artifact, masks, params, plugins
+from slimline import artifact, params, plugins
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
 from slimline.errors import MethodError
 from slimline.method import Batch, Context, Edit, Method, Plan, compress, load_tensors
 from slimline.params import Configured, Target
-from slimline.quantizers import plain, quantizers
+from slimline.pruning import masks
+from slimline.quantization.quantizers import plain, quantizers
 from slimline.task import Split, Task, call, tensors
 from slimline.testing.promises import fits, promise, repeatable, require
 

@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from slimline import masks, metrics
+from slimline import metrics
 from slimline.errors import TrainingError
 from slimline.method import Method
 from slimline.params import Training
+from slimline.pruning import masks
 from slimline.task import Split, Task
 from slimline.training import optimizers
 from slimline.training.feeding import ask_for_determinism, made, sent

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slimline.params import Training
-from slimline.quantizers import learned_scales
+from slimline.quantization.quantizers import learned_scales
 
 PACE = 3.0
 

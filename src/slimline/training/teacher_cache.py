@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from slimline import leftovers, metrics, progress, row_files
+from slimline import leftovers, metrics, progress
 from slimline.errors import TrainingError
+from slimline.own_data import row_files
 from slimline.task import Split, Task, call, tensors
 
 FOLDER = Path(".slimline/teacher")

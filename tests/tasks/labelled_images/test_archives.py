@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from slimline import image_stores
 from slimline.errors import DataError
+from slimline.own_data import image_stores
 from slimline.project import own_data
 from tests.pictures import LABELS, write_folders, write_manifest, write_tar, write_zip
 from tests.tasks.labelled_images.conftest import all_rows, make

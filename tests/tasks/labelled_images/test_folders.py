@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from slimline import image_sources, image_stores, preprocess, tables
+from slimline import preprocess, tables
 from slimline.errors import DataError
+from slimline.own_data import image_sources, image_stores
 from slimline.project import own_data
 from tests.pictures import LABELS, picture, write_folders, write_tar, write_zip
 from tests.tasks.labelled_images.conftest import make

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slimline import listed_files, tables
+from slimline import tables
 from slimline.errors import DataError
+from slimline.own_data import listed_files
 from slimline.project import own_data
 from slimline.task import SPLITS
 from slimline.tasks.labelled_images import images

@@ -42,7 +42,7 @@ def test_prepared_rows_are_found_without_reading_their_source(
     def refused(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("slimline.own_rows.manifest.sha256", wraps(sha256)(refused))
+    monkeypatch.setattr("slimline.own_data.rows.manifest.sha256", wraps(sha256)(refused))
     monkeypatch.setattr("tarfile.open", refused)
     assert all_rows(make(packed)) == expected
     with packed.open("ab") as file:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimline.baselines import tfidf_svm
+from slimline.teachers.baselines import tfidf_svm
 from tests.encoders import texts, write_table
 from tests.tasks.text.conftest import make
 

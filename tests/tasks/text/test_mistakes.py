@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from slimline import labelled_rows
 from slimline.errors import DataError
+from slimline.own_data import labelled_rows
 from slimline.project import own_data
 from slimline.tasks.text import text
 from tests.encoders import LABELS, texts, write_table

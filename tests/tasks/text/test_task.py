@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from slimline import preprocess, trimming
+from slimline import preprocess
 from slimline.errors import ParamsError
+from slimline.pruning import trimming
 from slimline.testing import check_task
 from tests.encoders import texts, write_table
 from tests.tasks.text.conftest import WRITERS, make

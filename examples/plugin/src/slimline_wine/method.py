@@ -16,9 +16,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from slimline.channels import slice_layer
 from slimline.errors import MethodError
 from slimline.method import Batches, Context, Edit, Method, Plan
+from slimline.pruning.channels import slice_layer
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from slimline import encoder_parts
 from slimline.params import Layer
+from slimline.pruning import encoder_parts
 from slimline.training.losses.contract import Pairs, TokenLoss
 
 UNSEEN = -1e9  # added to the logit of padding: its probability is 0, its logarithm finite

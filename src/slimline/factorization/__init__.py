@@ -1,0 +1,1 @@
+"""Low-rank factorization: which ranks, and factors in a layer's place."""

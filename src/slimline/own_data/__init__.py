@@ -1,0 +1,1 @@
+"""A user's own data: rows and images out of files, labels, splits, kept on disk."""

@@ -1,0 +1,1 @@
+"""Pruning: what can go from a model, how much it matters, and slicing to what stays."""

@@ -1,0 +1,1 @@
+"""Teachers that exist: weights that were trained elsewhere, and whether they know the task."""
