@@ -39,7 +39,7 @@ def test_scripts_without_spaces_are_told_apart_by_letters(name: str) -> None:
 
 def test_texts_with_spaces_are_told_apart_by_words() -> None:
     assert baselines.terms([each for each, _ in texts(150)]) == "words"
-    prose = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split("\n\n")
+    prose = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("\n\n")
     assert baselines.terms(prose) == "words"
 
 

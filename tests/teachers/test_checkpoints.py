@@ -18,7 +18,7 @@ from slimline.models.cnn import Cnn
 from slimline.teachers import checkpoints, label_order
 from tests.encoders import configuration, write_tokenizer
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture
