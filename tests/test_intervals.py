@@ -25,6 +25,13 @@ def paired(both: int, before: int, after: int, neither: int) -> tuple[NDArray[np
     return np.array(one, bool), np.array(other, bool)
 
 
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says() -> None:
+    drawn = np.random.default_rng(0).exponential(size=(400, 31))
+    found = [intervals.median(each, 0.9) for each in drawn]
+    assert 0.86 < np.mean([low <= np.log(2) <= high for low, high in found]) < 0.95
+    assert found[0] == intervals.median(drawn[0], 0.9)
+
+
 @pytest.mark.parametrize(
     ("right", "total", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],

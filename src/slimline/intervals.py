@@ -56,6 +56,12 @@ def percentile(draws: Sequence[float], confidence: float) -> list[float]:
     return [float(low), float(high)]
 
 
+def median(values: NDArray[np.float64], confidence: float) -> list[float]:
+    """Return the interval [low, high] of the median of ``values``: a bootstrap, the same for the same values."""
+    rows = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    return percentile(np.median(values[rows], axis=1).tolist(), confidence)
+
+
 def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
     """Return the two-sided exact p-value of McNemar's test that both are right equally often (McNemar 1947).
 
