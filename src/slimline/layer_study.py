@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from slimline import artifact, manifest, measure, params, progress
 from slimline.decisions import Decisions
@@ -95,23 +94,12 @@ def run(
         Times(model, settings.target, measure.typical_inputs(context.calibration)),
     )
     trials = dict(_trials(chosen, model, batches, context, named=bool(methods)))
-    known = {trial for trial, change in trials.items() if study.knows(*change) and times.knows(*change)}
     found: dict[Trial, Result] = {}
-    bar = tqdm(total=len(trials), initial=len(known), desc=f"sensitivity of {name}", unit="trial", disable=None)
-    done = len(known)
-    with (
-        bar,
-        progress.told(lambda: f"sensitivity of {name}: {done} of {len(trials)} trials done", log=bool(bar.disable)),
-    ):
-        for trial, (method, layer, alone) in trials.items():
-            bar.set_postfix_str(f"{layer} {trial.method} {trial.strength}", refresh=False)
-            once = replace(alone, make=cache(alone.make))
-            cost, gain = study.cost(method, layer, once), times.gain(method, layer, once)
-            found[trial] = Result(
-                cost.drop, cost.interval(settings.budget.confidence), cost.rise, cost.divergence, gain
-            )
-            bar.update(trial not in known)
-            done += trial not in known
+    shown = progress.each(trials.items(), f"sensitivity of {name}", len(trials), "trial")
+    for trial, (method, layer, alone) in shown:
+        once = replace(alone, make=cache(alone.make))
+        cost, gain = study.cost(method, layer, once), times.gain(method, layer, once)
+        found[trial] = Result(cost.drop, cost.interval(settings.budget.confidence), cost.rise, cost.divergence, gain)
     return found
 
 
@@ -176,10 +164,6 @@ class Times:
         self._path = CACHE / f"times-{hashlib.sha256(manifest.canonical(hangs_on)).hexdigest()[:32]}.json"
         document = remembered(self._path)
         self._gains, self._seconds = document.get("gains", {}), document.get("seconds", {})
-
-    def knows(self, method: Method, layer: str, alone: Alone) -> bool:
-        """Return whether a change's gain has been measured."""
-        return _label(method, layer, alone) in self._gains
 
     def gain(self, method: Method, layer: str, alone: Alone) -> float | None:
         """Return the time of the layers that change before / after, None where the runtime has no kernel for it."""
