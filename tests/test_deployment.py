@@ -314,11 +314,14 @@ def test_the_command_says_that_a_release_is_over_budget(
 ) -> None:
     """What promote refuses answers all the same: whoever deploys a trial has to be told so, and told what of."""
 
+    line = {"limit": 0.2, "interval": [0.0, 0.4], "ok": False}
+
     def fail(_: Path, card: dict[str, Any]) -> None:
         card["verdict"]["checks"] += [
-            {"kind": "drop", "what": "drop of f1", "ok": False},
-            {"what": "bytes", "ok": True},
+            line | {"kind": "drop", "what": "drop of f1", "value": 0.3},
+            line | {"what": "bytes", "value": 0.1, "ok": True},
         ]
+        card["benchmark"]["left_out"] = {"train": [500, 6000], "test": [500, 1000]}
 
     failing = resealed(two_releases[0], tmp_path / "failing", fail)
     good = resealed(two_releases[1], tmp_path / "good", lambda _, card: card["verdict"].update(checks=[]))
@@ -326,9 +329,11 @@ def test_the_command_says_that_a_release_is_over_budget(
     deploy = [[str(good)], [str(failing)], [str(failing)], ["--rollback"]]
     said = [CliRunner().invoke(app, ["deploy", *each, *to]) for each in deploy]
     assert [each.exit_code for each in said] == [0, 0, 0, 0]
+    name = short(manifest.digest(failing))
     warning = (
-        f"warning: {short(manifest.digest(failing))} is over budget (drop of f1), and promote would refuse it; "
-        f"slimline gate --release {tmp_path}/deploy/current shows by how much\n"
+        f"warning: {name} is over budget (drop of f1): promote refuses it; "
+        f"slimline gate --release {tmp_path}/deploy/current has the numbers\n"
+        f"warning: {name} is a trial, made with limit: 500 of 1,000 test rows, 500 of 6,000 train rows\n"
     )
     assert [each.stderr for each in said] == ["", warning, warning, ""]
     assert Deployment(tmp_path / "deploy").revision() == manifest.digest(good)

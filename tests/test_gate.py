@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slimline.errors import ParamsError
-from slimline.gate import Check, judge, lines
+from slimline.gate import Check, judge, lines, on_card, summary
 from slimline.params import Budget
 from slimline.promises import accepted
 
@@ -88,6 +88,29 @@ def test_a_line_is_judged_by_its_kind_whatever_its_text_says() -> None:
     assert accepted(kinds)
     assert not accepted(kinds[:1])
     assert accepted([{"what": "recall of Shirt", "ok": True}]), "as cards had it before"
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [
+        ([], "is within budget"),
+        ([Check("bytes", "bytes", 100, 90, None, ok=True)], "is within budget"),
+        (
+            [Check("drop", "drop", 0.1, 0.05, [0.0, 0.2], ok=False)],
+            "keeps the budget, but its intervals are too wide to tell",
+        ),
+        (
+            [Check("drop", "drop", 0.1, 0.05, [0.0, 0.2], ok=False), Check("bytes", "bytes", 100, 110, None, ok=False)],
+            "is over budget",
+        ),
+    ],
+    ids=["no budget", "kept", "open", "over"],
+)
+def test_the_verdict_in_words_and_the_same_from_a_card(checks: list[Check], said: str) -> None:
+    assert summary(checks) == said
+    older = [{key: value for key, value in asdict(check).items() if key != "kind"} for check in checks]
+    for lines_on_card in ([asdict(check) for check in checks], older):
+        assert on_card({"verdict": {"checks": lines_on_card}}) == checks
 
 
 def test_a_gain_is_named_beside_its_negative_drop() -> None:

@@ -129,7 +129,7 @@ def test_over_budget_is_a_verdict_and_force_is_recorded(
     assert ended.value.code == 1
     shown = capsys.readouterr().out
     assert "FAIL speed-up at batch 1: 2 [1.9, 2.1], budget ≥ 3" in shown
-    assert "over budget: not promoted" in shown
+    assert "not promoted: it is over budget; --force" in shown
     assert repository.git("tag") == ""
     with pytest.raises(ReleaseError, match="--force: give --reason"):
         promotion.promote(RELEASE, "prod", force=True, reason=" ")

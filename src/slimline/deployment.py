@@ -248,12 +248,6 @@ def release_in(path: Path) -> Path:
     return found
 
 
-def over_budget(release: Path) -> list[str]:
-    """Return what a release fails of its budget, by the verdict on its card: what ``promote`` refuses it for."""
-    verdict: dict[str, Any] = manifest.read_json(release / "card.json").get("verdict", {})
-    return [check["what"] for check in verdict.get("checks", []) if not check["ok"]]
-
-
 def lines(deployment: Deployment) -> list[str]:
     """Return what ``slimline status --deployment`` shows: the releases in a folder, and which one answers."""
     current, previous = deployment.revision(), deployment.previous()

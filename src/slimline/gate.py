@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,47 @@ def _speedups(budget: Budget, measured: Mapping[str, Any]) -> dict[int, float]:
     if isinstance(budget.min_speedup, dict):
         return budget.min_speedup
     return {measured["target"]["batch_sizes"][0]: budget.min_speedup}
+
+
+def on_card(card: Mapping[str, Any]) -> list[Check]:
+    """Return the verdict that a release's card holds. A line's kind is its first word where an older card has none."""
+    return [Check(**{"kind": each["what"].split()[0], **each}) for each in card.get("verdict", {}).get("checks", [])]
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """Return the verdict in words that go on after the name of what was judged."""
+    failed = [check for check in checks if not check.ok]
+    if not failed:
+        return "is within budget"
+    if failed[0].kind == "teacher":
+        return f"fails: {failed[0].what}"
+    if all(check.is_open for check in failed):
+        return "keeps the budget, but its intervals are too wide to tell"
+    return "is over budget"
+
+
+def rows_used(measured: Mapping[str, Any]) -> str:
+    """Return how many rows of how many ``limit`` left to what was measured, nothing where it cut none."""
+    left: Mapping[str, Sequence[int]] = measured.get("left_out", {})
+    return ", ".join(f"{used:,} of {count:,} {split} rows" for split, (used, count) in left.items())
+
+
+def trial(release: Path) -> str:
+    """Return what to say of a release that ``limit`` made a trial, nothing of any other."""
+    used = rows_used(manifest.read_json(release / "card.json").get("benchmark", {}))
+    return f"a trial, made with limit: {used}" if used else ""
+
+
+def warnings(release: Path) -> list[str]:
+    """Return what to know of a release before it answers, by its card: what the gate fails, and that it is a trial."""
+    checks = on_card(manifest.read_json(release / "card.json"))
+    found = []
+    if failed := ", ".join(check.what for check in checks if not check.ok):
+        more = f"promote refuses it; slimline gate --release {release} has the numbers"
+        found.append(f"{summary(checks)} ({failed}): {more}")
+    if said := trial(release):
+        found.append(f"is {said}")
+    return found
 
 
 def lines(checks: list[Check]) -> list[str]:

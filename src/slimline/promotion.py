@@ -106,7 +106,7 @@ def promote(
     commit = provenance.check(release)
     revision = manifest.digest(release)
     name = name or default_name(release)
-    verdict = f"over budget, forced: {', '.join(failed)}" if failed else "passed"
+    verdict = f"{gate.summary(checks).removeprefix('is ')}, forced: {', '.join(failed)}" if failed else "passed"
     facts = {"revision": revision, "verdict": verdict, "reason": reason}
     with _registry() as registry:
         _check_names(registry, name, stage)

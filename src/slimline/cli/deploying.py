@@ -48,9 +48,10 @@ def deploy(
 ) -> None:
     """Install a release in a deployment folder and make it current, once its digest and golden answers hold.
 
-    One that is over budget is deployed too, with a warning: promote is what refuses it.
+    One that fails its budget is deployed too, with a warning: promote is what refuses it.
     """
-    from slimline.deployment import Deployment, over_budget, short
+    from slimline import gate
+    from slimline.deployment import Deployment, short
     from slimline.errors import ReleaseError
 
     deployment = Deployment(to)
@@ -63,12 +64,9 @@ def deploy(
         agreement = deployment.activate(found)
         print(f"{to}: {short(found)} is current" + (f"; {agreement}" if agreement else " already"))
     current = deployment.current()
-    if current is not None and (failed := over_budget(current)):
-        print(
-            f"warning: {short(current.name)} is over budget ({', '.join(failed)}), and promote would refuse it; "
-            f"slimline gate --release {to / 'current'} shows by how much",
-            file=sys.stderr,
-        )
+    if current is not None:
+        for warning in gate.warnings(to / "current"):
+            print(f"warning: {short(current.name)} {warning}", file=sys.stderr)
     if keep is not None:
         for each in deployment.prune(keep):
             print(f"removed {short(each)}")

@@ -33,15 +33,16 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Though it is over budget; asks for --reason.")] = False,
     push: Annotated[bool, typer.Option("--push", help="Push the tags to origin.")] = False,
 ) -> None:
-    """Register a release as a version of HEAD and assign it to a stage, with GTO's git tags; exit 1 over budget."""
-    from slimline import promotion
+    """Register a release as a version of HEAD and assign it to a stage, with GTO's tags; exit 1 if the gate fails."""
+    from slimline import gate, promotion
     from slimline.deployment import short
-    from slimline.gate import lines
 
     checks, version = promotion.promote(release, stage, name=name, force=force, reason=reason, push=push)
-    print("\n".join(lines(checks)) or "the budget asks for nothing")
+    print("\n".join(gate.lines(checks)) or "the budget asks for nothing")
+    if said := gate.trial(release):
+        print(f"{release}: {said}")
     if version is None:
-        print("over budget: not promoted; --force --reason TEXT does it all the same")
+        print(f"not promoted: it {gate.summary(checks)}; --force --reason TEXT does it all the same")
         raise typer.Exit(1)
     print(f"{stage}: {version.version}, revision {short(version.revision or '?')}, commit {version.commit[:7]}")
     if not push:

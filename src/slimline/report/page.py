@@ -7,12 +7,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from slimline import manifest
+from slimline import gate, manifest
 from slimline.pipeline import ROOT
 from slimline.report import distributions, harm, layers, plots, tables
 from slimline.report.study import Study
 
 FOLDER = Path("report")
+NO_BUDGET = "params.yaml sets no budget, so there is no verdict."
 COMMANDS = "slimline check && dvc repro report release\n\n# the verdict above, as an exit code\nslimline gate"
 
 
@@ -40,13 +41,13 @@ def content(study: Study) -> dict[str, Any]:
     return {
         "title": f"{model.name} on {task}, compressed" if compressed else f"{model.name} on {task}",
         "lead": _lead(study),
-        "used": ", ".join(f"{used:,} of {count:,} {name} rows" for name, (used, count) in study.left_out.items()),
+        "used": gate.rows_used(study.measured),
         "at_chance": study.at_chance,
         "busy": _busy(study),
         "tiles": tables.tiles(study) if compressed else [],
         "verdict": verdict,
         "passed": passed,
-        "summary": _summary(study, passed=passed) if verdict else "params.yaml sets no budget, so there is no verdict.",
+        "summary": f"{study.last} {gate.summary(study.checks)}" if verdict else NO_BUDGET,
         "bad_end": f"Each line is judged on the bad end of its {study.confidence} interval.",
         "statements": tables.statements(study),
         "waterfalls": plots.waterfalls(study) if compressed else [],
@@ -83,14 +84,6 @@ def _busy(study: Study) -> str:
     return (
         f"The machine was busy while speed was measured: one speed-up is known to a factor of {study.spread:.2f} only."
     )
-
-
-def _summary(study: Study, *, passed: bool) -> str:
-    if study.at_chance:
-        return f"{study.last} fails: the teacher is {study.at_chance['what']}"
-    if not passed and all(check.ok or check.is_open for check in study.checks):
-        return f"{study.last} keeps the budget, but its intervals are too wide to tell"
-    return f"{study.last} is within budget" if passed else f"{study.last} is over budget"
 
 
 def _notes(study: Study) -> dict[str, str]:

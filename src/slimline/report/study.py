@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -87,12 +87,6 @@ class Study:
     @cached_property
     def steps(self) -> list[Step]:
         return [self._step(before, stage) for before, stage in pairwise(self.line)]
-
-    @property
-    def left_out(self) -> Mapping[str, Sequence[int]]:
-        """{split: [rows used, rows there are]} of those that ``limit`` cut; none in what older versions wrote."""
-        found: Mapping[str, Sequence[int]] = self.measured.get("left_out", {})
-        return found
 
     @property
     def at_chance(self) -> Mapping[str, Any] | None:
