@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slimline import pipeline
 from slimline.errors import ParamsError
-from slimline.project import own_data, own_params
+from slimline.project import image_params, own_data
 from tests.encoders import texts, write_table
 from tests.own_projects import laid_out, model
 from tests.pictures import write_folders, write_zip
@@ -41,7 +41,7 @@ def test_recipes_for_images_run_what_they_say(
 
 @pytest.mark.parametrize(("images", "epochs", "after"), [(2_000, 6, 2), (70_000, 3, 2), (1_000_000, 2, 2)])
 def test_many_images_are_seen_less_often(images: int, epochs: int, after: int) -> None:
-    document = own_params.image_params(
+    document = image_params.image_params(
         "efficientnet-lite", own_data.Described(["path"], None, "one", ["a", "b"], images), "smallest", None
     )
     trainings = [document["teacher"]["training"], document["distill"]["training"], document["prune"]["recovery"]]
@@ -129,7 +129,7 @@ def test_a_net_that_is_built_for_one_size_is_built_for_that_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folders(tmp_path / "pictures", 20)
-    monkeypatch.setattr(own_params.plugins, "find", lambda *_args, **_where: Patches)
+    monkeypatch.setattr(image_params.plugins, "find", lambda *_args, **_where: Patches)
 
     def args(size: tuple[int, int] | None) -> Any:
         return laid_out(tmp_path, "timm:vit", tmp_path / "pictures", size=size)["teacher"]["model"]["args"]

@@ -11,7 +11,7 @@ import yaml
 
 from slimline import pipeline
 from slimline.errors import DataError
-from slimline.project import own_data, own_params, own_project
+from slimline.project import own_data, own_project, text_params
 from slimline.project.own_project import Own
 from tests.encoders import LABELS, texts, write_table
 from tests.own_projects import laid_out, model, trained
@@ -236,9 +236,9 @@ def test_what_cannot_be_found_is_asked_for(
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no config\.json in it"):
-        own_params.configuration(str(tmp_path))
+        text_params.configuration(str(tmp_path))
 
 
 @pytest.mark.parametrize(("layers", "kept", "expected"), [(6, 3, [0, 2, 5]), (12, 4, [0, 4, 7, 11]), (6, 1, [0])])
 def test_layers_are_spread(layers: int, kept: int, expected: list[int]) -> None:
-    assert own_params.spread(layers, kept) == expected
+    assert text_params.spread(layers, kept) == expected

@@ -28,6 +28,7 @@ from slimline.pruning.channels import slice_model
 from slimline.stage import Stage, compression
 from slimline.task import Split, Task
 from slimline.training import Epoch
+from slimline.training.curves import Curves
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Undecided(Method):
 
 
 @contextmanager
-def _no_curves(name: str, *, resume: bool = False) -> Iterator[Any]:
-    yield lambda _: None
+def _no_curves(name: str, *, resume: bool = False) -> Iterator[Curves]:
+    yield Curves(name)
 
 
 def test_batches_hold_rows_of_like_length_and_each_row_once() -> None:
@@ -282,12 +283,13 @@ def test_a_broken_off_training_is_resumed_by_the_same_code_alone(
     script.parent.mkdir()
     script.write_text("X = 1\n")
 
-    @contextmanager
-    def killed(name: str, *, resume: bool = False) -> Iterator[Any]:
-        def log(epoch: Epoch) -> None:
+    class Last(Curves):
+        def __call__(self, epoch: Epoch) -> None:
             raise Killed
 
-        yield log
+    @contextmanager
+    def killed(name: str, *, resume: bool = False) -> Iterator[Curves]:
+        yield Last(name)
 
     monkeypatch.setattr(stage, "curves", killed)
     with pytest.raises(Killed):

@@ -17,11 +17,13 @@ import numpy as np
 from slimline import manifest, preprocess, tables
 from slimline.answers import Answers
 from slimline.errors import DataError, InputError
+from slimline.own_data.labelled_rows import Mistakes, Read
 from slimline.predictor import Arrays, Predictor
 from slimline.tables import PATHS, Columns, Table
 
 RAW = ("text", "path", "file_name", "file", "raw")
 INPUT = re.compile(r"^input '[^']*': ")
+NAMED = re.compile(r""":? ('[^']*'|"[^"]*"|<_io\.BytesIO[^>]*>)$""")  # the file, as Pillow ends its messages
 IMAGES = tuple(dict.fromkeys([*RAW, *PATHS]))
 
 
@@ -39,8 +41,8 @@ def score(
 
     ``source`` is what ``tables.read`` opens, ``target`` .csv or .parquet: the source's columns, as ``Carried`` says,
     then ``label`` and ``probability.LABEL`` (without labels, the outputs). ``column`` (two for pairs of texts) holds
-    the raw input; without it the one that the task was trained on does, or one whose name says so. Raises DataError or
-    InputError naming file and row; nothing is written then.
+    the raw input; without it the one that the task was trained on does, or one whose name says so. Raises DataError
+    naming the file, the first wrong rows and how many more there are; nothing is written then.
     """
     if target.resolve() == source.resolve():
         raise DataError(f"{target}: is the file that is read; name another")
@@ -52,13 +54,15 @@ def score(
             feed = Feed(release, predictor, table, [column] if isinstance(column, str) else column)
             answers = Answers(predictor.signature)
             carried = Carried(feed)
-            for columns, done in table.batches(batch):
-                count = len(next(iter(columns.values())))
-                outputs = _answered(predictor, feed, columns, rows)
-                scored = _scored(answers, outputs)
-                write(carried.of(columns, scored, rows) | scored)
-                rows += count
+            wrong = Wrong(predictor, feed)
+            for columns, done in wrong.mistakes.over(table.batches(batch)):
+                outputs = wrong.answered(columns, rows)
+                if outputs is not None:
+                    scored = _scored(answers, outputs)
+                    write(carried.of(columns, scored, rows) | scored)
+                rows += len(next(iter(columns.values())))
                 progress(done, table.total)
+            wrong.mistakes.tell()
             if not rows:
                 raise DataError(f"{source}: no row in it")
     finally:
@@ -122,35 +126,62 @@ class Feed:
         return self.table.image(value) if self.images and isinstance(value, str) else value
 
 
-def _answered(predictor: Predictor, feed: Feed, columns: Columns, start: int) -> Arrays:
-    """Return the outputs of one batch; when it can't be answered, find the row that is to blame."""
-    try:
-        return predictor.predict(feed(columns))
-    except (DataError, InputError) as error:
-        for index in range(len(next(iter(columns.values())))):
-            row = {name: values[index : index + 1] for name, values in columns.items()}
+class Wrong:
+    """The rows that can't be answered: once there is one, nothing is written, so the others are only looked at."""
+
+    def __init__(self, predictor: Predictor, feed: Feed) -> None:
+        self._predictor, self._feed = predictor, feed
+        self._read = Read([feed.table.path], [0])
+        self.mistakes = Mistakes(self._read)
+
+    def answered(self, columns: Columns, start: int) -> Arrays | None:
+        """Return the outputs of a batch, before which ``start`` rows stand; None where rows are wrong so far."""
+        try:
+            inputs = self._feed(columns)
+            if not self.mistakes:
+                return self._predictor.predict(inputs)
+            self._predictor.check(inputs)
+        except (DataError, InputError) as error:
+            if not self._note(columns, start):
+                said = f"{self._feed.table.path}: from row {start + 1}: {_of_given(self._feed, error)}"
+                self.mistakes.tell(f"; then {said}")
+                raise DataError(said) from error
+        return None
+
+    def _note(self, columns: Columns, start: int) -> bool:
+        """Note the rows of a batch that are wrong by themselves; return whether there are any."""
+        found = False
+        for at in range(len(next(iter(columns.values())))):
+            row = {name: values[at : at + 1] for name, values in columns.items()}
             try:
-                predictor.check(feed(row))
-            except (DataError, InputError) as own:
-                where = f"{feed.table.path}: row {start + index + 1}{_shown(feed, row)}"
-                raise type(own)(f"{where}: {_of_given(feed, own)}") from error
-        raise type(error)(f"{feed.table.path}: from row {start + 1}: {_of_given(feed, error)}") from error
+                self._predictor.check(self._feed(row))
+            except (DataError, InputError) as error:
+                found, number = True, start + at
+                if self._feed.images and self._feed.raw:
+                    self._read.names[number] = f"row {number + 1}{_shown(self._feed, row)}"
+                self.mistakes.note(number, _of_given(self._feed, error))
+        return found
 
 
 def _shown(feed: Feed, row: Columns) -> str:
-    value = tables.plain(row[feed.raw[0]])[0] if feed.raw else None
-    return f" ({value})" if feed.images and isinstance(value, str) else ""
+    value = tables.plain(row[feed.raw[0]])[0]
+    return f" ({value})" if isinstance(value, str) else ""
 
 
 def _of_given(feed: Feed, error: DataError | InputError) -> str:
-    """Return what is wrong with one row: of raw input, by the column that was given, not the array made of it."""
+    """Return what is wrong with one row: of raw input, by the column that was given, not the array made of it.
+
+    An image's file is left out, since the row is told with it: so like mistakes are told together.
+    """
     said = str(error)
     if not feed.raw or said.startswith("column "):
         return said
     column = " and ".join(f"column {name!r}" for name in feed.raw)
     if isinstance(error, InputError):
         return f"{column}, as preprocess.json makes it: {INPUT.sub('', said)}"
-    return said if feed.images else f"{column}: {said.removeprefix('text 0: ')}"
+    if feed.images:
+        return NAMED.sub("", said.removeprefix("image 0: "))
+    return f"{column}: {said.removeprefix('text 0: ')}"
 
 
 def _is_numbers(value: Any) -> bool:

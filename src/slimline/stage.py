@@ -6,9 +6,7 @@ import argparse
 import hashlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +28,11 @@ from slimline.pipeline import ROOT
 from slimline.pruning import masks
 from slimline.sensitivity import CACHE
 from slimline.task import Split, Task, tensors
-from slimline.training import Epoch, State, TeacherCache, Term, fit
+from slimline.training import State, TeacherCache, Term, fit
+from slimline.training.curves import FOLDER as CURVES
+from slimline.training.curves import curves
 from slimline.training.processes import processes
 
-CURVES = Path("curves")
 BATCH = 100
 STOPPED = 130  # what a command that Ctrl+C stopped exits with
 
@@ -174,7 +173,7 @@ class Stage:
             fit(
                 model, self.task, train, validation, settings,
                 loss=terms, seed=self.params.seed, state=state, where=where, teacher=caches[0] if caches else None,
-                others=caches[1:], methods=methods, on_epoch=log, on_best=on_best,
+                others=caches[1:], methods=methods, on_epoch=log, on_resume=log.resumed, on_best=on_best,
             )  # fmt: skip
         _finished.append(state)
         return teacher_digest
@@ -302,36 +301,6 @@ def _trains(method: Method) -> bool:
     """Return whether a method joins in training, although it may have changed nothing yet."""
     kind = type(method)
     return kind.penalty is not Method.penalty or kind.constrain is not Method.constrain
-
-
-@contextmanager
-def curves(stage: str, *, resume: bool = False) -> Iterator[Callable[[Epoch], None]]:
-    """Yield a function that logs an epoch's numbers through DVCLive into ``curves/STAGE`` and prints a line.
-
-    With ``resume`` the curves of the stage's earlier training go on.
-    """
-    if not processes().is_main_process:
-        yield lambda _: None
-        return
-    from dvclive import Live
-
-    started = time.monotonic()
-    folder = str(CURVES / stage)
-    with Live(folder, resume=resume, dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False) as live:
-
-        def log(epoch: Epoch) -> None:
-            live.log_metric("loss", epoch.loss)
-            live.log_metric("lr", epoch.lr)
-            for name, value in epoch.validation.items():
-                live.log_metric(f"validation/{name}", value)
-            if epoch.validation_loss is not None:
-                live.log_metric("validation/loss", epoch.validation_loss)
-            live.next_step()
-            shown = " ".join(f"{name}={value:.4f}" for name, value in epoch.validation.items())
-            took = time.monotonic() - started
-            print(f"{stage}: epoch {epoch.epoch + 1} loss={epoch.loss:.4f} {shown} ({took:.0f} s in all)", flush=True)
-
-        yield log
 
 
 def run(name: str, work: Callable[[Stage], None], *, timed_as: str | None = None) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from slimline import scoring
-from slimline.errors import ArtifactError, DataError, InputError
+from slimline.errors import ArtifactError, DataError
 from tests.scoring.tables import write_rows
 
 
@@ -26,7 +26,9 @@ def test_a_row_that_cannot_be_read_is_named_and_nothing_is_written(release: Path
     shutil.copytree(folder, tmp_path / "pictures")
     harm(tmp_path / "pictures")
     (tmp_path / "out.csv").write_text("old")
-    with pytest.raises(DataError, match=r"pictures: row 114 \(inner/077\.png\): image 0: can't be decoded"):
+    with pytest.raises(
+        DataError, match=r"pictures: row 114 \(inner/077\.png\): can't be decoded: cannot identify image file$"
+    ):
         scoring.score(release, tmp_path / "pictures", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "old"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out.csv", "pictures"]
@@ -47,8 +49,29 @@ ROW = json.dumps(np.zeros((1, 8, 8)).tolist())
 )
 def test_a_wrong_array_is_named_by_its_row(release: Path, tmp_path: Path, cell: str, said: str) -> None:
     source = write_rows(tmp_path / "in.csv", {"image": [ROW] * 70 + [cell] + [ROW] * 9})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(DataError, match=said):
         scoring.score(release, source, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_all_wrong_rows_are_told_at_once(release: Path, folder: Path, tmp_path: Path) -> None:
+    """Each run used to tell one, so a file with a hundred took a hundred runs."""
+    source = write_rows(tmp_path / "in.csv", {"image": [ROW, "", *[ROW] * 70, "", "", "", "word", *[ROW] * 9]})
+    with pytest.raises(DataError) as caught:
+        scoring.score(release, source, tmp_path / "out.csv")
+    assert str(caught.value) == (
+        f"{source}: rows 2, 73, 74 and 1 more: input 'image': '' is neither a number nor a list of numbers "
+        f"(1 other mistake, such as {source}: row 76: input 'image': 'word' is neither a number nor a list of numbers)"
+    )
+    shutil.copytree(folder, tmp_path / "pictures")
+    for name in ("000", "002", "004", "006", "148"):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(DataError) as caught:
+        scoring.score(release, tmp_path / "pictures", tmp_path / "out.csv")
+    assert str(caught.value) == (
+        f"{tmp_path}/pictures: row 1 (000.png), row 2 (002.png), row 3 (004.png) and 2 more: can't be decoded: "
+        "cannot identify image file"
+    )
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -129,5 +152,7 @@ def test_a_damaged_image_in_an_archive_is_named(release: Path, folder: Path, tmp
     shutil.copytree(folder, tmp_path / "pictures")
     harm(tmp_path / "pictures")
     archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "pictures")
-    with pytest.raises(DataError, match=r"images\.zip: row \d+ \(inner/077\.png\): image 0: can't be decoded"):
+    with pytest.raises(
+        DataError, match=r"images\.zip: row \d+ \(inner/077\.png\): can't be decoded: cannot identify image file$"
+    ):
         scoring.score(release, Path(archive), tmp_path / "out.csv")

@@ -10,7 +10,7 @@ import pytest
 
 from slimline import scoring
 from slimline.cli import main
-from slimline.errors import DataError, InputError
+from slimline.errors import DataError
 from tests.scoring.tables import TEXTS, rows, write_rows
 from tests.text_releases import with_pieces
 
@@ -69,5 +69,7 @@ def test_a_mistake_in_raw_texts_names_their_column_and_no_input_of_the_model(
     with pytest.raises(DataError, match=r"mixed\.jsonl: row 71: column 'review': int is no text$"):
         scoring.score(text_release, mixed, tmp_path / "out.csv", column="review")
     few = with_pieces(text_release, tmp_path / "few", 4, resealed)
-    with pytest.raises(InputError, match=r"row 1: column 'review', as preprocess\.json makes it: holds \d+, expected"):
+    with pytest.raises(
+        DataError, match=r"rows 1, 4, 7 and 27 more: column 'review', as preprocess\.json makes it: holds \d+, expected"
+    ):
         scoring.score(few, other, tmp_path / "out.csv", column="review")

@@ -8,7 +8,7 @@ import pytest
 
 from slimline.errors import ArtifactError, DataError
 from slimline.models.hf_encoder import HfEncoder
-from slimline.project import own_params
+from slimline.project import text_params
 from slimline.teachers import hub
 from tests.encoders import write_encoder, write_table
 from tests.own_kinds.conftest import ROWS, laid_out
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_misspelt_folder_is_told_at_once(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(DataError) as caught:
-        own_params.configuration(name)
+        text_params.configuration(name)
     assert str(caught.value) == (f"--model: {name}: no such folder.{meant} A model on the hub is called OWNER/NAME")
 
 

@@ -90,13 +90,16 @@ class Source:
 
 @dataclass
 class Read:
-    """What was read of all rows: file and number (or name) of each, its fixed part and its group ("" is none)."""
+    """What was read of all rows: file and number of each, its fixed part and its group ("" is none).
+
+    ``names`` are those of rows that are told by a name, all or none.
+    """
 
     files: list[Path] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
 
     def where(self, row: int) -> str:
         """Return "FILE: row N" of a row, counted from 1 in its own file, or "FILE: NAME" where rows have names."""
@@ -162,6 +165,9 @@ class Mistakes:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._rows: dict[str, list[int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
 
     def note(self, row: int, what: str) -> None:
         """Note what is wrong with a row."""

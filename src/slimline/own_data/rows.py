@@ -134,6 +134,7 @@ class OwnRows(Outcome):
         notes += self.remarks(kept)
         self._check_training(targets, parts["train"], read)
         notes += self._unmeasured(targets, parts["test"])
+        notes += self._contradicting(targets, same, read)
         for part, rows in parts.items():
             for name, array in kept.items():
                 row_files.select(array, rows, scratch / f"{part}.{name}.npy")
@@ -164,6 +165,22 @@ class OwnRows(Outcome):
         shown = [f"{name!r} ({each:,} {'row' if each == 1 else 'rows'} in all)" for each, name in counts]
         labels, them = ("label", "it") if len(lost) == 1 else ("labels", "them")
         return [f"no test row has the {labels} {enumerated(shown, len(shown))}, so nothing measures {them}"]
+
+    def _contradicting(self, targets: NDArray[Any], same: NDArray[np.int64], read: Read) -> list[str]:
+        """Return a line on the inputs that have several labels: two rows of the first, and how many more there are."""
+        if not self.labels:
+            return []
+        answers = row_files.equal_rows([targets])
+        inputs = np.unique(np.stack([same, answers]), axis=1)[0]
+        several = np.unique(inputs[1:][np.diff(inputs) == 0])
+        if not len(several):
+            return []
+        rows = np.flatnonzero(same == several[0])
+        other = rows[answers[rows] != answers[rows[0]]][0]
+        count = len(several) - 1
+        more = f" (and {count:,} more such {'input' if count == 1 else 'inputs'})" if count else ""
+        places = f"{read.where(int(rows[0]))} and {read.where(int(other))}"
+        return [f"{places}: the same input with different labels{more}; mend the wrong one, or take it out"]
 
 
 class OneLabelRows(OwnRows, OneLabel):

@@ -14,7 +14,7 @@ import yaml
 from slimline import pipeline
 from slimline.errors import ParamsError
 from slimline.own_data.labelled_rows import PARTS
-from slimline.project import image_size, own_data, own_head, own_params
+from slimline.project import image_params, image_size, own_data, own_head, text_params
 from slimline.project.own_weights import Weights
 
 LABELS_SHOWN = 10
@@ -50,10 +50,10 @@ class Own:
 def params_text(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
     """Return params.yaml for one's own model and data: a table of texts; images in class folders, or listed in one."""
     columns = own_data.Columns(own.text, own.label, own.split, own.group, own.answer, own.separator)
-    if own_params.is_of_images(own.model) or own_data.classes(own.data) is not None:
+    if image_params.is_of_images(own.model) or own_data.classes(own.data) is not None:
         _refuse(own, "images", text="--text", max_length="--max-length")
         described = own_data.describe_images(own.data, columns)
-        document = own_params.image_params(own.model, described, recipe, limit, _size(own), own.held)
+        document = image_params.image_params(own.model, described, recipe, limit, _size(own), own.held)
         document["task"]["args"]["data"] = _from(folder, own.data)
         if own.archive is not None:
             document["task"]["args"]["archive"] = _from(folder, own.archive)
@@ -62,10 +62,10 @@ def params_text(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         described = own_data.describe(own.data, columns)
         model = _from(folder, Path(own.model)) if Path(own.model).exists() else own.model
         data: Any = {part: _from(folder, path) for part, path in own_data.find(own.data).items()}
-        document = own_params.text_params(own.model, described, recipe, limit, own.held)
+        document = text_params.text_params(own.model, described, recipe, limit, own.held)
         document["task"]["args"] |= {"data": data.get("", data), "tokenizer": model}
         if own.max_length is not None:
-            own_params.check_length(own.model, own.max_length)
+            text_params.check_length(own.model, own.max_length)
             document["task"]["args"]["max_length"] = own.max_length
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
     if own.weights is not None:
@@ -79,7 +79,7 @@ def _size(own: Own) -> tuple[int, int] | None:
         if min(own.size) < 1:
             raise ParamsError(f"--size: {own.size[0]} {own.size[1]}: height and width in pixels are expected")
         return own.size
-    if own.model.startswith(own_params.LIBRARIES):
+    if own.model.startswith(image_params.LIBRARIES):
         return None
     side = image_size.chosen(own.model, own.data, own.archive)
     return side, side
@@ -110,7 +110,7 @@ def notes(text: str, own: Own) -> Iterator[str]:
         yield f"size: images are brought to {size[0]}×{size[1]} pixels; --size H W takes another"
     yield from _left_out(document["task"]["name"], own.data)
     if own.held is None and document["task"]["name"] == "text":
-        yield f"found: {own.model} {own_head.of(labels, own_params.configuration(own.model)).said}"
+        yield f"found: {own.model} {own_head.of(labels, text_params.configuration(own.model)).said}"
     if own.held is not None:
         model = document["teacher"]["model"]
         if model["name"] == "hf-encoder":  # its folder is told from within the project

@@ -142,7 +142,7 @@ class Images(OwnRows):
             batch = items[start : start + BATCH]
             read.parts += [item.part for item in batch]
             read.groups += [item.group for item in batch] if self.group else []
-            read.names += [item.name for item in batch]
+            read.names |= {start + at: item.name for at, item in enumerate(batch)}
             contents: list[bytes] = []
             try:
                 contents.extend(image_sources.pictures(files, batch))

@@ -69,6 +69,7 @@ def fit(
     others: Sequence[TeacherCache] = (),
     methods: Sequence[Method] = (),
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_resume: Callable[[int], None] = lambda _: None,
     on_best: Callable[[NDArray[np.float32]], None] = lambda _: None,
 ) -> list[Epoch]:
     """Train ``model`` in place and leave it with the weights of its best validation epoch.
@@ -76,8 +77,8 @@ def fit(
     ``where`` is the file and key of ``settings``, named in errors. ``loss`` is one loss or several with weights;
     ``others`` are teachers beside ``teacher``, whose answers count as much. ``methods`` may add a penalty to the loss
     and a constraint after each step; masks hold whatever the methods are. ``on_epoch`` is called once for each epoch,
-    those of a resumed run included; ``on_best`` with the outputs on validation rows of each that is the best so far, by
-    the process that measured them.
+    those of a resumed run included, which ``on_resume`` hears the number of first; ``on_best`` with the outputs on
+    validation rows of each that is the best so far, by the process that measured them.
     Raises TrainingError at a loss that is not finite; the best weights so far are then kept beside the state.
     """
     terms = [Term(loss)] if callable(loss) else loss
@@ -104,6 +105,7 @@ def fit(
     run = _Run(0, [], -1, copy.deepcopy(model.state_dict()))
     if saved := state.load():
         run = _restore(saved, model, optimizer, schedule, objective)
+        on_resume(run.epoch)
         for past in run.history:
             on_epoch(past)
     prepared, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)

@@ -77,6 +77,16 @@ def test_files_of_any_picture_format_are_images_of_class_folders(tmp_path: Path,
     assert tables.read(root).total == len(items)
 
 
+@pytest.mark.parametrize(("copies", "more"), [(0, None), (1, ""), (3, " (and 2 more such inputs)")])
+def test_the_same_picture_in_two_classes_is_told(folder: Path, copies: int, more: str | None) -> None:
+    for at in range(copies):
+        (folder / f"blue/copy{at}.png").write_bytes((folder / f"red/00{at}.png").read_bytes())
+    task = make(folder)
+    assert sum(map(len, task.splits().values())) == 120 + copies
+    said = f"{folder}: blue/copy0.png and {folder}: red/000.png: the same input with different labels"
+    assert task.notes == ([] if more is None else [f"{said}{more}; mend the wrong one, or take it out"])
+
+
 def test_what_is_no_picture_is_left_out_and_named(folder: Path) -> None:
     for name in ("red/Thumbs.db", "red/README", "red/notes.txt", "red/.DS_Store", "blue/list.csv", "top.mat"):
         (folder / name).write_bytes(b"beside")

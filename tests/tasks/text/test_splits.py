@@ -10,6 +10,7 @@ import pytest
 
 from slimline.errors import DataError
 from slimline.task import SPLITS, Split
+from slimline.tasks.text import text
 from tests.encoders import LABELS, texts, write_table
 from tests.tasks.text.conftest import make
 
@@ -77,6 +78,27 @@ def test_given_files_stay_what_they_are_and_leaks_go(folder: Path) -> None:
     assert len(splits["test"]) == 60
     assert sum(map(len, splits.values())) == 260
     assert task.notes == ["5 rows left out: the same input, or its group, stands in a later split"]
+
+
+@pytest.mark.parametrize("answer", ["one", "many"])
+def test_the_same_text_with_two_labels_is_told(folder: Path, answer: str) -> None:
+    found = texts(200)
+    (line, label), other = found[7], found[8]
+    data = str(write_table(folder / "t.csv", [*found, (line, "sport" if label != "sport" else "money"), other]))
+    task = make(data, answer=answer)
+    task.splits()
+    assert task.notes == [
+        f"{data}: row 8 and {data}: row 201: the same input with different labels; mend the wrong one, or take it out"
+    ]
+
+
+def test_the_same_text_with_two_numbers_is_not(folder: Path) -> None:
+    """Numbers are measured, and two measurements differ."""
+    found = [(line, str(at)) for at, (line, _) in enumerate(texts(200))]
+    data = write_table(folder / "t.csv", [*found, (found[0][0], "9")])
+    task = text(data=str(data), tokenizer="model", max_length=16, answer="number", tolerance=0.1)
+    task.splits()
+    assert task.notes == []
 
 
 @pytest.mark.filterwarnings("error")
