@@ -185,10 +185,28 @@ def test_a_value_that_no_line_leads_to_is_a_dot(values: list[float], dots: list[
     assert (line.get_marker() == "o", line.get_markevery()) == (bool(dots), dots)
 
 
-def test_a_window_of_one_line_is_a_minute_long(crowded: Path) -> None:
+def test_a_window_of_one_line_is_ten_seconds_long_and_labelled_in_seconds(crowded: Path) -> None:
     lines = list(history.read(crowded, 1e9, 1e9 + 1))
     assert len(lines) == 1
-    assert "01:47" in window_picture.draw(lines, [], 1e9, 1e9 + 1).svg, "the axis goes up to there"
+    svg = window_picture.draw(lines, [], 1e9, 1e9 + 1).svg
+    labels = re.findall(r">(\d\d:\d\d:\d\d)<", svg)
+    assert (labels[0], labels[-1]) == ("01:46:40", "01:46:50")
+    assert len(set(labels)) == len(labels) > 4
+    assert "2001-Sep-09<" in svg
+
+
+def test_seconds_around_a_minute_are_labelled_alike(tmp_path: Path) -> None:
+    kept = History(tmp_path)
+    for second in range(90):
+        kept.append(1e9 + second, OWN, second, [], [])
+    svg = window_picture.draw(list(history.read(tmp_path)), [], 1e9, 1e9 + 90).svg
+    assert {"01:46:50", "01:47:00", "01:47:10"} <= set(re.findall(r">(\d\d:\d\d:\d\d)<", svg))
+
+
+def test_a_window_without_a_latency_has_a_picture(tmp_path: Path) -> None:
+    for minute in range(3):
+        History(tmp_path).append(1e9 + 60 * minute, OWN, minute, [], [])
+    assert "rows a second" in window_picture.draw(list(history.read(tmp_path)), [], 1e9, 1e9 + 120).svg
 
 
 def test_a_window_of_nothing_is_one_line(seen: Path, tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ def test_the_picture_has_a_panel_a_stage_and_a_full_dot_for_harm(project: Projec
     assert picture.svg.count(FULL) == len(STAGES)
 
 
+def test_letters_are_as_large_with_one_stage_as_with_four(project: Project) -> None:
+    four = harm.plot(project.study())
+    project.params["export"]["stages"] = ["teacher", "quantize"]
+    one = harm.plot(project.study())
+    assert one is not None
+    assert four is not None
+    assert one.width < four.width / 2
+    assert f'<figure class="wide" style="--width: {one.width}px">' in project.report()[0]
+
+
 def test_harm_in_one_stage_is_marked_there_alone(project: Project) -> None:
     for stage in STAGES[1:]:
         project.benchmark["stages"][stage]["per_class"][HARMED]["harmed"] = False

@@ -20,11 +20,11 @@ ROW = 0.19  # inches, of a variant's bar or a release's name
 ACROSS = 620  # points from the window's start to its end, about
 ROOM = 1.05  # above the highest value
 MARGIN = 0.005  # of the window's length, before its start
-SHORTEST = 60.0  # seconds
+SHORTEST = 10.0  # seconds
+TO_THE_SECOND = "%H:%M:%S"  # of a time where ticks stand between minutes
 LETTER = 6.0  # points, about, of an alarm's number
 DRIFT = "slimline_drift_score"
 FEATURES = 5  # of drift, those that went furthest
-ALARM = "#d55e00"  # no release has the colour of alarms
 GAP = 5.0  # times the usual step between two lines, beyond which a curve is broken
 Line = Mapping[str, Any]
 Own = tuple[str, str]
@@ -52,7 +52,7 @@ def draw(lines: Sequence[Line], marks: Sequence[Mark], since: float, until: floa
     watched: dict[Own, list[Line]] = {}
     for line in lines:
         watched.setdefault((line["revision"], line["variant"]), []).append(line)
-    colours = dict(zip(watched, cycle(each for each in picture.SERIES[1:] if each != ALARM), strict=False))
+    colours = dict(zip(watched, cycle(picture.SERIES[1:]), strict=False))
     named = max(len(watched), len({variant for _, variant in watched}))
     heights = HEIGHTS | {"releases": HEIGHTS["releases"] + ROW * named}
     with rc_context(picture.STYLE | {"svg.hashsalt": "window"}):
@@ -75,20 +75,23 @@ def draw(lines: Sequence[Line], marks: Sequence[Mark], since: float, until: floa
             if name != "releases":
                 ax.grid(axis="y")
             for mark in marks:
-                ax.axvline(_date(mark.time), color=ALARM, linewidth=1.2, zorder=4)
+                ax.axvline(_date(mark.time), color=picture.COST, linewidth=1.2, zorder=4)
                 if mark.until is not None:
-                    ax.axvspan(_date(mark.time), _date(mark.until), color=ALARM, alpha=0.09, linewidth=0)
+                    ax.axvspan(_date(mark.time), _date(mark.until), color=picture.COST, alpha=0.09, linewidth=0)
         for time, numbers in numbered(marks, since, until):
             axes["releases"].annotate(
                 numbers, (_date(time), 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
-                ha="left", va="bottom", color=ALARM, fontsize=9, annotation_clip=False,
+                ha="left", va="bottom", color=picture.COST, fontsize=9, annotation_clip=False,
             )  # fmt: skip
         last = axes["traffic"]
         last.set_xlim(_date(since - MARGIN * (until - since)), _date(until))
         last.set_xlabel("UTC")
         locator = AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
         last.xaxis.set_major_locator(locator)
-        last.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
+        formatter = ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]
+        formatter.formats[-1] = formatter.zero_formats[-1] = TO_THE_SECOND
+        formatter.offset_formats[-1] = formatter.offset_formats[-2]
+        last.xaxis.set_major_formatter(formatter)
         alt = f"{len(watched)} releases, {len(marks)} alarms: {', '.join(mark.signal for mark in marks) or 'none'}"
         return picture.element(figure, "window", alt)
 
@@ -132,7 +135,7 @@ def _latency(ax: Axes, watched: Mapping[Own, Sequence[Line]], colours: Mapping[O
             times, values = _curve(lines, lambda line, q=quantile: _sample(line, "slimline_latency_seconds", q, 1e3))
             _plot(ax, times, values, linestyle=style, color=colours[own], linewidth=width)
     if ax.has_data():
-        low, high = ax.get_ylim()
+        low, high = ax.dataLim.intervaly
         if high > 20 * max(low, 1e-3):
             ax.set_yscale("log")
         else:
@@ -165,8 +168,7 @@ def _drift(ax: Axes, lines: Sequence[Line]) -> None:
     moments = drifts(lines)
     names = {name for each in moments for name in each["samples"][DRIFT]}
     most = {name: max(_sample(each, DRIFT, name) or 0.0 for each in moments) for name in names}
-    colours = [colour for colour in SERIES if colour != ALARM]
-    for colour, name in zip(colours, sorted(most, key=lambda each: -most[each])[:FEATURES], strict=False):
+    for colour, name in zip(SERIES, sorted(most, key=lambda each: -most[each])[:FEATURES], strict=False):
         times, values = _curve(moments, lambda line, n=name: _sample(line, DRIFT, n))
         _plot(ax, times, values, color=colour, linewidth=1.3, label=name)
     if names:

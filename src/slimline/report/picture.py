@@ -15,10 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID, GAIN, COST = "#1c2128", "#57606b", "#d9dee4", "#0073b3", "#d45f00"
-SERIES = ("#333a42", "#0072b2", "#d55e00", "#009e73", "#b5568f", "#b87d00", "#3a9bd9")  # after Okabe and Ito
+# neither blue nor orange: those say better and worse
+SERIES = ("#333a42", "#009e73", "#6f42b5", "#7a4a30", "#c2539c", "#8f8a00", "#4fa9c4")
 ROLES = {INK: "ink", MUTED: "muted", GRID: "grid", GAIN: "gain", COST: "cost"}
 ROLES |= {colour: f"series-{index}" for index, colour in enumerate(SERIES)}
 WIDTH = 4.1  # inches: a phone shows it without shrinking the text
+PIXELS = 480 / WIDTH  # an inch, where a page shows a picture largest
 STYLE: Any = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -48,10 +50,11 @@ Draw = Callable[[Axes], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """An ``<svg>`` element and what it shows, in words."""
+    """An ``<svg>`` element and what it shows, in words; ``width`` in pixels, where letters are as large as others'."""
 
     svg: str
     alt: str
+    width: int
 
 
 def svg(name: str, height: float, alt: str, draw: Draw) -> Picture:
@@ -84,7 +87,7 @@ def element(figure: Figure, name: str, alt: str) -> Picture:
     for colour, role in ROLES.items():
         text = text.replace(colour, f"var(--{role}, {colour})")
     label = f'<svg role="img" aria-label="{escape(alt)}" '
-    return Picture(re.sub(r"^<svg ", lambda _: label, text), alt)
+    return Picture(re.sub(r"^<svg ", lambda _: label, text), alt, round(PIXELS * figure.get_figwidth()))
 
 
 def png(height: float, draws: Sequence[Draw]) -> bytes:

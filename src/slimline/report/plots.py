@@ -97,9 +97,9 @@ def _tradeoff(ax: Axes, study: Study, title: str, positions: Positions, show: Sh
     if limit is not None:
         floor = points[0][1] - limit * (1 if metric.higher_is_better else -1)
         if ax.get_ylim()[0] < floor < ax.get_ylim()[1]:
-            ax.axhline(floor, color=COST, linewidth=1, linestyle=DASHED, zorder=1)
+            ax.axhline(floor, color=INK, linewidth=1, linestyle=DASHED, zorder=1)
     if most is not None and ax.get_xlim()[0] < most < ax.get_xlim()[1]:
-        ax.axvline(most, color=COST, linewidth=1, linestyle=DASHED, zorder=1)
+        ax.axvline(most, color=INK, linewidth=1, linestyle=DASHED, zorder=1)
     labels.place(ax, points, study.line)
 
 
