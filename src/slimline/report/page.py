@@ -95,7 +95,6 @@ def _summary(study: Study, *, passed: bool) -> str:
 
 def _notes(study: Study) -> dict[str, str]:
     title, confidence = study.primary.title, study.confidence
-    busy = _busy(study)
     minds = " Minds most: what cost most of all that was tried on this layer alone." if study.sensitivity else ""
     return {
         "waterfall": f"Each bar runs from the stage before to the stage named; bytes and latency on log axes. "
@@ -104,8 +103,7 @@ def _notes(study: Study) -> dict[str, str]:
         f"from the teacher on the same test rows. Horizontal bars: interval of the speed-up. "
         "Dashed: the budget, where it lies inside the picture.",
         "stages": f"Small print: {confidence} intervals, p95, and factors against the teacher. Drops and agreement are "
-        "paired, on the same test rows; all latencies were measured interleaved in one run."
-        + (f" {busy}" if busy else ""),
+        "paired, on the same test rows; all latencies were measured interleaved in one run.",
         "baselines": "Without a neural network, fitted on the same training rows: where this is as good, a larger "
         "model isn't worth its time. Its latency was measured alone, not interleaved, from raw input on.",
         "per_class": f"Each stage against the teacher on the same test rows, {confidence} interval of the paired "
