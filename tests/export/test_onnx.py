@@ -82,7 +82,7 @@ def test_a_large_model_written_in_parts_is_the_same_model(
     _, graph = exported("linear")
     expected = graph.SerializeToString()
     apart = onnx.ModelProto.FromString(expected)
-    writer.save(apart, tmp_path / "model.onnx", {"key": "value"})
+    writer.save(apart, {}, tmp_path / "model.onnx", {"key": "value"})
     assert not apart.graph.initializer
     found = onnx.load(tmp_path / "model.onnx")
     assert found.metadata_props.pop().value == "value"
@@ -102,7 +102,7 @@ def test_parts_hold_numbers_of_every_size_and_those_that_are_not_raw(
     held.append(helper.make_tensor("words", onnx.TensorProto.STRING, [1], [b"text"]))
     graph = helper.make_model(helper.make_graph([], "parts", [], [], held))
     expected = graph.SerializeToString()
-    writer.save(graph, tmp_path / "model.onnx", {})
+    writer.save(graph, {}, tmp_path / "model.onnx", {})
     assert onnx.load(tmp_path / "model.onnx").SerializeToString() == expected
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_no_parser_opens_is_an_error(
     with pytest.raises(
         ExportError, match=r"^model.onnx of stage 'teacher' would have [\d,]+ bytes, an ONNX file"
     ) as said:
-        writer.save(apart, tmp_path / "model.onnx", {"slimline.stage": "teacher"})
+        writer.save(apart, {}, tmp_path / "model.onnx", {"slimline.stage": "teacher"})
     assert "\n" not in str(said.value)
     assert not list(tmp_path.iterdir())
 
@@ -136,6 +136,19 @@ def test_no_pass_can_write_into_the_models_weights(task: Digits) -> None:
 
     assert to_onnx(model, task.signature(), careless).graph.initializer
     assert torch.equal(model[1].weight, before)
+
+
+@pytest.mark.parametrize("whole", [0, 2**30], ids=["in parts", "whole"])
+def test_a_large_weight_is_written_from_where_it_lies(
+    task: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    monkeypatch.setattr(writer, "WHOLE", whole)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 10)).eval()
+    graph, arrays = writer.in_parts(model, task.signature())
+    assert graph.ByteSize() < sum(each.nbytes for each in arrays.values()) == 4 * 64 * 512
+    assert all(np.shares_memory(each, model[1].weight.detach().numpy()) for each in arrays.values())
+    writer.save(graph, arrays, tmp_path / "model.onnx", {})
+    assert onnx.load(tmp_path / "model.onnx") == to_onnx(model, task.signature())
 
 
 def test_a_large_initializer_is_checked_by_its_shape() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
-from slimline.export.onnx import save, to_onnx
+from slimline.export.onnx import in_parts, save
 from slimline.export.signed import half
 from slimline.quantization import quantizers
 
@@ -27,5 +27,5 @@ class OnnxFp16:
         self, model: nn.Module, signature: Mapping[str, Any], directory: Path, metadata: Mapping[str, str]
     ) -> dict[str, Any]:
         """Write ``directory``/model.fp16.onnx. Raises ExportError when torch can't export it."""
-        save(to_onnx(half(quantizers.plain(model)), signature), directory / FILE, metadata)
+        save(*in_parts(half(quantizers.plain(model)), signature), directory / FILE, metadata)
         return {"file": FILE, "max_drop": self.max_drop}

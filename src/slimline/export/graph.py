@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,22 @@ from onnx import helper, numpy_helper
 
 DOMAIN = "slimline"  # of nodes of our own, which passes replace
 LARGE = 2**16  # bytes of an initializer
+PLAIN = tuple(np.dtype(each) for each in ("<f4", "<f2", "i1", "u1"))  # lie in a file as they do in memory
 
 
 class Graph:
     """An ONNX graph with its initializers as arrays, written back by ``finish``.
 
-    ``arrays`` are those that the model holds by name alone: large ones, which then exist once.
+    ``arrays`` are those that the model holds by name alone: large ones, which then exist once. Where they are given,
+    large ones are left out of what ``finish`` returns too: ``apart`` has them.
     """
 
     def __init__(self, model: Any, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
         self.model = model
         self.graph = model.graph
         held = arrays or {}
+        self.apart: dict[str, NDArray[Any]] = {}
+        self._keeps_apart = arrays is not None
         self.constants: dict[str, NDArray[Any]] = {
             tensor.name: held[tensor.name] if tensor.name in held else numpy_helper.to_array(tensor)
             for tensor in self.graph.initializer
@@ -72,7 +76,7 @@ class Graph:
             del node.metadata_props[:]
         self.graph.node.extend(self.nodes)
         self.graph.initializer.extend(
-            numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items() if name in used
+            self._initializer(name, np.asarray(value)) for name, value in self.constants.items() if name in used
         )
         for value in [*self.graph.input, *self.graph.output]:
             value.doc_string = ""
@@ -80,6 +84,13 @@ class Graph:
         del self.graph.metadata_props[:], self.model.metadata_props[:], self.model.functions[:]
         self.graph.doc_string, self.graph.name = "", "slimline"
         return self.model
+
+    def _initializer(self, name: str, value: NDArray[Any]) -> Any:
+        if not self._keeps_apart or value.nbytes < LARGE or value.dtype not in PLAIN:
+            return numpy_helper.from_array(value, name)
+        self.apart[name] = value
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        return onnx.TensorProto(name=name, data_type=kind, dims=value.shape)
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
@@ -115,8 +126,10 @@ def _shorten(graph: Graph) -> None:
     graph.constants = constants
 
 
-def check(model: Any) -> None:
-    """Raise onnx's error where a model isn't valid; large initializers stand for themselves by shape and type."""
+def check(model: Any, apart: Collection[str] = ()) -> None:
+    """Raise onnx's error where a model isn't valid; initializers that are large or lie ``apart`` stand for themselves
+    by shape and type.
+    """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import))
     graph = skeleton.graph
@@ -124,7 +137,7 @@ def check(model: Any) -> None:
     for field in ("node", "input", "output"):
         getattr(graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < LARGE:
+        if len(tensor.raw_data) < LARGE and tensor.name not in apart:
             graph.initializer.append(tensor)
         else:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))

@@ -33,11 +33,11 @@ def export(model: nn.Module, signature: Mapping[str, Any], directory: Path, meta
 
     Raises ExportError when torch can't export the model.
     """
-    save(to_onnx(model, signature), directory / "model.onnx", metadata)
+    save(*in_parts(model, signature), directory / "model.onnx", metadata)
 
 
-def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write an ONNX model with ``metadata`` in it.
+def save(graph: Any, arrays: Mapping[str, NDArray[Any]], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX model, whose large initializers are ``arrays``, with ``metadata`` in it.
 
     A large one is written initializer by initializer: parts of a protobuf message that follow each other are one
     message, and neither the whole nor an initializer is serialized in memory. ``graph`` itself is taken apart by that:
@@ -48,15 +48,15 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    held = sum(len(each.raw_data) for each in graph.graph.initializer)
+    held = sum(len(each.raw_data) for each in graph.graph.initializer) + sum(each.nbytes for each in arrays.values())
     if held < WHOLE:
-        onnx.save(graph, path)
+        onnx.save(_whole(graph, arrays), path)
         return
     if held >= LIMIT:
         raise _too_large(path, metadata, held)
     with path.open("wb") as file:
         for tensor in graph.graph.initializer:
-            _write_initializer(file, tensor)
+            _write_initializer(file, tensor, arrays.get(tensor.name))
         del graph.graph.initializer[:]
         file.write(graph.SerializeToString())
         written = file.tell()
@@ -65,14 +65,22 @@ def save(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
         raise _too_large(path, metadata, written)
 
 
-def _write_initializer(file: BinaryIO, tensor: Any) -> None:
+def _whole(graph: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """Put the large initializers into a model, and return it."""
+    for tensor in graph.graph.initializer:
+        if tensor.name in arrays:
+            tensor.raw_data = arrays[tensor.name].tobytes()
+    return graph
+
+
+def _write_initializer(file: BinaryIO, tensor: Any, array: NDArray[Any] | None) -> None:
     """Write a model that has this initializer alone; raw bytes are written as they are, never in a message of ours."""
     import onnx
 
-    if not tensor.HasField("raw_data"):
+    if array is None and not tensor.HasField("raw_data"):
         file.write(onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString())
         return
-    raw = tensor.raw_data
+    raw = tensor.raw_data if array is None else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     head = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims).SerializeToString()
     head += _begin(onnx.TensorProto, "raw_data", len(raw))
     head = _begin(onnx.GraphProto, "initializer", len(head) + len(raw)) + head
@@ -102,6 +110,13 @@ def _too_large(path: Path, metadata: Mapping[str, str], size: int) -> ExportErro
 
 def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Graph], Any] = qdq.tidy) -> Any:
     """Return the ONNX model of ``model`` in evaluation mode, tidied by the graph passes of ``tidy``."""
+    return _whole(*in_parts(model, signature, tidy))
+
+
+def in_parts(
+    model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Graph], Any] = qdq.tidy
+) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """Return what ``to_onnx`` does with its large initializers by name alone, and those: mostly the model's weights."""
     model = sharing(model).eval().requires_grad_(requires_grad=False)
     settle(model)
     _pool_rows(model)
@@ -129,7 +144,8 @@ def to_onnx(model: nn.Module, signature: Mapping[str, Any], tidy: Callable[[Grap
         raise ExportError(f"torch can't export this model to ONNX: {first[0] if first else error!r}") from error
     assert program is not None  # noqa: S101  (given when dynamo=True and no file is named)
     arrays = _taken(program.model)
-    return tidy(Graph(program.model_proto, arrays))
+    graph = Graph(program.model_proto, arrays)
+    return tidy(graph), graph.apart
 
 
 def _taken(model: Any) -> dict[str, NDArray[Any]]:

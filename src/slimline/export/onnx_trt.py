@@ -16,7 +16,7 @@ from torch import nn
 
 from slimline.export import padding, qdq
 from slimline.export.graph import Graph, check
-from slimline.export.onnx import save, to_onnx
+from slimline.export.onnx import in_parts, save
 from slimline.export.signed import half, requantize
 
 FILE = "model.trt.onnx"
@@ -34,7 +34,7 @@ class OnnxTrt:
     ) -> dict[str, Any]:
         """Write ``directory``/model.trt.onnx. Raises ExportError when torch can't export it."""
         signed, changed = requantize(model)
-        save(to_onnx(half(signed) if self.fp16 else signed, signature, tidy), directory / FILE, metadata)
+        save(*in_parts(half(signed) if self.fp16 else signed, signature, tidy), directory / FILE, metadata)
         return {"file": FILE, "fp16": self.fp16, "requantized": changed, "max_drop": self.max_drop}
 
 
@@ -46,5 +46,5 @@ def tidy(graph: Graph) -> Any:
     for each in passes:
         each(graph)
     finished = graph.finish()
-    check(finished)
+    check(finished, graph.apart)
     return finished

@@ -292,5 +292,5 @@ def tidy(graph: Graph) -> Any:
     finished = graph.finish()
     widths.declare(finished)
     floats.undeclare(finished)
-    check(finished)
+    check(finished, graph.apart)
     return finished
