@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from slimline import events
 from slimline.cli import COMMANDS, app, main
 
 
@@ -38,6 +41,17 @@ def test_help_imports_nothing_heavy() -> None:
     code += "print(sorted({'numpy', 'pydantic', 'onnxruntime', 'gto', 'dvc', 'torch', 'rich'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", [["events", "show"], ["events", "purge", "--id", "a"], ["labels", "import", "a.csv"]]
+)
+def test_commands_take_the_event_stores_own_default(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(events, "DEFAULT_URL", f"sqlite:///{tmp_path}/moved.db")
+    result = CliRunner().invoke(app, command)
+    assert f"{tmp_path}/moved.db: there is none" in str(result.exception)
 
 
 def test_an_unknown_command_is_named_with_its_near_miss() -> None:

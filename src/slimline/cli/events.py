@@ -23,7 +23,7 @@ def import_labels(
     file: Annotated[
         Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet with the columns id, label and maybe index.")
     ],
-    store: Store = "sqlite:///events.db",
+    store: Store,
     kind: Annotated[
         str, typer.Option("--as", help="What label holds: text, number, json; auto is the file's own type.")
     ] = "auto",
@@ -44,7 +44,7 @@ def import_labels(
 
 @events_app.command()
 def purge(
-    store: Store = "sqlite:///events.db",
+    store: Store,
     before: Annotated[
         str | None,
         typer.Option(help="Delete what is older: 2026-01-31T12:00+01:00 (UTC if not said), or 24h, 30d."),
@@ -61,7 +61,7 @@ def purge(
 
 
 @events_app.command(name="show")
-def show_events(store: Store = "sqlite:///events.db") -> None:
+def show_events(store: Store) -> None:
     """Say how much the store holds."""
     from slimline.events import EventStore
 

@@ -14,7 +14,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def monitor(
-    store: Store = "sqlite:///events.db",
+    store: Store,
     deployment: Annotated[Path | None, typer.Option(help="A deployment folder, whose releases are watched.")] = None,
     release: Annotated[list[Path] | None, typer.Option(help="A release that answers; may be repeated.")] = None,
     endpoint: Annotated[

@@ -11,9 +11,21 @@ import typer
 
 from slimline.errors import EventError
 
+
+def _store() -> str:
+    from slimline.events import DEFAULT_URL
+
+    return DEFAULT_URL
+
+
 Store = Annotated[
     str,
-    typer.Option(envvar="SLIMLINE_EVENT_STORE", help="sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"),
+    typer.Option(
+        envvar="SLIMLINE_EVENT_STORE",
+        default_factory=_store,
+        show_default="events.db in this folder",
+        help="sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE",
+    ),
 ]
 
 
