@@ -6,12 +6,14 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from slimline import events
 from slimline.cli import COMMANDS, app, main
+from slimline.project import layout
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,3 +71,26 @@ def test_a_mistake_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], mo
         capsys.readouterr().err
         == "error: nowhere/manifest.json: missing; run 'dvc repro', or 'dvc pull' if it was pushed\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "folder"),
+    [
+        (["--size", "64"], (64, 64), "."),
+        (["--size=64", "elsewhere"], (64, 64), "elsewhere"),
+        (["--size", "64", "elsewhere"], (64, 64), "elsewhere"),
+        (["--size", "64", "48"], (64, 48), "."),
+        (["--size=64", "48", "elsewhere"], (64, 48), "elsewhere"),
+        (["--size", "64", "--recipe", "int8"], (64, 64), "."),
+        ([], None, "."),
+    ],
+)
+def test_one_number_is_a_square(
+    arguments: list[str], size: tuple[int, int] | None, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, Path]] = []
+    monkeypatch.setattr(layout, "lay_out", lambda where, *, own, **_: asked.append((own.size, where)) or [])
+    with pytest.raises(SystemExit) as ended:
+        app(["init", "--model", "resnet", "--data", "pictures", *arguments])
+    assert not ended.value.code
+    assert asked == [(size, Path(folder))]

@@ -35,7 +35,7 @@ def test_what_this_machine_decided_is_said(repository: Path, monkeypatch: pytest
     own = own_project.Own("resnet", write_folders(repository / "pictures", 2))
     done = layout.lay_out(repository, recipe="int8", limit=None, own=own)
     assert any("precision: bf16, since this machine" in line for line in done) is fast
-    assert "size: images are brought to 64×64 pixels; --size H W takes another" in done
+    assert "size: images are brought to 64×64 pixels; --size H [W] takes another" in done
     assert ("bf16" in (repository / "params.yaml").read_text()) is fast
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from slimline import tokenizer
 from slimline.errors import ArtifactError, DataError
 from slimline.models.hf_encoder import HfEncoder
 from slimline.project import text_params
@@ -29,12 +33,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("./none", ""),
         ("/nowhere/model", ""),
         ("a/b/c", ""),
+        (".\\none", ""),
+        ("models\\none", ""),
         ("models/sentimnet", " Did you mean 'models/sentiment'?"),
         ("models/Sentiment ", " Did you mean 'models/sentiment'?"),
     ],
 )
 def test_a_misspelt_folder_is_told_at_once(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **_more: pytest.fail("asked the hub"))
     with pytest.raises(DataError) as caught:
         text_params.configuration(name)
     assert str(caught.value) == (f"--model: {name}: no such folder.{meant} A model on the hub is called OWNER/NAME")
@@ -43,6 +49,25 @@ def test_a_misspelt_folder_is_told_at_once(monkeypatch: pytest.MonkeyPatch, name
 @pytest.mark.parametrize("name", ["bert-base-uncased", "models/other", "owner/sentiment", "sentiment"])
 def test_a_name_that_may_be_one_on_the_hub_passes(name: str) -> None:
     hub.check_name(name)
+
+
+def test_a_hub_that_is_out_of_reach_is_told_soon(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its library tries again for half a minute, with two lines on each try."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    started = time.monotonic()
+    asking: dict[str, Callable[[str], Any]] = {
+        "--model: ": text_params.configuration, "tokenizer ": tokenizer.find, "source: ": HfEncoder
+    }  # fmt: skip
+    for said, ask in asking.items():
+        with pytest.raises(DataError) as caught:
+            ask("owner/encoder")
+        assert str(caught.value).startswith(f"{said}owner/encoder: no such folder, and the hub doesn't give it: ")
+        assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 10
+    assert "Retry" not in capfd.readouterr().err
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 9\n"

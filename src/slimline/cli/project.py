@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command()
+class Sized(TyperCommand):
+    """A command whose ``--size N`` is ``--size N N``: click's options take as many values each time."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for at, each in enumerate(args):
+            given.append(each)
+            side = each.removeprefix("--size=") if each.startswith("--size=") else each
+            asked = side != each or (at > 0 and args[at - 1] == "--size")
+            if asked and side.isdecimal() and not (at + 1 < len(args) and args[at + 1].isdecimal()):
+                given.append(side)
+        return super().parse_args(ctx, given)
+
+
+@app.command(cls=Sized)
 def init(
     folder: Annotated[Path, typer.Argument(help="A git repository; DVC is set up when it isn't yet.")] = Path(),
     task: Annotated[str, typer.Option(help="digits or fashion-mnist.")] = "digits",
@@ -59,7 +74,9 @@ def init(
     ] = None,
     size: Annotated[
         Optional[tuple[int, int]],  # noqa: UP045
-        typer.Option(metavar="H W", help="Bring images to this height and width; by their own size without it."),
+        typer.Option(
+            metavar="H [W]", help="Bring images to this height and width, or to a square; by their own size without it."
+        ),
     ] = None,
     max_length: Annotated[
         Optional[int],  # noqa: UP045

@@ -107,7 +107,7 @@ def notes(text: str, own: Own) -> Iterator[str]:
     labels = args.get("labels", [])
     yield f"found: {_found(document['task'])}"
     if size := args.get("size"):
-        yield f"size: images are brought to {size[0]}×{size[1]} pixels; --size H W takes another"
+        yield f"size: images are brought to {size[0]}×{size[1]} pixels; --size H [W] takes another"
     yield from _left_out(document["task"]["name"], own.data)
     if own.held is None and document["task"]["name"] == "text":
         yield f"found: {own.model} {own_head.of(labels, text_params.configuration(own.model)).said}"

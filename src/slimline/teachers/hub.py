@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from slimline.errors import DataError
 
+SHOWN = 200  # letters of what the hub says
+PATIENCE = 5.0  # seconds for the hub to answer
 ALIKE = 0.85  # of two names: closer than most names on the hub are to each other
 POINTER = b"version https://git-lfs"  # what 'git clone' leaves of a large file where Git LFS isn't installed
 
@@ -21,9 +24,34 @@ def check_name(name: str, where: str = "") -> None:
     """
     given = Path(name)
     near = _neighbour(given)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or (near is not None and not _is_cached(name)):
+    if (
+        name.startswith((".", "/", "~"))
+        or "\\" in name
+        or name.count("/") > 1
+        or (near is not None and not _is_cached(name))
+    ):
         meant = f" Did you mean {str(near)!r}?" if near is not None else ""
         raise DataError(f"{where}{name}: no such folder.{meant} A model on the hub is called OWNER/NAME")
+
+
+def fetched(name: str, file: str, where: str = "") -> Path:
+    """Return a file of a model on the hub, where the hub's cache keeps it.
+
+    One that isn't kept is asked for once before it is fetched: the hub's library tries for half a minute. Raises
+    DataError, ``where`` first, in one line.
+    """
+    check_name(name, where)
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    except ModuleNotFoundError as error:
+        raise DataError(f"{where}{name}: no such folder; for names on the hub: pip install 'slimline[hf]'") from error
+    try:
+        if not _is_cached(name, file):
+            get_hf_file_metadata(hf_hub_url(name, file), timeout=PATIENCE)
+        return Path(hf_hub_download(name, file))
+    except Exception as error:  # offline, unknown, private: the hub raises many kinds
+        reason = shorten(str(error), SHOWN, placeholder=" …")
+        raise DataError(f"{where}{name}: no such folder, and the hub doesn't give it: {reason}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -59,10 +87,10 @@ def _neighbour(given: Path) -> Path | None:
     return beside[close[0]] if close else None
 
 
-def _is_cached(name: str) -> bool:
+def _is_cached(name: str, file: str = "config.json") -> bool:
     try:
         from huggingface_hub import try_to_load_from_cache
 
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+        return isinstance(try_to_load_from_cache(name, file), str)
     except (ModuleNotFoundError, ValueError):  # ValueError: no name that the hub could have
         return False
