@@ -26,6 +26,7 @@ from slimline.errors import ArtifactError, ReleaseError, SlimlineError
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 LARGEST_MANIFEST = 16 << 20
 PIECE = 1 << 20
+MAKE = "'dvc repro release' makes one in ./release; or name its folder"
 
 
 def pack(release: Path, target: str) -> str:
@@ -90,7 +91,7 @@ def bring(source: str, scratch: Path, expect: str | None = None) -> str:
         with Path(source).open("rb") as file:
             _read_tar(file, source, scratch)
     else:
-        raise ReleaseError(f"{source}: no such file or directory")
+        raise ReleaseError(f"{source}: no such file or directory; {MAKE}")
     revision = _checked(scratch, source)
     if expect is not None and not revision.removeprefix("sha256:").startswith(expect.removeprefix("sha256:")):
         raise ReleaseError(f"{source}: its revision is {revision}, not {expect}")

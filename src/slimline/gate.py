@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slimline import benchmark, manifest, params, pipeline
-from slimline.errors import ParamsError
+from slimline.archive import MAKE
+from slimline.errors import ParamsError, ReleaseError
 from slimline.params import Budget
 from slimline.release import FORMAT
 
@@ -88,7 +89,12 @@ def judge(
 
 
 def judge_release(release: Path) -> list[Check]:
-    """Return one Check a line of the budget that a release was made with. Raises ArtifactError when it is damaged."""
+    """Return one Check a line of the budget that a release was made with.
+
+    Raises ReleaseError where there is none, ArtifactError when it is damaged.
+    """
+    if not (release / "card.json").is_file():
+        raise ReleaseError(f"{release}: no release, card.json is missing; {MAKE}")
     manifest.verify(release)
     card = manifest.read_json(release / "card.json")
     manifest.check_format(card, release / "card.json", FORMAT)

@@ -19,6 +19,7 @@ from slimline import manifest, params
 from slimline.errors import ReleaseError
 
 LOCK = "dvc.lock"
+NAMED = 3  # files in one error
 
 
 def check(release: Path) -> str:
@@ -30,10 +31,12 @@ def check(release: Path) -> str:
     commit = _git(
         "rev-parse", "HEAD", hint="promote in the repository that the release was made in, once it has a commit"
     ).strip()
-    if dirty := _git("status", "--porcelain").splitlines():
-        more = f" and {len(dirty) - 1} more" if len(dirty) > 1 else ""
+    if dirty := [line[3:] for line in _git("status", "--porcelain").splitlines()]:
+        more = f" and {len(dirty) - NAMED} more" if len(dirty) > NAMED else ""
+        them = "it" if len(dirty) == 1 else "them"
         raise ReleaseError(
-            f"{dirty[0][3:]}{more}: not committed, and a version is a commit; commit, stash or ignore it first"
+            f"{', '.join(dirty[:NAMED])}{more}: not committed, and a version is a commit; "
+            f"commit, stash or ignore {them} first"
         )
     _check_lock(release)
     made_with = manifest.read_json(release / "card.json")["params"]
