@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -99,6 +100,50 @@ def test_only_what_is_scored_gets_gradients(cnn: Cnn, batches: Batches, context:
     assert all(each.grad is None for each in cnn.parameters())
     assert all(each.requires_grad for each in cnn.parameters())
     assert torch.equal(alone, importances.scores("taylor", found, cnn, batches, context())[at])
+
+
+class Squares(nn.Module):
+    """Reads x, gives x + W(Vx)², and remembers weakly what is squared."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.inside: list[weakref.ref[Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        self.inside.append(weakref.ref(y))
+        return x + cast(Tensor, self.second(y.square()))
+
+
+class Blocks(nn.Module):
+    def __init__(self, width: int = 8, depth: int = 3) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Squares(width) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_what_is_inside_a_transformers_layers_is_not_kept_for_gradients(context: Made) -> None:
+    torch.manual_seed(0)
+    model = Blocks()
+    x, y = torch.randn(4, 5, 8), torch.randn(4, 5, 8)
+
+    class Watched:
+        def loss(self, out: Tensor, y: Tensor) -> Tensor:
+            assert [[each() for each in block.inside] for block in model.blocks] == [[None]] * 3
+            return SquaredError().loss(out, y)
+
+    made = replace(context(), task=cast(Any, Watched()))
+    seen = importances.sensitivities("taylor", model, lambda: [({"x": x}, y)], made)
+    assert all("forward" not in vars(block) for block in model.blocks)
+    SquaredError().loss(model(x), y).backward()
+    assert len(seen) == 12
+    for name, parameter in model.named_parameters():
+        assert torch.equal(seen[name], cast(Tensor, parameter.grad))
 
 
 def test_hutchinson_is_exact_where_the_hessian_is_diagonal(context: Made) -> None:

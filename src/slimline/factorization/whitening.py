@@ -93,7 +93,7 @@ def covariances(model: nn.Module, names: Sequence[str], batches: Batches) -> dic
         counts[name] = counts.get(name, 0) + len(rows)
 
     layer_hooks.see_inputs(model, names, batches, see)
-    return {name: sums[name] / counts[name] for name in names if name in sums}
+    return {name: sums[name].div_(counts[name]) for name in names if name in sums}
 
 
 @torch.no_grad()
@@ -111,9 +111,9 @@ def wild(model: nn.Module, names: Sequence[str], batches: Batches) -> list[str]:
 
 def root(covariance: Tensor) -> Tensor:
     """Return L with L Lᵀ = covariance + εI: an error of W·L is the error of the layer's output."""
-    n = len(covariance)
-    ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12)
-    lower: Tensor = torch.linalg.cholesky(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
+    damped = covariance.clone()
+    damped.diagonal().add_(1e-6 * covariance.diagonal().mean().clamp(min=1e-12))
+    lower: Tensor = torch.linalg.cholesky(damped)
     return lower
 
 

@@ -21,13 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from slimline.errors import MethodError
 from slimline.method import Batches, Context
+from slimline.pruning import blocks
 from slimline.pruning.channels import Group, is_depthwise
 from slimline.pruning.movement import Tuning, movements
 from slimline.task import call
@@ -176,12 +179,35 @@ def _frozen(model: nn.Module, wanted: Collection[str] | None) -> Iterator[None]:
             each.requires_grad = True
 
 
+@contextmanager
+def _recomputed(model: nn.Module) -> Iterator[None]:
+    """Let the layers of a transformer, the blocks of a ModuleList, keep what they read alone until their gradient.
+
+    What is inside is computed once more then (Chen et al. 2016, arXiv:1604.06174), to the same numbers.
+    """
+    found: list[str] = []
+    for name, each in model.named_modules():
+        if isinstance(each, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
+            found += blocks.inside(model, name)
+    chosen = {model.get_submodule(name) for name in found}
+    given = {block: vars(block)["forward"] for block in chosen if "forward" in vars(block)}
+    for block in chosen:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in chosen:
+            del block.forward
+            vars(block).update({"forward": given[block]} if block in given else {})
+
+
 def gradients(model: nn.Module, batches: Batches, context: Context) -> Sensitivity:
     """Return g summed over the calibration batches, by parameter name. Leaves it in ``model``'s gradients."""
     model.eval()
     model.zero_grad()
-    for inputs, y in batches():
-        context.task.loss(call(model, inputs), y).backward()  # type: ignore[no-untyped-call]
+    with _recomputed(model):
+        for inputs, y in batches():
+            context.task.loss(call(model, inputs), y).backward()  # type: ignore[no-untyped-call]
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
