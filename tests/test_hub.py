@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from slimline import hub
+from slimline import hub, tokenizer
 from slimline.errors import ArtifactError, DataError
 from slimline.models.hf_encoder import HfEncoder
 from slimline.project import own_params
@@ -43,6 +46,37 @@ def test_a_misspelt_folder_is_told_at_once(monkeypatch: pytest.MonkeyPatch, name
 @pytest.mark.parametrize("name", ["bert-base-uncased", "models/other", "owner/sentiment", "sentiment"])
 def test_a_name_that_may_be_one_on_the_hub_passes(name: str) -> None:
     hub.check_name(name)
+
+
+class Closed(BaseHTTPRequestHandler):
+    """A hub that is down."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_hub_that_is_down_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked six times, with up to eight seconds between."""
+    server = HTTPServer(("127.0.0.1", 0), Closed)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    try:
+        for ask in (own_params.configuration, tokenizer.find, HfEncoder):
+            Closed.asked.clear()
+            with pytest.raises(DataError, match=r"owner/none: no such folder, and the hub doesn't give it: .*503"):
+                ask("owner/none")
+            assert len(Closed.asked) == 1
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 9\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from slimline.errors import DataError
 
 ALIKE = 0.85  # of two names: closer than most names on the hub are to each other
+REASON = 160  # letters of what the hub says
 POINTER = b"version https://git-lfs"  # what 'git clone' leaves of a large file where Git LFS isn't installed
 
 
@@ -24,6 +26,26 @@ def check_name(name: str, where: str = "") -> None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or (near is not None and not _is_cached(name)):
         meant = f" Did you mean {str(near)!r}?" if near is not None else ""
         raise DataError(f"{where}{name}: no such folder.{meant} A model on the hub is called OWNER/NAME")
+
+
+def fetch(name: str, file: str, where: str) -> Path:
+    """Return one file of a model by its name on the hub, downloaded unless the cache has it.
+
+    Raises DataError, ``where`` first, where the hub doesn't give it. It is asked once, since its own client asks an
+    address that can't be reached for half a minute.
+    """
+    check_name(name, where)
+    try:
+        import huggingface_hub as client
+    except ModuleNotFoundError as error:
+        raise DataError(f"{where}{name}: no such folder; for names on the hub: pip install 'slimline[hf]'") from error
+    try:
+        if not isinstance(client.try_to_load_from_cache(name, file), str):
+            client.get_hf_file_metadata(client.hf_hub_url(name, file))
+        return Path(client.hf_hub_download(name, file))
+    except Exception as error:  # offline, unknown, private: the hub raises many kinds
+        reason = shorten(str(error), REASON, placeholder=" …")
+        raise DataError(f"{where}{name}: no such folder, and the hub doesn't give it: {reason}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def find(source: str) -> TokenizerFile:
     given = Path(source)
     file = given if given.is_file() else given / FILE
     if not file.is_file():
-        file = _converted(source) if given.is_dir() else _fetched(source)
+        file = _converted(source) if given.is_dir() else hub.fetch(source, FILE, "tokenizer ")
     settings = _settings(file.parent, source)
     if not given.is_file():
         _check_size(file, settings, source)
@@ -61,19 +61,6 @@ def document(file: Path) -> dict[str, Any]:
     if "vocab" not in (found.get("model") or {}):
         raise DataError(f"{file}: no vocabulary in it (model.vocab); save it by tokenizer.save_pretrained")
     return found
-
-
-def _fetched(name: str) -> Path:
-    hub.check_name(name, "tokenizer ")
-    try:
-        from huggingface_hub import hf_hub_download
-    except ModuleNotFoundError as error:
-        raise DataError(f"{name}: no such folder; for names on the hub: pip install 'slimline[hf]'") from error
-    try:
-        return Path(hf_hub_download(name, FILE))
-    except Exception as error:  # offline, unknown, private: the hub raises many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"tokenizer {name!r}: no such folder, and the hub doesn't give it: {reason}") from error
 
 
 def _converted(folder: str) -> Path:

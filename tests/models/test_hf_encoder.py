@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slimline import artifact
 from slimline.artifact import Artifact, Named
 from slimline.decisions import Decisions
-from slimline.errors import ArtifactError, MethodError, ParamsError
+from slimline.errors import DataError, MethodError, ParamsError
 from slimline.export.onnx import export
 from slimline.method import Context, Edit, compress
 from slimline.methods.drop_layers import DropLayers
@@ -137,7 +137,7 @@ def test_fewer_layers_by_configuration(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "kind", "message"),
     [
-        ({"source": "nowhere"}, ArtifactError, "source: nowhere: no folder of a model"),
+        ({"source": "nowhere"}, DataError, "source: nowhere: no such folder, and the hub"),
         ({"pooling": "max"}, ParamsError, "'max' is not one of mean, cls, head"),
         ({"config": {"layers": 3}}, ParamsError, "config.layers: unknown key of BertConfig"),
     ],

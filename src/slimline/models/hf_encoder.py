@@ -140,7 +140,7 @@ def _configuration(source: str, assets: Path | None, overrides: dict[str, Any], 
     """Return the configuration of an artifact's assets, else of ``source``."""
     folder = str(assets) if assets is not None and (assets / CONFIG).is_file() else source
     if not Path(folder).exists():
-        hub.check_name(folder, "source: ")
+        hub.fetch(folder, CONFIG, "source: ")
     try:
         settings = _transformers().AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers raises many kinds

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -241,14 +240,7 @@ def configuration(model: str) -> dict[str, Any]:
             hint = f"take {max(saved, key=_step)}, the newest checkpoint in it"
         raise DataError(f"--model: {model}: no config.json in it; {hint}")
     if not path.is_file():
-        hub.check_name(model, "--model: ")
-        from huggingface_hub import hf_hub_download
-
-        try:
-            path = Path(hf_hub_download(model, "config.json"))
-        except Exception as error:  # offline, unknown, private: the hub raises many kinds
-            reason = shorten(str(error), 160, placeholder=" …")
-            raise DataError(f"--model: {model}: no such folder, and the hub doesn't give it: {reason}") from error
+        path = hub.fetch(model, "config.json", "--model: ")
     return hub.read_json(path)
 
 
