@@ -40,6 +40,17 @@ def test_one_release_is_one_variant() -> None:
     assert (only.name, only.release, only.shadow) == ("default", Path("release"), False)
 
 
+def test_a_release_that_is_missing_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = tmp_path / "nowhere"
+    monkeypatch.setenv("SLIMLINE_RELEASE", f"{tmp_path}/./nowhere")
+    with pytest.raises(ParamsError, match=f"^SLIMLINE_RELEASE: {nowhere}: no release: .* 'slimline deploy' wrote$"):
+        describe("", nowhere)[0].directory()
+    with pytest.raises(ParamsError, match=r"^other: no release: .*, as an argument or in SLIMLINE_RELEASE$"):
+        describe("", Path("other"))[0].directory()
+    with pytest.raises(ParamsError, match=rf"^SLIMLINE_VARIANTS: next\.release: {nowhere}: no release"):
+        describe(f'{{"next": {{"release": "{nowhere}"}}}}', Path("other"))[0].directory()
+
+
 def test_variants_come_as_json_or_from_a_file(tmp_path: Path) -> None:
     text = '{"stable": {"release": "a", "weight": 9}, "next": {"release": "b", "shadow": true}}'
     (tmp_path / "variants.json").write_text(text)

@@ -60,6 +60,12 @@ def from_environment(
     return _read(Settings, values)
 
 
+def origin(release: Path) -> str:
+    """Return how an error on ``release`` begins: with SLIMLINE_RELEASE, if that named it."""
+    name = f"{PREFIX}RELEASE"
+    return f"{name}: " if name in os.environ and Path(os.environ[name]) == release else ""
+
+
 def _names(record: Any) -> set[str]:
     hints = get_type_hints(record)
     names = set()

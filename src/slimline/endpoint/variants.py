@@ -14,6 +14,7 @@ from typing import Any
 
 from slimline.deployment import Deployment
 from slimline.endpoint.loaded import Loaded
+from slimline.endpoint.settings import origin
 from slimline.errors import ParamsError
 
 DEFAULT = "default"
@@ -28,6 +29,7 @@ class Described:
     release: Path
     weight: float = 1.0
     shadow: bool = False
+    given: str = field(default="", compare=False)  # where ``release`` was named, as errors begin
 
     @property
     def deployment(self) -> Deployment | None:
@@ -39,9 +41,10 @@ class Described:
         deployment = self.deployment
         found = self.release if deployment is None else deployment.current()
         if found is None:
+            where = "" if self.given else ", as an argument or in SLIMLINE_RELEASE"
             raise ParamsError(
-                f"{self.release}: no release: neither card.json nor a current pointer is there; "
-                "set SLIMLINE_RELEASE to what 'dvc repro release' or 'slimline deploy' wrote"
+                f"{self.given}{self.release}: no release: neither card.json nor a current pointer is there; "
+                f"name the folder that 'dvc repro release' or 'slimline deploy' wrote{where}"
             )
         return found.resolve()
 
@@ -53,7 +56,7 @@ def describe(text: str, release: Path) -> list[Described]:
     as the path of a JSON file. Raises ParamsError naming what is wrong.
     """
     if not text.strip():
-        return [Described(DEFAULT, release)]
+        return [Described(DEFAULT, release, given=origin(release))]
     where = "SLIMLINE_VARIANTS"
     if not text.lstrip().startswith("{"):
         where = text
@@ -85,7 +88,7 @@ def _described(name: str, fields: Any, where: str) -> Described:
         raise ParamsError(f"{where}: {name}.weight: {weight!r}, expected a number of 0 or more")
     if not isinstance(shadow, bool):
         raise ParamsError(f"{where}: {name}.shadow: {shadow!r}, expected true or false")
-    return Described(name, Path(fields["release"]), float(weight), shadow)
+    return Described(name, Path(fields["release"]), float(weight), shadow, f"{where}: {name}.release: ")
 
 
 class InUse:
