@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from slimline.errors import ParamsError, near_miss
+from slimline.project import params_comments
 
 if TYPE_CHECKING:
     from slimline.project.own_project import Own
@@ -118,7 +119,8 @@ def params_text(task: str, recipe: str, limit: int | None) -> str:
         document["budget"] = {key: document["budget"][key] for key in ("max_drop", "confidence")}
     if recipe == "small":
         document["export"]["stages"] = ["teacher", "distill", "prune", "quantize"]
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    return params_comments.commented(text, recipe)
 
 
 def differences(folder: Path) -> list[str]:

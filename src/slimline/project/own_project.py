@@ -14,7 +14,7 @@ import yaml
 from slimline import pipeline
 from slimline.errors import ParamsError
 from slimline.own_data.labelled_rows import PARTS
-from slimline.project import image_params, image_size, own_data, own_head, text_params
+from slimline.project import image_params, image_size, own_data, own_head, params_comments, text_params
 from slimline.project.own_weights import Weights
 
 LABELS_SHOWN = 10
@@ -70,7 +70,8 @@ def params_text(own: Own, folder: Path, recipe: str, limit: int | None) -> str:
         document["teacher"]["model"]["args"]["source"] = document["teacher"]["weights"] = model
     if own.weights is not None:
         document["teacher"]["weights"] = _from(folder, own.weights)
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    return params_comments.commented(text, recipe)
 
 
 def _size(own: Own) -> tuple[int, int] | None:
