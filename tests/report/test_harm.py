@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,10 @@ from .project import HARMED, LABELS, MEASURED, Project, made_up
 
 FULL = f'style="fill: var(--cost, {COST})'
 STAGES = [stage for stage in MEASURED if stage != "teacher"]
+SCRIPT = """<script>onload = () => {
+  const texts = [...document.querySelectorAll('svg[aria-label^="change in recall"] text')]
+  document.title = `letters: ${Math.max(...texts.map(text => text.getBoundingClientRect().height))}`
+}</script>"""
 
 
 @pytest.fixture
@@ -41,16 +48,6 @@ def test_the_picture_has_a_panel_a_stage_and_a_full_dot_for_harm(project: Projec
     assert set(LABELS) | set(STAGES) <= Page(picture.svg).svg("change in recall by class")
     assert picture.alt.count(f"{HARMED} −3.1 harmed") == len(STAGES) == picture.alt.count("harmed")
     assert picture.svg.count(FULL) == len(STAGES)
-
-
-def test_letters_are_as_large_with_one_stage_as_with_four(project: Project) -> None:
-    four = harm.plot(project.study())
-    project.params["export"]["stages"] = ["teacher", "quantize"]
-    one = harm.plot(project.study())
-    assert one is not None
-    assert four is not None
-    assert one.width < four.width / 2
-    assert f'<figure class="wide" style="--width: {one.width}px">' in project.report()[0]
 
 
 def test_harm_in_one_stage_is_marked_there_alone(project: Project) -> None:
@@ -81,3 +78,24 @@ def test_of_several_labels_a_row_each_is_shown_with_its_recall(project: Project)
     assert rows[HARMED]["teacher's recall"].startswith("100.0%")
     assert rows[HARMED]["factorize, points"].startswith(f"−{lost:.1f} **harmed** ")
     assert rows["Shirt"]["factorize, points"].startswith("±0.0 (")
+
+
+@pytest.mark.parametrize("stages", [["quantize"], STAGES[1:3], STAGES], ids=["one", "two", "four"])
+@pytest.mark.parametrize("width", [500, 1400])
+def test_its_letters_are_those_of_the_page_however_few_the_stages(
+    project: Project, tmp_path: Path, stages: list[str], width: int
+) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium isn't installed: apt-get install chromium")
+    project.params["export"]["stages"] = ["teacher", *stages]
+    page = tmp_path / "page.html"
+    page.write_text(project.report()[0].replace("</html>", f"{SCRIPT}</html>"), encoding="utf-8")
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'own'}",
+        f"--window-size={width},900", page.as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = re.search(r"<title>letters: ([\d.]+)</title>", shown)
+    assert found, shown[:500]
+    assert 10 < float(found[1]) < 20

@@ -20,7 +20,6 @@ SERIES = ("#333a42", "#009e73", "#6f42b5", "#7a4a30", "#c2539c", "#8f8a00", "#4f
 ROLES = {INK: "ink", MUTED: "muted", GRID: "grid", GAIN: "gain", COST: "cost"}
 ROLES |= {colour: f"series-{index}" for index, colour in enumerate(SERIES)}
 WIDTH = 4.1  # inches: a phone shows it without shrinking the text
-PIXELS = 480 / WIDTH  # an inch, where a page shows a picture largest
 STYLE: Any = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -50,11 +49,10 @@ Draw = Callable[[Axes], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """An ``<svg>`` element and what it shows, in words; ``width`` in pixels, where letters are as large as others'."""
+    """An ``<svg>`` element and what it shows, in words."""
 
     svg: str
     alt: str
-    width: int
 
 
 def svg(name: str, height: float, alt: str, draw: Draw) -> Picture:
@@ -87,7 +85,7 @@ def element(figure: Figure, name: str, alt: str) -> Picture:
     for colour, role in ROLES.items():
         text = text.replace(colour, f"var(--{role}, {colour})")
     label = f'<svg role="img" aria-label="{escape(alt)}" '
-    return Picture(re.sub(r"^<svg ", lambda _: label, text), alt, round(PIXELS * figure.get_figwidth()))
+    return Picture(re.sub(r"^<svg ", lambda _: label, text), alt)
 
 
 def png(height: float, draws: Sequence[Draw]) -> bytes:
