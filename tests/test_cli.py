@@ -36,6 +36,14 @@ def test_each_command_of_a_module_is_listed(module: str) -> None:
     assert names == {command for command, where in COMMANDS.items() if where == module}
 
 
+def test_every_line_of_help_is_whole_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    lines = [line for line in shown.splitlines() if line.split()[:1] and line.split()[0] in COMMANDS]
+    assert len(lines) == len(COMMANDS)
+    assert [line for line in lines if "..." in line] == []
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv[1:] = ['--help']\nfrom slimline.cli import main\ntry: main()\nexcept SystemExit: pass\n"

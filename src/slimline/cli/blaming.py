@@ -46,7 +46,10 @@ def blame(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="A folder for blame.json, blame.md and blame.png.")] = None,  # noqa: UP045
 ) -> None:
-    """Say at which stage answers flipped or time was lost: a stage, serving, data or nothing; exit 1 unless nothing."""
+    """Say at which stage answers flipped or time was lost.
+
+    It is a stage, serving, data or nothing; exit 1 unless nothing.
+    """
     from contextlib import nullcontext
 
     from slimline import params
@@ -100,7 +103,10 @@ def undo(
         ),
     ] = None,
 ) -> None:
-    """Take the release of an alarm out of traffic, as params.yaml's monitor.undo says; exit 1 when it can't be done."""
+    """Take the release of an alarm out of traffic.
+
+    What is done, params.yaml's monitor.undo says; exit 1 when it can't be.
+    """
     from slimline.errors import UndoError
     from slimline.monitor.journal import Journal
     from slimline.monitor.undo import Undo, alarm_of

@@ -16,7 +16,10 @@ def pack(
     release: Annotated[Path, typer.Argument(help="A release directory.")],
     target: Annotated[str, typer.Argument(help="FILE.tar, FILE.tar.gz, or a URL such as s3://bucket/FILE.tar.gz.")],
 ) -> None:
-    """Write a release as one file; the same release gives the same bytes."""
+    """Write a release as one file.
+
+    The same release gives the same bytes.
+    """
     from slimline import archive
 
     print(f"{target}: {archive.pack(release, target)}")
@@ -28,7 +31,10 @@ def unpack(
     target: Annotated[Path, typer.Argument(help="The directory to write.")] = Path("release"),
     revision: Annotated[Optional[str], typer.Option(help="Refuse any other; its beginning is enough.")] = None,  # noqa: UP045
 ) -> None:
-    """Bring a release to a directory, whole and verified, or not at all."""
+    """Bring a release to a directory, whole or not at all.
+
+    Every file is verified.
+    """
     from slimline import archive
 
     print(f"{target}: {archive.unpack(source, target, revision)}")
@@ -46,9 +52,10 @@ def deploy(
     rollback: Annotated[bool, typer.Option("--rollback", help="Make the one before current; no SOURCE.")] = False,
     keep: Annotated[Optional[int], typer.Option(min=1, help="Remove all but so many releases.")] = None,  # noqa: UP045
 ) -> None:
-    """Install a release in a deployment folder and make it current, once its digest and golden answers hold.
+    """Make a release current in a deployment folder.
 
-    One that fails its budget is deployed too, with a warning: promote is what refuses it.
+    Its digest and golden answers are checked first. One that fails its gate is deployed too, and so is a trial on
+    few rows: each with a warning.
     """
     from slimline import gate
     from slimline.deployment import Deployment, short
@@ -84,7 +91,10 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Rows answered at once.")] = 64,
     threads: Annotated[Optional[int], typer.Option(min=1, help="The runtime's threads; its own choice.")] = None,  # noqa: UP045
 ) -> None:
-    """Score every row of a file offline: label and probabilities, with a progress bar on a terminal."""
+    """Score every row of a file: label and probabilities.
+
+    It needs no server, and shows a progress bar on a terminal.
+    """
     from slimline import scoring
 
     hidden = not sys.stderr.isatty()

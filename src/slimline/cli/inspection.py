@@ -47,7 +47,10 @@ def lint(
     model: Annotated[Path, typer.Argument(help="An ONNX file, or an export directory.")],
     target: Annotated[str, typer.Option("--for", help="tensorrt or onnxruntime.")],
 ) -> None:
-    """Name each node that a runtime rejects, misreads or runs slowly, and what to change; exit 1 when there is one."""
+    """Name each node that a runtime rejects or runs slowly.
+
+    Those that it misreads too, and what to change. Exit 1 when there is one.
+    """
     from slimline.lint import lint as run
 
     found = run(model, target)
@@ -65,7 +68,10 @@ def sensitivity(
         "sensitivity"
     ),
 ) -> None:
-    """Compress one layer at a time and measure what it costs and gains; nothing is trained."""
+    """Measure what compressing one layer costs and gains.
+
+    One layer at a time; nothing is trained.
+    """
     from slimline import layer_study, params
 
     settings = params.load()

@@ -37,7 +37,10 @@ def monitor(
         typer.Option(help="The bearer token of POST /undo, Alertmanager's webhook; none: no webhook."),
     ] = None,
 ) -> None:
-    """Watch what is served: read the event store, decide, raise alarms once, export metrics. Ends on SIGTERM."""
+    """Watch what is served, and raise alarms.
+
+    It reads the event store, decides, raises each alarm once and exports metrics, until SIGTERM.
+    """
     from slimline.monitor import running
 
     running.run(
@@ -70,7 +73,10 @@ def probe(
         Path | None, typer.Option(help="The bearer token to ask with, of the scope predict; read for each request.")
     ] = None,
 ) -> None:
-    """Send a release's golden rows to an endpoint; exit 1 unless it answers as it did when the release was made."""
+    """Send a release's golden rows to an endpoint.
+
+    Exit 1 unless it answers as it did when the release was made.
+    """
     from slimline.monitor import probe_command
 
     options = probe_command.Options(url, release, inputs, labels, params, variant, timeout, token_file)
@@ -87,7 +93,10 @@ def window(
     since: Annotated[str | None, typer.Option(help="2026-01-31T12:00+01:00 (UTC if not said), or 90m, 24h.")] = None,
     until: Annotated[str | None, typer.Option(help="The same; now.")] = None,
 ) -> None:
-    """Write what the monitor saw in a window of time as one HTML page: releases, alarms, latency, quality, drift."""
+    """Write what the monitor saw as one HTML page.
+
+    It shows a window of time: releases, alarms, latency, quality, drift.
+    """
     from slimline.monitor import window as page
 
     start, end = moment("--since", since), moment("--until", until)

@@ -111,7 +111,10 @@ def init(
 
 @app.command()
 def check() -> None:
-    """Validate params.yaml, stage order, plug-ins, data and models before anything trains."""
+    """Validate params.yaml, plug-ins, data and models.
+
+    All that can be known before anything trains, the order of stages included.
+    """
     from slimline.check import check as run
 
     print("\n".join(run()))
@@ -122,7 +125,10 @@ def list_plugins(
     kind: Annotated[Optional[str], typer.Argument(metavar="[GROUP]", help="tasks, models, methods, …")] = None,  # noqa: UP045
     name: Annotated[Optional[str], typer.Argument(help="One of them: what it is, and its keys in params.yaml.")] = None,  # noqa: UP045
 ) -> None:
-    """List every plug-in and the distribution it comes from, or the keys of one."""
+    """List every plug-in, or the keys of one.
+
+    Each stands beside the distribution that it comes from.
+    """
     from slimline import plugins
 
     if kind is not None and kind not in plugins.KINDS:

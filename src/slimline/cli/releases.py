@@ -14,7 +14,10 @@ app = typer.Typer(rich_markup_mode=None)
 def gate(
     release: Annotated[Path | None, typer.Option(help="Judge this release instead of metrics/benchmark.json.")] = None,
 ) -> None:
-    """Print the verdict of the budget with its intervals; exit 1 when a line fails."""
+    """Print the verdict of the budget, line by line.
+
+    Each line has its interval; exit 1 when one fails.
+    """
     from slimline.gate import judge_measured, judge_release, lines
 
     checks = judge_measured() if release is None else judge_release(release)
@@ -33,7 +36,10 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Though it is over budget; asks for --reason.")] = False,
     push: Annotated[bool, typer.Option("--push", help="Push the tags to origin.")] = False,
 ) -> None:
-    """Register a release as a version of HEAD and assign it to a stage, with GTO's tags; exit 1 if the gate fails."""
+    """Register a release as a version and put it in a stage.
+
+    The version is HEAD's, kept in GTO's git tags. Exit 1 where the gate fails.
+    """
     from slimline import gate, promotion
     from slimline.deployment import short
 
@@ -58,7 +64,10 @@ def rollback(
     *,
     push: Annotated[bool, typer.Option("--push", help="Push the tag to origin.")] = False,
 ) -> None:
-    """Assign a stage to the version before the current one, or to another registered version."""
+    """Put the version before, or another, back in a stage.
+
+    --to names any that is registered.
+    """
     from slimline import promotion
     from slimline.deployment import short
 
@@ -74,7 +83,10 @@ def status(
     deployment: Annotated[Optional[Path], typer.Option(help="A deployment folder to look into too.")] = None,  # noqa: UP045
     name: Annotated[Optional[str], typer.Option(help="Only what is registered as this.")] = None,  # noqa: UP045
 ) -> None:
-    """Show which version is in which stage, and what a deployment folder runs."""
+    """Show which version is in which stage.
+
+    --deployment shows what a folder of releases runs, too.
+    """
     from slimline import promotion
     from slimline.deployment import Deployment
     from slimline.deployment import lines as deployed

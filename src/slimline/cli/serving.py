@@ -18,7 +18,10 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 3000,
 ) -> None:
-    """Serve a release over HTTP, with nothing but uvicorn around it; settings come from SLIMLINE_… variables."""
+    """Serve a release over HTTP.
+
+    Nothing but uvicorn is around it; settings come from SLIMLINE_… variables.
+    """
     import os
 
     from slimline.endpoint import server, settings

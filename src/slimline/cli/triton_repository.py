@@ -49,7 +49,10 @@ def triton(
         typer.Option(min=0, help="Microseconds a request may wait for others; from the measurements by default."),
     ] = None,
 ) -> None:
-    """Write a Triton model repository from releases: the model, its preprocessing, and the ensemble of both."""
+    """Write a Triton model repository from releases.
+
+    It holds the model, its preprocessing, and the ensemble of both.
+    """
     from slimline.model_repository.repository import Options, write
 
     where = device or (Device.gpu if backend == Backend.tensorrt else Device.cpu)
