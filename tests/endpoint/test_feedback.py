@@ -37,7 +37,9 @@ def test_predictions_and_labels_meet_in_the_store(serve: Serve, rows: NDArray[np
     other = "3" if label != "3" else "4"
     corrected = client.post("/feedback", json={"id": "order-7", "index": 1, "label": other})
     assert corrected.json()["outcome"] == "corrected"
-    assert client.post("/feedback", json={"id": "later", "label": "3"}).json()["outcome"] == "early"
+    early = client.post("/feedback", json={"id": "later", "label": "3"})
+    note = "no prediction of this id is stored yet: the label is kept, and counts once there is one"
+    assert early.json() == {"id": "later", "index": 0, "outcome": "early", "note": note}
     beyond = client.post("/feedback", json={"id": "order-7", "index": 8, "label": "3"})
     assert (beyond.status_code, beyond.json()["outcome"]) == (422, "no such row")
     with EventStore.open(store) as events:
@@ -54,7 +56,7 @@ def test_several_labels_come_at_once(serve: Serve, store: str) -> None:
     client = serve(event_store=store)
     labels = [{"id": f"n{number}", "label": "5"} for number in range(3)]
     answer = client.post("/feedback", json={"labels": labels})
-    assert [each["outcome"] for each in answer.json()["labels"]] == ["early"] * 3
+    assert [(each["outcome"], "note" in each) for each in answer.json()["labels"]] == [("early", True)] * 3
 
 
 def test_a_sampled_request_is_asked_of_every_stage(serve: Serve, rows: NDArray[np.float32], store: str) -> None:

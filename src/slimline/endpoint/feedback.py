@@ -15,6 +15,7 @@ KEYS = {"id", "index", "label"}
 MAX_INDEX = 2**31 - 1
 MAX_LABEL_CHARS = 1000
 MAX_LABELS = 1000
+NOTES = {Outcome.EARLY: "no prediction of this id is stored yet: the label is kept, and counts once there is one"}
 
 
 class Feedback:
@@ -41,6 +42,7 @@ class Feedback:
                 ) from None
             told = [
                 {"id": label["id"], "index": label["index"], "outcome": str(outcome)}
+                | ({"note": NOTES[outcome]} if outcome in NOTES else {})
                 for label, outcome in zip(labels, outcomes, strict=True)
             ]
             refused = Outcome.NO_SUCH_ROW in outcomes

@@ -95,6 +95,7 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "id": STRING, "index": {"type": "integer"},
             "outcome": {"enum": ["new", "corrected", "duplicate", "early", "no such row"]},
+            "note": STRING | {"description": "What an early label waits for."},
         },
     },
     "AllAcknowledged": {
