@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -9,12 +10,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from slimline import manifest, promotion, provenance
-from slimline.cli import main
+from slimline.cli import app, main
 from slimline.errors import ArtifactError, ReleaseError
 
 BUDGET = {"min_speedup": 1.5}
@@ -140,6 +143,19 @@ def test_over_budget_is_a_verdict_and_force_is_recorded(
     assert "(over budget, forced: speed-up at batch 1)" in promotion.lines(promotion.read("digits"))[1]
 
 
+def test_a_trial_is_called_one_and_its_tag_says_so(
+    repository: Repository, made: dict[str, Path], resealed: Callable[..., Path], tmp_path: Path
+) -> None:
+    def cut(_: Path, card: dict[str, Any]) -> None:
+        card["benchmark"]["left_out"] = {"test": [200, 1000]}
+
+    repository.record(resealed(made["good"], tmp_path / "trial", cut))
+    said = "a trial, made with limit: 200 of 1,000 test rows"
+    done = CliRunner().invoke(app, ["promote", "--stage", "prod"])
+    assert f"release: {said}\n" in done.output
+    assert f"\ntrial: {said}" in repository.git("tag", "-l", "--format=%(contents)", "digits#prod#1")
+
+
 def change_params(repository: Repository) -> None:
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("seed: 0", "seed: 1"))
 
@@ -156,6 +172,31 @@ def test_a_dirty_tree_is_refused(repository: Repository, change: Callable[[Repos
     with pytest.raises(ReleaseError, match=rf"^{name}: not committed, and a version is a commit"):
         promotion.promote(RELEASE, "prod")
     assert repository.git("tag") == ""
+
+
+@pytest.mark.parametrize(("count", "named"), [(2, "0, 1"), (3, "0, 1, 2"), (5, "0, 1, 2 and 2 more")])
+def test_of_files_not_committed_three_are_named(repository: Repository, count: int, named: str) -> None:
+    for index in range(count):
+        Path(str(index)).touch()
+    with pytest.raises(ReleaseError, match=rf"^{named}: not committed, .*; commit, stash or ignore them first"):
+        promotion.promote(RELEASE, "prod")
+
+
+def test_the_first_cause_is_said_first(repository: Repository, made: dict[str, Path], tmp_path: Path) -> None:
+    """Repository, release, what is committed, and only then the verdict."""
+    repository.record(made["slow"])
+    add_file(repository)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ReleaseError, match=r"^no-release: no release, card\.json is missing; 'dvc repro release' makes one"
+    ):
+        promotion.promote(Path("no-release"), "prod")
+    with contextlib.chdir(tmp_path / "empty"), pytest.raises(ReleaseError, match="not a git repository"):
+        promotion.promote(Path("no-release"), "prod")
+    with pytest.raises(ReleaseError, match="not committed"):
+        promotion.promote(RELEASE, "prod")
+    Path("stages.py").unlink()
+    assert promotion.promote(RELEASE, "prod")[1] is None
 
 
 def test_a_release_made_with_other_params_than_heads_is_refused(repository: Repository) -> None:

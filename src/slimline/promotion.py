@@ -99,15 +99,16 @@ def promote(
     reason = " ".join(reason.split())
     if force and not reason:
         raise ReleaseError("--force: give --reason TEXT too; it is written into the tag")
+    commit = provenance.head()
     checks = gate.judge_release(release)
+    provenance.check(release)
     failed = [check.what for check in checks if not check.ok]
     if failed and not force:
         return checks, None
-    commit = provenance.check(release)
     revision = manifest.digest(release)
     name = name or default_name(release)
     verdict = f"{gate.summary(checks).removeprefix('is ')}, forced: {', '.join(failed)}" if failed else "passed"
-    facts = {"revision": revision, "verdict": verdict, "reason": reason}
+    facts = {"revision": revision, "verdict": verdict, "trial": gate.trial(release), "reason": reason}
     with _registry() as registry:
         _check_names(registry, name, stage)
         before = next((each for each in read(name).versions if each.commit == commit), None)

@@ -22,15 +22,18 @@ LOCK = "dvc.lock"
 NAMED = 3  # files in one error
 
 
-def check(release: Path) -> str:
-    """Return the commit that ``release`` comes from, which is HEAD of the repository in the working directory.
+def head() -> str:
+    """Return the commit that is checked out in the working directory. Raises ReleaseError where there is none."""
+    hint = "promote in the repository that the release was made in, once it has a commit"
+    return _git("rev-parse", "HEAD", hint=hint).strip()
 
-    Raises ReleaseError when the tree is dirty, when dvc.lock at HEAD records other bytes, or when params.yaml at HEAD
-    is not what the release was made with.
+
+def check(release: Path) -> None:
+    """Raise ReleaseError unless ``release`` comes from HEAD of the repository in the working directory.
+
+    It doesn't when the tree is dirty, when dvc.lock at HEAD records other bytes, or when params.yaml at HEAD is not
+    what the release was made with.
     """
-    commit = _git(
-        "rev-parse", "HEAD", hint="promote in the repository that the release was made in, once it has a commit"
-    ).strip()
     if dirty := [line[3:] for line in _git("status", "--porcelain").splitlines()]:
         more = f" and {len(dirty) - NAMED} more" if len(dirty) > NAMED else ""
         them = "it" if len(dirty) == 1 else "them"
@@ -48,7 +51,6 @@ def check(release: Path) -> str:
         raise ReleaseError(
             f"{params.FILE}: {key}: at HEAD it is not what {release} was made with; run 'dvc repro release' and commit"
         )
-    return commit
 
 
 def named(release: Path) -> dict[str, str]:

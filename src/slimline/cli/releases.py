@@ -33,7 +33,7 @@ def promote(
     stage: Annotated[str, typer.Option(help="The stage to put it in, such as prod.")],
     name: Annotated[Optional[str], typer.Option(help="What it is registered as; the task's name.")] = None,  # noqa: UP045
     reason: Annotated[str, typer.Option(help="Written into the tags.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Though it is over budget; asks for --reason.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Though the gate fails; asks for --reason.")] = False,
     push: Annotated[bool, typer.Option("--push", help="Push the tags to origin.")] = False,
 ) -> None:
     """Register a release as a version and put it in a stage.
