@@ -120,7 +120,7 @@ def test_a_throttled_process_loses_the_time_in_which_it_stands_still() -> None:
             throttled = slow()
         after = slow()
         process.stdin.close()
-    assert throttled > 20 + max(before, after)
+    assert throttled > 5 + max(before, after)  # some 50 where nothing else runs, fewer where the throttle waits
 
 
 ADVISED = "undo advised against going back"
