@@ -61,3 +61,9 @@ def test_a_port_that_is_taken_is_one_line_with_a_hint(release: Path, tmp_path: P
 def test_an_address_that_is_not_this_machines_is_named() -> None:
     with pytest.raises(ParamsError, match=r"^--host 192\.0\.2\.1 --port 0: "):
         check_free("192.0.2.1", 0)
+
+
+def test_one_address_of_a_name_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, 0)) for host in ("192.0.2.1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    check_free("localhost", 0)

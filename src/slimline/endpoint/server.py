@@ -66,16 +66,27 @@ def served(core: Core) -> str:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raise ParamsError where nothing can listen on an address, before a release is loaded for it."""
+    """Raise ParamsError where nothing can listen on an address, before a release is loaded for it.
+
+    Of a name's addresses one is enough: ``localhost`` has one of IPv6 where the machine has none.
+    """
+    where = f"--host {host} --port {port}"
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ParamsError(f"{where}: {error.strerror or error}") from None
+    failed: list[OSError] = []
+    for family, kind, protocol, _, address in found:
+        try:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ParamsError(f"--port {port}: another process listens there; give another, or 0 for any") from None
-        raise ParamsError(f"--host {host} --port {port}: {error.strerror or error}") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ParamsError(f"--port {port}: another process listens there; give another, or 0 for any") from None
+            failed.append(error)
+    if len(failed) == len(found):
+        raise ParamsError(f"{where}: {failed[0].strerror or failed[0]}")
 
 
 def _url(host: str, port: int) -> str:
