@@ -94,7 +94,7 @@ def test_a_shift_pages_when_it_does_harm_and_only_then(letter: str, pages: list[
 CALLS = """
 import sys, time
 for line in sys.stdin:
-    for _ in range(100):
+    for _ in range(400):
         start = time.perf_counter()
         while time.perf_counter() < start + 0.002:
             pass
@@ -120,7 +120,7 @@ def test_a_throttled_process_loses_the_time_in_which_it_stands_still() -> None:
             throttled = slow()
         after = slow()
         process.stdin.close()
-    assert throttled > 5 + max(before, after)  # some 50 where nothing else runs, fewer where the throttle waits
+    assert throttled > 20 + max(before, after)
 
 
 ADVISED = "undo advised against going back"
