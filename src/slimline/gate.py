@@ -11,6 +11,7 @@ from slimline import benchmark, manifest, params, pipeline
 from slimline.archive import MAKE
 from slimline.errors import ParamsError, ReleaseError
 from slimline.params import Budget
+from slimline.promises import kind_of
 from slimline.release import FORMAT
 
 Kind = Literal["drop", "recall", "speed-up", "bytes", "teacher"]
@@ -121,8 +122,8 @@ def _speedups(budget: Budget, measured: Mapping[str, Any]) -> dict[int, float]:
 
 
 def on_card(card: Mapping[str, Any]) -> list[Check]:
-    """Return the verdict that a release's card holds. A line's kind is its first word where an older card has none."""
-    return [Check(**{"kind": each["what"].split()[0], **each}) for each in card.get("verdict", {}).get("checks", [])]
+    """Return the verdict that a release's card holds."""
+    return [Check(**{**each, "kind": kind_of(each)}) for each in card.get("verdict", {}).get("checks", [])]
 
 
 def summary(checks: Sequence[Check]) -> str:
@@ -145,18 +146,23 @@ def rows_used(measured: Mapping[str, Any]) -> str:
 
 def trial(release: Path) -> str:
     """Return what to say of a release that ``limit`` made a trial, nothing of any other."""
-    used = rows_used(manifest.read_json(release / "card.json").get("benchmark", {}))
+    return _trial(manifest.read_json(release / "card.json"))
+
+
+def _trial(card: Mapping[str, Any]) -> str:
+    used = rows_used(card.get("benchmark", {}))
     return f"a trial, made with limit: {used}" if used else ""
 
 
 def warnings(release: Path) -> list[str]:
     """Return what to know of a release before it answers, by its card: what the gate fails, and that it is a trial."""
-    checks = on_card(manifest.read_json(release / "card.json"))
+    card = manifest.read_json(release / "card.json")
+    checks = on_card(card)
     found = []
     if failed := ", ".join(check.what for check in checks if not check.ok):
         more = f"promote refuses it; slimline gate --release {release} has the numbers"
         found.append(f"{summary(checks)} ({failed}): {more}")
-    if said := trial(release):
+    if said := _trial(card):
         found.append(f"is {said}")
     return found
 

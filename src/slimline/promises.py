@@ -92,11 +92,11 @@ def promises(
 
 def accepted(checks: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the gate passed the quality of a release, whatever it said of speed and size."""
-    quality = [check["ok"] for check in checks if _kind(check) in {"drop", "recall", "teacher"}]
+    quality = [check["ok"] for check in checks if kind_of(check) in {"drop", "recall", "teacher"}]
     return bool(quality) and all(quality)
 
 
-def _kind(check: Mapping[str, Any]) -> str:
+def kind_of(check: Mapping[str, Any]) -> str:
     """Return the kind of a line of the gate's verdict; in older cards it is the first word of its text."""
     return str(check.get("kind") or check["what"].split()[0])
 
